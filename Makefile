@@ -1,0 +1,34 @@
+# make report   the PDF, from the stored runs         make test   the tests
+# make lint     format, lint, types                   make venv   the environment (every target calls it)
+
+PYTHON ?= python3
+STUDY ?= self-contained
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: report test lint venv clean
+
+report: $(READY)
+	$(BIN)/t5peft render $(STUDY)
+
+test: $(READY)
+	$(BIN)/pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/pyright
+
+venv: $(READY)
+
+# torch first and by its exact version: other packages then take it as it is. opendelta alone,
+# since what it requires cannot be installed any more; what it needs is among our own pins.
+$(READY): pyproject.toml Makefile
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps opendelta==0.3.2
+	touch $@
+
+clean:
+	rm -rf _output .cache

@@ -1,0 +1,225 @@
+"""The command line: t5peft train | status | count | predict | export | notebook | render | ..."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from t5peft import methods, params, paths, runs
+from t5peft.errors import InputError
+from t5peft.methods import Run
+from t5peft.params import Params
+
+WRONG_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (2 after one line about wrong input)."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except InputError as error:
+        print(f"t5peft: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        print("t5peft: stopped; the same command goes on from the last epoch", file=sys.stderr)
+        return 130
+
+
+# --- studies -----------------------------------------------------------------------------------
+
+
+def study(options: argparse.Namespace) -> Params:
+    """The study that the options name, with their `--set` on top."""
+    return params.load(options.study, params.overrides(options.set))
+
+
+def chosen(options: argparse.Namespace, settings: Params) -> list[Run]:
+    """The runs that `--only` names; all ten without it."""
+    known = {run.name: run for run in methods.runs(settings)}
+    for name in options.only or []:
+        if name not in known:
+            raise InputError(
+                f"run {name}", "no such run", "one of " + ", ".join(known), "name a run of the study"
+            )
+    return [run for name, run in known.items() if not options.only or name in options.only]
+
+
+def status(options: argparse.Namespace) -> int:
+    """Print the ten runs with their state and its reason."""
+    settings = study(options)
+    for run in methods.runs(settings):
+        state = runs.status(run, settings)
+        print(f"{run.number:2}  {run.name:27} {state.state:8} {state.reason}")
+    return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train what is missing or stale, after saying so."""
+    settings = study(options)
+    states = {run.name: runs.status(run, settings) for run in chosen(options, settings)}
+    todo = [run for run in chosen(options, settings) if states[run.name].state != "fresh"]
+    for name, state in states.items():
+        verb = "keep " if state.state == "fresh" else "train"
+        print(f"{verb} {name:27} {state.state}: {state.reason}", flush=True)
+    if options.jobs > 1 and len(todo) > 1:
+        return side_by_side(options, todo)
+    from t5peft import training
+
+    for run in todo:
+        record = training.train_alone(run, settings)
+        print(f"stored {run.name}: best {100 * record['best_accuracy']:.2f}%", flush=True)
+    return 0
+
+
+def side_by_side(options: argparse.Namespace, todo: list[Run]) -> int:
+    """One process a run, `--jobs` at a time; the exit code is the worst of theirs."""
+
+    def one(run: Run) -> int:
+        changes = [part for text in options.set for part in ("--set", text)]
+        command = [sys.executable, "-m", "t5peft", "train", options.study, "--only", run.name]
+        return subprocess.call([*command, *changes])
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        return max(pool.map(one, todo))
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write lora.pt, adapter.pt and prompts.pt from a study's stored runs."""
+    from t5peft import export as exporting
+
+    settings = study(options)
+    for path in exporting.export(settings, Path(options.output or paths.weights())):
+        print(path)
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Label each review with a stored run."""
+    from t5peft import prediction
+
+    reviews = options.reviews or [line.strip() for line in sys.stdin if line.strip()]
+    for answer, probability, review in prediction.predict(options.stored, reviews):
+        print(f"{answer}\t{probability:.3f}\t{review}")
+    return 0
+
+
+def count(options: argparse.Namespace) -> int:
+    """Print a method's formula and check it on the live model; 1 if they differ."""
+    from t5peft import counting
+
+    base = params.load("assignment")
+    settings = {
+        "full": {},
+        "soft-prompt": {"tokens": options.tokens or base.prompt_tokens},
+        "adapter": {"bottleneck": options.bottleneck or base.bottleneck},
+        "lora": {"rank": options.rank or base.lora_rank, "alpha": base.lora_alpha},
+    }[options.method]
+    for name, value in settings.items():
+        if value <= 0:
+            raise InputError(f"--{name}", value, "a positive number", f"give another --{name}")
+    library = methods.LIBRARY.get(options.method, "scratch")
+    implementation = library if options.implementation == "library" else "scratch"
+    text, equal = counting.command(options.method, options.size, settings, implementation)
+    print(text)
+    return 0 if equal else 1
+
+
+def pretrain(options: argparse.Namespace) -> int:
+    """Pre-train a backbone of our own, or go on with one."""
+    from t5peft import pretrain as pretraining
+
+    values = params.read_yaml(params.study_file(options.backbone))
+    changes = params.overrides(options.set)
+    settings = params.build(pretraining.BackboneParams, {**values, **changes}, options.backbone)
+    print(pretraining.pretrain(settings))
+    return 0
+
+
+def notebook(options: argparse.Namespace) -> int:
+    """Write the report, or one chapter, as a notebook for papermill."""
+    from t5peft import notebook as notebooks
+
+    notebooks.write(options.chapter, Path(options.output))
+    return 0
+
+
+def render(options: argparse.Namespace) -> int:
+    """Render the report: by Quarto where it is found, else by the project's own path."""
+    from t5peft import render as rendering
+
+    changes = params.overrides(options.set)
+    print(rendering.render(options.study, changes, options.chapter, options.to))
+    return 0
+
+
+# --- options -----------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="t5peft",
+        description="Parameter-efficient fine-tuning of T5 on IMDB: train, check, count, report.",
+        epilog="A study is a YAML file, or the name of one in params/. Wrong input: exit code 2.",
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    def with_study(added: argparse.ArgumentParser, nargs: str | None = None) -> None:
+        default = "self-contained"
+        added.add_argument("study", nargs=nargs, default=default, help="a YAML file or its name")
+        with_set(added)
+
+    def with_set(added: argparse.ArgumentParser) -> None:
+        text = "change one setting, as in --set lora_rank=16 (again for more)"
+        added.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+    added = command("train", train, "Train a study's runs that are missing or stale.")
+    with_study(added)
+    added.add_argument("--only", nargs="+", metavar="RUN", help="these runs, by name")
+    added.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
+
+    with_study(command("status", status, "Say of each run: fresh, stale, missing, damaged."))
+
+    added = command("count", count, "Derive a method's parameters and count the live model's.")
+    added.add_argument("method", choices=methods.METHODS)
+    added.add_argument("--size", default="t5-small", help="t5-small (default) ... t5-11b")
+    added.add_argument("--rank", type=int, help="of LoRA (default 8)")
+    added.add_argument("--bottleneck", type=int, help="of the adapter (default 8)")
+    added.add_argument("--tokens", type=int, help="of the soft prompt (default 10)")
+    added.add_argument("--implementation", choices=("scratch", "library"), default="scratch")
+
+    added = command("predict", predict, "Label reviews with a stored run.")
+    added.add_argument("stored", metavar="RUN", help="STUDY/RUN, or the run's folder")
+    added.add_argument("reviews", nargs="*", help="texts; none: lines of standard input")
+
+    added = command("export", export, "Write lora.pt, adapter.pt, prompts.pt from stored runs.")
+    with_study(added)
+    added.add_argument("-o", "--output", help="folder (default weights/)")
+
+    added = command("pretrain", pretrain, "Pre-train a backbone, or go on with one.")
+    added.add_argument("backbone", help="a YAML file such as params/backbone-mini.yaml")
+    with_set(added)
+
+    added = command("notebook", notebook, "Write the report or a chapter as a notebook.")
+    added.add_argument("chapter", nargs="?", help="a name in chapters/; none: the whole report")
+    added.add_argument("-o", "--output", required=True, help="the .ipynb file")
+
+    added = command("render", render, "Render the report to _output/.")
+    with_study(added, nargs="?")
+    added.add_argument("--chapter", help="this chapter alone")
+    added.add_argument("--to", choices=("pdf", "html"), default="pdf")
+    return top

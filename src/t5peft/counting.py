@@ -1,0 +1,352 @@
+"""Parameter counts: derived from the dimensions by a formula, and counted on the live model.
+
+The formulas are sympy expressions, so that the one that is printed is the one that is checked:
+
+    added = sites x share        sites  how many places of the T5 the method changes
+                                 share  what it adds at one of them
+
+Formulas need no torch. The live model is built without memory, so that the largest T5 takes seconds.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy
+from sympy import Add, Expr, Integer, Mul, Symbol
+
+from t5peft import methods, params
+from t5peft.errors import InputError
+from t5peft.sizes import SIZES, config
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    Model = str | T5Config  # a known size by name, or a configuration
+
+# --- the alphabet ------------------------------------------------------------------------------
+
+n, b, r, d, d_kv, h, d_ff, L_e, L_d, V, K = sympy.symbols(
+    "n b r d d_kv h d_ff L_e L_d V K", positive=True, integer=True
+)
+MEANING = {
+    n: "prompt tokens",
+    b: "bottleneck of an adapter",
+    r: "rank of a LoRA update",
+    d: "width of the model, d_model",
+    d_kv: "width of an attention head",
+    h: "attention heads",
+    d_ff: "inner width of a feed-forward sublayer",
+    L_e: "encoder layers",
+    L_d: "decoder layers",
+    V: "entries of the vocabulary",
+    K: "buckets of relative positions",
+}
+# A projection is d x (h d_kv), and h d_kv need not be d: 16,384 and 1,024 in t5-11b.
+
+SETTINGS = {"soft-prompt": ("tokens", n), "adapter": ("bottleneck", b), "lora": ("rank", r)}
+"""The one setting of a method that decides its count."""
+
+DIMENSIONS = {
+    "d_model": d,
+    "d_kv": d_kv,
+    "num_heads": h,
+    "d_ff": d_ff,
+    "num_layers": L_e,
+    "num_decoder_layers": L_d,
+    "vocab_size": V,
+    "relative_attention_num_buckets": K,
+}
+BUCKETS = 32  # in every released T5
+
+
+def dimensions(model: Model) -> dict[Symbol, int]:
+    """A T5's dimensions by symbol. Raises InputError for an unknown size."""
+    if isinstance(model, str) and model not in SIZES:
+        raise InputError("size", repr(model), "one of " + ", ".join(SIZES), "name a known size")
+    size = SIZES[model] if isinstance(model, str) else model
+    return {symbol: getattr(size, name, BUCKETS) for name, symbol in DIMENSIONS.items()}
+
+
+# --- formulas ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Formula:
+    """Where a method adds parameters, in words and in number (`sites`), and how many at one place."""
+
+    rule: str
+    sites: Expr
+    share: Expr
+
+    @property
+    def added(self) -> Expr:
+        """sites x share, not simplified; one site is no factor."""
+        if self.sites.is_Integer:
+            return self.share if self.sites == 1 else Integer(0)
+        return Mul(*Mul.make_args(self.sites), *Mul.make_args(self.share), evaluate=False)
+
+
+with sympy.evaluate(False):  # in the order in which the walk over the model finds them
+    FORMULAS = {
+        "full": Formula("nowhere: the T5's own parameters are trained", Integer(0), Integer(0)),
+        "soft-prompt": Formula(
+            "before the encoder's input: a row of P for each prompt token", Integer(1), n * d
+        ),
+        "adapter": Formula(
+            "behind the feed-forward sublayer of each layer: W_down, b_down, W_up, b_up",
+            L_e + L_d,
+            Add(d * b, b, b * d, d),
+        ),
+        "lora": Formula(
+            "beside q and v of each attention (an encoder layer has one, a decoder layer two): A, B",
+            2 * (L_e + 2 * L_d),
+            Add(d * r, Mul(r, h, d_kv)),
+        ),
+    }
+    PARTS: dict[str, Expr] = {
+        "embedding": V * d,  # once: encoder, decoder and output share it
+        "encoder self-attention": Mul(4, L_e, d, h, d_kv),  # q, k, v, o
+        "encoder feed-forward": Mul(2, L_e, d, d_ff),  # wi, wo
+        "decoder self-attention": Mul(4, L_d, d, h, d_kv),
+        "decoder cross-attention": Mul(4, L_d, d, h, d_kv),
+        "decoder feed-forward": Mul(2, L_d, d, d_ff),
+        "relative positions": Mul(2, K, h),  # in the first layer of each stack
+        "layer norms": Mul(Add(2 * L_e, 1, 3 * L_d, 1), d),  # a sublayer's, a stack's last
+    }
+    BACKBONE = Add(*PARTS.values())
+"""The parameters of a T5, none of which has a bias: Raffel et al. (2020), section 2.1."""
+
+
+def parts(model: Model) -> dict[str, int]:
+    """How many of a T5's parameters are where."""
+    return {name: value(part, dimensions(model)) for name, part in PARTS.items()}
+
+
+def substitute(formula: Expr, values: Mapping[Symbol, int]) -> Expr:
+    """The formula with numbers for symbols, not multiplied out."""
+    with sympy.evaluate(False):
+        numbers = {symbol: Integer(number) for symbol, number in values.items()}
+        return cast(Expr, formula.xreplace(numbers))
+
+
+def value(formula: Expr, values: Mapping[Symbol, int]) -> int:
+    """The formula's number. Raises TypeError where a symbol has no value."""
+    return int(substitute(formula, values).doit())
+
+
+def latex(expression: Expr | int) -> str:
+    """LaTeX math, in the order in which the expression was written; an int with its thousands."""
+    if isinstance(expression, int):
+        return rf"\text{{{expression:,}}}" if expression > 999 else str(expression)
+    names = {d_kv: r"d_{\text{kv}}", d_ff: r"d_{\text{ff}}"}
+    sign = None if expression.free_symbols else "times"
+    return sympy.latex(expression, order="none", mul_symbol=sign, symbol_names=names)
+
+
+def text(expression: Expr | int) -> str:
+    """The same as plain text."""
+    if isinstance(expression, int):
+        return f"{expression:,}"
+    return sympy.sstr(expression, order="none")
+
+
+# --- derivation --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a derivation: the expressions that it equates, in words and as math."""
+
+    title: str
+    chain: tuple[Expr | int, ...]
+
+    @property
+    def latex(self) -> str:
+        """`a = b = c` as LaTeX math, each form once."""
+        return " = ".join(dict.fromkeys(map(latex, self.chain)))
+
+    @property
+    def text(self) -> str:
+        """`a = b = c` as plain text, each form once."""
+        return " = ".join(dict.fromkeys(map(text, self.chain)))
+
+
+@dataclass(frozen=True)
+class Derivation(Formula):
+    """A method's formula with the values of its symbols."""
+
+    values: dict[Symbol, int]
+
+    @property
+    def simplified(self) -> Expr:
+        """`added`, factored."""
+        return cast(Expr, sympy.factor(self.added.doit()))
+
+    @property
+    def substituted(self) -> Expr:
+        """`added` with its numbers."""
+        return substitute(self.added, self.values)
+
+    @property
+    def derived(self) -> int:
+        """How many parameters the method adds."""
+        return value(self.added, self.values)
+
+    @property
+    def steps(self) -> list[Step]:
+        """From the sites to the number."""
+        sites = substitute(self.sites, self.values)
+        shorter = [self.simplified] if self.simplified.count_ops() < self.added.count_ops() else []
+        return [
+            Step("sites", (self.sites, sites, value(sites, {}))),
+            Step("one site adds", (self.share,)),
+            Step("all add", (self.added, *shorter)),
+            Step("with numbers", (self.substituted,)),
+            Step("derived", (self.derived,)),
+        ]
+
+
+def derive(method: str, model: Model, settings: Mapping[str, Any]) -> Derivation:
+    """The derivation of the parameters that `method` adds to a T5.
+
+    Raises InputError for an unknown method, and for a setting that is missing, foreign or impossible.
+    """
+    if method not in FORMULAS:
+        raise InputError("method", repr(method), "one of " + ", ".join(FORMULAS), "name a method")
+    formula, known = FORMULAS[method], dimensions(model)
+    values = {**_setting(method, settings, known), **known}
+    used = formula.added.free_symbols
+    return Derivation(
+        formula.rule, formula.sites, formula.share, {s: x for s, x in values.items() if s in used}
+    )
+
+
+def _setting(
+    method: str, settings: Mapping[str, Any], known: Mapping[Symbol, int]
+) -> dict[Symbol, int]:
+    """The value of the setting that decides the count, checked."""
+    name, symbol = SETTINGS.get(method, ("", None))
+    allowed = {"lora": [name, "alpha"], "full": []}.get(method, [name])
+    for key in settings:
+        if key not in allowed:
+            expected = "settings of " + method + ": " + (", ".join(allowed) or "none")
+            raise InputError(f"setting {key}", settings[key], expected, f"leave out {key}")
+    if symbol is None:
+        return {}
+    number = settings.get(name)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise InputError(name, repr(number), "a whole number from 1", f"give {name}")
+    if symbol == n and number > known[V]:  # P starts as the first n rows of the embedding
+        raise InputError(name, number, f"at most the vocabulary's {known[V]}", f"give fewer {name}")
+    if symbol == b and number > known[d]:
+        warnings.warn(f"{name} = {number} is wider than d_model = {known[d]}", stacklevel=3)
+    return {symbol: number}
+
+
+# --- the live model ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Count:
+    """Parameters that a method adds to a T5, and all of the T5 with it: derived, and counted."""
+
+    derived_added: int
+    counted_added: int
+    derived_total: int
+    counted_total: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether both derived numbers are the counted ones."""
+        return (self.derived_added, self.derived_total) == (self.counted_added, self.counted_total)
+
+
+def count(
+    method: str, model: Model, settings: Mapping[str, Any], implementation: str = "scratch"
+) -> Count:
+    """Derive a method's parameters, and count them on a T5 that has it in place.
+
+    `implementation` is "scratch", "library" or the library's name. Raises what `derive` raises, and
+    InputError for an implementation that the method does not have.
+    """
+    derived = derive(method, model, settings).derived
+    has = (
+        ["scratch", "library", methods.LIBRARY[method]]
+        if method in methods.LIBRARY
+        else ["scratch"]
+    )
+    if implementation not in has:
+        raise InputError("implementation", implementation, " or ".join(has), "name one of these")
+    t5 = hollow(model)
+    bare = parameters(t5)
+    _inject(t5, method, implementation, settings)
+    total = parameters(t5)
+    return Count(derived, total - bare, sum(parts(model).values()) + derived, total)
+
+
+def hollow(model: Model) -> T5ForConditionalGeneration:
+    """The T5 without memory: shapes on the meta device.
+
+    The embedding alone is on the CPU, not initialized: soft prompts copy rows of it.
+    """
+    import torch
+    from transformers import T5ForConditionalGeneration
+
+    with torch.device("meta"):
+        t5 = T5ForConditionalGeneration(config(model) if isinstance(model, str) else model)
+    t5.shared.to_empty(device="cpu")
+    t5.tie_weights()
+    return t5
+
+
+def parameters(model: nn.Module) -> int:
+    """All parameters of a model, a shared one once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _inject(
+    t5: T5ForConditionalGeneration, method: str, implementation: str, settings: Mapping[str, Any]
+) -> None:
+    """The method in place, its new parameters without memory too (OpenDelta's must have some)."""
+    import torch
+
+    scale = {"alpha": 1.0} if method == "lora" else {}  # any: it adds no parameter
+    with torch.device("cpu" if method == "soft-prompt" else "meta"):
+        methods.inject(t5, method, implementation, {**scale, **settings})
+
+
+# --- command line ------------------------------------------------------------------------------
+
+
+def command(
+    method: str, size: str, settings: Mapping[str, Any], implementation: str = "scratch"
+) -> tuple[str, bool]:
+    """What `t5peft count` prints, and whether derived and counted agree.
+
+    Without settings, those of the exercise. Raises what `count` raises.
+    """
+    settings = settings or _exercise(method)
+    derivation = derive(method, size, settings)
+    counted = count(method, size, settings, implementation)
+    lines = {
+        "method": f"{method} on {size}, {implementation}",
+        "added": derivation.rule,
+        "formula": text(derivation.added),
+        **{f"  {symbol}": f"{MEANING[symbol]}: {x}" for symbol, x in derivation.values.items()},
+        "substitution": text(derivation.substituted),
+        "derived": f"{counted.derived_added:,} added, {counted.derived_total:,} in all",
+        "counted": f"{counted.counted_added:,} added, {counted.counted_total:,} in all",
+    }
+    verdict = "equal" if counted.equal else "NOT EQUAL"
+    return "\n".join([*(f"{k:<14}{v}" for k, v in lines.items()), verdict]), counted.equal
+
+
+def _exercise(method: str) -> dict[str, Any]:
+    """The from-scratch settings of the exercise."""
+    runs = methods.runs(params.load("assignment"))
+    return next((dict(run.settings) for run in runs if run.method == method), {})

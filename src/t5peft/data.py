@@ -1,0 +1,292 @@
+"""IMDB reviews as token arrays, from wherever they are.
+
+The same texts give the same tokens and the same fingerprint, whether they come from the hub, from a
+folder of parquet files in the hub's layout, or from an extracted `aclImdb/` tree: reviews are put in
+the order of their SHA-256, which also makes "the first n reviews" a fair sample.
+
+Shapes: B reviews of a batch, T tokens (padded to the longest of the batch).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from t5peft import files, paths, tokenizer
+from t5peft.errors import InputError
+from t5peft.params import Params
+
+if TYPE_CHECKING:
+    import torch
+
+LABELS = ("negative", "positive")
+"""The word that the model must write for label 0 and for label 1."""
+
+MADE_UP = "made-up"
+SPLITS = ("train", "test")
+
+Reviews = list[tuple[str, int]]
+"""(text, label) pairs; label 0 or 1, or -1 where a review has none."""
+
+
+def normalize(text: str) -> str:
+    """The exercise's cleaning: lower case, each line break of HTML a space."""
+    return text.lower().replace("<br />", " ")
+
+
+# --- sources -----------------------------------------------------------------------------------
+
+
+def read(source: str, split: str) -> Reviews:
+    """The reviews of one split (train, test or unsupervised) in canonical order.
+
+    Raises `InputError` where the source is missing, truncated or holds other labels.
+    """
+    folder = paths.local(source)
+    if source == MADE_UP:
+        reviews = _made_up(split)
+    elif folder is None:
+        reviews = _from_hub(source, split)
+    elif split == "unsupervised" and (folder / "train" / "unsup").is_dir():
+        reviews = _from_text_files(folder / "train", ("unsup",))
+    elif (folder / split / "pos").is_dir():
+        reviews = _from_text_files(folder / split, ("neg", "pos"))
+    else:
+        reviews = _from_parquet(folder, split)
+    return _checked(reviews, f"{source}, split {split}", split == "unsupervised")
+
+
+def _checked(reviews: Reviews, thing: str, unlabelled: bool) -> Reviews:
+    if not reviews:
+        raise InputError(f"data {thing}", "no reviews", "at least one", "give another data")
+    wrong = {label for _, label in reviews} - ({-1} if unlabelled else {0, 1})
+    if wrong:
+        raise InputError(
+            f"data {thing}",
+            f"label {min(wrong, key=str)!r}",
+            "-1 (none)" if unlabelled else "labels 0 and 1",
+            "give labelled IMDB data",
+        )
+    return sorted(reviews, key=lambda review: (_digest(review[0]), review[1]))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8")).digest()
+
+
+def _from_hub(name: str, split: str) -> Reviews:
+    from datasets import load_dataset
+
+    try:
+        table: Any = load_dataset(name, split=split)
+    except Exception as error:  # the hub's client raises many kinds
+        raise InputError(
+            f"data {name}",
+            f"{type(error).__name__}",
+            "a folder that exists, or a data set of the hub that can be reached",
+            "give a folder with --set data=FOLDER",
+        ) from error
+    return _pairs(table, name)
+
+
+def _from_parquet(folder: Path, split: str) -> Reviews:
+    from datasets import Dataset
+
+    files = sorted(str(path) for path in folder.rglob(f"{split}-*.parquet"))
+    if not files:
+        raise InputError(
+            f"data {folder}",
+            f"no {split}-*.parquet and no {split}/pos",
+            "the hub's parquet files or an extracted aclImdb",
+            "give another --set data=FOLDER",
+        )
+    try:
+        with tempfile.TemporaryDirectory() as scratch:  # the texts themselves are read only once
+            table = Dataset.from_parquet(files, cache_dir=scratch, keep_in_memory=True)
+    except Exception as error:
+        raise InputError(
+            f"data {files[0]}",
+            "a file that cannot be read",
+            "a whole parquet file",
+            "fetch it again",
+        ) from error
+    return _pairs(table, str(folder))
+
+
+def _pairs(table: Any, thing: str) -> Reviews:
+    if not {"text", "label"} <= set(table.column_names):
+        raise InputError(
+            f"data {thing}",
+            "columns " + ", ".join(table.column_names),
+            "columns text and label",
+            "give IMDB in the hub's layout",
+        )
+    return list(zip(table["text"], table["label"], strict=True))
+
+
+def _from_text_files(folder: Path, kinds: Sequence[str]) -> Reviews:
+    label = {"neg": 0, "pos": 1, "unsup": -1}
+    try:
+        return [
+            (path.read_text(encoding="utf-8"), label[kind])
+            for kind in kinds
+            for path in sorted((folder / kind).glob("*.txt"))
+        ]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"data {folder}", error, "UTF-8 text files", "extract aclImdb again"
+        ) from None
+
+
+def _made_up(split: str) -> Reviews:
+    """Reviews that a program wrote: for tests, and for a look at the whole in seconds."""
+    draw = random.Random(f"t5peft {split}")
+    words = {
+        0: "awful boring dull flat lifeless messy painful poor silly weak".split(),
+        1: "brilliant charming clever funny great lovely moving rich superb warm".split(),
+    }
+    openings = ("A film that is", "I found the story", "The cast is", "Two hours of something")
+    reviews = []
+    for number in range(400):
+        label = number % 2
+        picked = ", ".join(draw.sample(words[label], 3))
+        reviews.append((f"{draw.choice(openings)} {picked}.<br />Review {number}.", label))
+    return [(text, -1) for text, _ in reviews] if split == "unsupervised" else reviews
+
+
+# --- fingerprint -------------------------------------------------------------------------------
+
+
+def fingerprint(params: Params) -> str:
+    """SHA-256 of the labelled texts of both splits.
+
+    Where the data are not at hand, the fingerprint that the study expects stands for them; where
+    they are and differ from it, `InputError`.
+    """
+    expected = params.data_fingerprint
+    if expected and params.data != MADE_UP and paths.local(params.data) is None:
+        return expected
+    found = _fingerprint(params.data)
+    if expected and found != expected:
+        raise InputError(
+            f"data {params.data}",
+            f"texts with fingerprint {found[:12]}",
+            f"{expected[:12]}, as the study pins them",
+            "give the study's data, or --set data_fingerprint= to take these as they are",
+        )
+    return found
+
+
+def _fingerprint(source: str) -> str:
+    """Computed once, then remembered while the files stay as they are."""
+    stamp = _stamp(source)
+    memo = paths.cache() / "fingerprints.json"
+    known = json.loads(memo.read_text()) if memo.exists() else {}
+    if stamp not in known:
+        total = hashlib.sha256()
+        for split in SPLITS:
+            total.update(split.encode())
+            for text, label in read(source, split):
+                total.update(_digest(text) + bytes([label]))
+        known[stamp] = total.hexdigest()
+        files.write_text(memo, json.dumps(known, indent=1))
+    return known[stamp]
+
+
+def _stamp(source: str) -> str:
+    """A name that changes when the source's files do: path, sizes and times."""
+    folder = paths.local(source)
+    found = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
+    facts = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in found]
+    return f"{source} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
+
+
+# --- tokens ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokenized reviews of one split; each is whole and without its end of sequence."""
+
+    ids: np.ndarray  # (all tokens of the split,), memory-mapped
+    starts: np.ndarray  # (reviews + 1,): review i is ids[starts[i] : starts[i + 1]]
+    labels: np.ndarray  # (reviews,), 0 or 1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int, split: str) -> Tokens:
+        """The first `count` reviews."""
+        if count > len(self):
+            raise InputError(
+                f"{split}_examples",
+                count,
+                f"at most the {len(self):,} reviews that there are",
+                f"give a smaller {split}_examples",
+            )
+        return Tokens(self.ids, self.starts[: count + 1], self.labels[:count])
+
+    def lengths(self, room: int) -> np.ndarray:
+        """Tokens of each review once it is cut to `room` and its end of sequence is set."""
+        return np.minimum(np.diff(self.starts) + 1, room)
+
+    def batch(
+        self, picked: np.ndarray, room: int, placeholders: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T) ids and attention mask of the picked reviews, padded to the longest of them.
+
+        `placeholders` pad tokens with mask 1 stand first; they count towards `room`.
+        """
+        import torch
+
+        kept = self.lengths(room - placeholders)[picked]
+        ids = np.full((len(picked), placeholders + kept.max()), PAD, np.int64)
+        mask = np.zeros_like(ids)
+        for row, (review, length) in enumerate(zip(picked, kept, strict=True)):
+            start, end = self.starts[review], placeholders + length
+            ids[row, placeholders : end - 1] = self.ids[start : start + length - 1]
+            ids[row, end - 1] = EOS
+            mask[row, :end] = 1
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+PAD, EOS = 0, 1
+"""T5's ids of <pad> and </s>."""
+
+
+def tokens(params: Params, split: str) -> Tokens:
+    """The study's reviews of one split: tokenized once, then read from the cache."""
+    name = params.tokenizer or params.backbone
+    key = hashlib.sha256(f"{fingerprint(params)} {tokenizer.fingerprint(name)}".encode())
+    path = paths.cache() / "tokens" / f"{key.hexdigest()[:16]}-{split}"
+    if not path.with_suffix(".labels.npy").exists():
+        _tokenize(read(params.data, split), tokenizer.load(name), path)
+    arrays = [
+        np.load(path.with_suffix(f".{part}.npy"), mmap_mode="r")
+        for part in ("ids", "starts", "labels")
+    ]
+    return Tokens(*arrays).first(getattr(params, f"{split}_examples"), split)
+
+
+def _tokenize(reviews: Reviews, tokenize: Any, path: Path) -> None:
+    """Write a split's arrays, the labels last: where they are, the others are whole."""
+    texts = [normalize(text) for text, _ in reviews]
+    ids = tokenize(texts, add_special_tokens=False)["input_ids"]
+    arrays = {
+        "ids": np.fromiter((token for review in ids for token in review), np.int32),
+        "starts": np.cumsum([0, *map(len, ids)], dtype=np.int64),
+        "labels": np.array([label for _, label in reviews], np.int8),
+    }
+    for part, array in arrays.items():
+        content = io.BytesIO()
+        np.save(content, array)
+        files.write_bytes(path.with_suffix(f".{part}.npy"), content.getvalue())

@@ -1,0 +1,15 @@
+"""The one exception that a user is meant to read."""
+
+from __future__ import annotations
+
+
+class InputError(Exception):
+    """Something that the user gave is wrong: one line that names it, and the way out.
+
+    The command line prints it and exits with code 2; a notebook shows it as the last line.
+    """
+
+    def __init__(self, thing: str, found: object, expected: str, way_out: str) -> None:
+        self.thing, self.found, self.expected, self.way_out = thing, found, expected, way_out
+        message = f"{thing}: found {found}, expected {expected}; {way_out}"
+        super().__init__(" ".join(message.split()))

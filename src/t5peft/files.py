@@ -1,0 +1,49 @@
+"""Files that are whole or not there: the one way in which the project writes what it keeps."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from t5peft.errors import InputError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write to a temporary name beside `path`, flush to the disk, rename.
+
+    A kill at any moment leaves the old file or the new one. Raises `InputError` where the disk is
+    full or the folder cannot be written; the old file stays.
+    """
+    scratch = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+        ) as file:
+            scratch = Path(file.name)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.chmod(0o644)
+        scratch.replace(path)
+    except OSError as error:
+        if scratch is not None:
+            scratch.unlink(missing_ok=True)
+        raise InputError(
+            f"file {path}",
+            error.strerror or str(error),
+            "a folder that can be written, with room",
+            "free space or give another folder; what was there is unchanged",
+        ) from error
+
+
+def write_text(path: Path, content: str) -> None:
+    """`write_bytes` for UTF-8 text."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

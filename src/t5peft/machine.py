@@ -1,0 +1,69 @@
+"""What a run was made on: versions, device, memory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "adapters", "opendelta")
+
+
+def has_accelerator() -> bool:
+    """Is there a GPU that PyTorch can use?"""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def processor() -> str:
+    """The CPU's name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def environment(precision: str) -> dict[str, Any]:
+    """Versions, device, threads, precision: recorded and shown, no part of a run's identity."""
+    import torch
+
+    device = torch.cuda.get_device_name() if has_accelerator() else processor()
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+    }
+
+
+def reset_peak_memory() -> None:
+    """Forget the peak so far: of the GPU, or of this process (on Linux)."""
+    if has_accelerator():
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    elif sys.platform == "linux":
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:  # not allowed in some containers: the peak is then the process's own
+            pass
+
+
+def peak_memory() -> int:
+    """Bytes at the peak: allocated on the GPU, or resident in this process."""
+    if has_accelerator():
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(x.split()[1]) for x in lines if x.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,221 @@
+"""The settings of a study: a frozen dataclass, read from one flat YAML file.
+
+Nothing is guessed: a key that is unknown, missing, mistyped or contradictory is refused, by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import typing
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from t5peft import paths
+from t5peft.errors import InputError
+
+Precision = Literal["fp32", "bf16"]
+Train = Literal["auto", "yes", "no"]
+
+
+@dataclass(frozen=True)
+class Params:
+    """Everything that decides a study's results, and two fields that do not (`NOT_IDENTITY`)."""
+
+    study: str  # name of the folder in weights/
+    train: Train  # may a render train what is missing? auto: if it is a matter of a minute
+
+    backbone: str  # hub name, folder, or random:SIZE
+    backbone_fingerprint: str  # "" or the backbone that is expected
+    tokenizer: str  # "" (the backbone's own), hub name, folder or .model file
+    data: str  # hub name, folder, or made-up
+    data_fingerprint: str  # "" or the texts that are expected
+
+    train_examples: int
+    test_examples: int
+    train_sample: int  # training reviews on which the train accuracy is measured
+    max_length: int  # tokens of a review, end of sequence included
+    batch_size: int
+    epochs: int
+    seed: int
+    precision: Precision
+
+    full_learning_rate: float
+    prompt_learning_rate: float
+    prompt_tokens: int
+    prompt_tokens_small: int
+    adapter_learning_rate: float
+    adapter_library_learning_rate: float
+    bottleneck: int
+    bottleneck_small: int
+    lora_learning_rate: float
+    lora_rank: int
+    lora_rank_small: int
+    lora_alpha: float
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.study):
+            raise InputError(
+                "study", repr(self.study), "letters, digits, '.', '_', '-'", "rename the study"
+            )
+        for name in POSITIVE:
+            require(self, name, getattr(self, name) > 0, "a positive number")
+        for name in ("prompt_tokens", "prompt_tokens_small"):
+            room = self.max_length - 2
+            require(
+                self,
+                name,
+                getattr(self, name) <= room,
+                f"at most max_length - 2 = {room}, so that a word and its end still fit",
+            )
+        require(self, "seed", self.seed >= 0, "a whole number from 0")
+        if self.backbone.startswith("random:"):
+            require(
+                self, "tokenizer", self.tokenizer != "", "a tokenizer, as a random backbone has none"
+            )
+
+
+NOT_IDENTITY = ("study", "train", "backbone", "data", "tokenizer")
+"""Fields that cannot change a result: names. What they name enters a run's identity by fingerprint."""
+
+POSITIVE = tuple(
+    field.name
+    for field in dataclasses.fields(Params)
+    if field.type in ("int", "float") and field.name != "seed"
+)
+
+T = TypeVar("T")
+
+
+def require(settings: object, name: str, holds: bool, expected: str) -> None:
+    """Refuse the field `name` of `settings` unless `holds`."""
+    if not holds:
+        raise InputError(name, getattr(settings, name), expected, f"give another {name}")
+
+
+def check_types(settings: Any) -> None:
+    """Refuse fields whose value is not of the annotated type (bool is no int, nan no float)."""
+    for name, kind in typing.get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if typing.get_origin(kind) is Literal:
+            choices = typing.get_args(kind)
+            ok, wanted = value in choices, "one of " + ", ".join(map(repr, choices))
+        elif kind is float:
+            ok = isinstance(value, int | float) and not isinstance(value, bool)
+            ok, wanted = ok and math.isfinite(value), "a finite number"
+        else:
+            ok = isinstance(value, kind) and not isinstance(value, bool)
+            wanted = {int: "a whole number", str: "a text"}[kind]
+        if not ok:
+            raise InputError(
+                name, f"{value!r} ({type(value).__name__})", wanted, f"give another {name}"
+            )
+        if kind is float:
+            object.__setattr__(settings, name, float(value))
+
+
+def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
+    """The dataclass `cls` from a flat mapping; every field must be given, and no other."""
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            raise InputError(
+                f"{source}: key {key!r}",
+                "no such setting",
+                f"one of the settings of {cls.__name__}",
+                f"did you mean {near[0]!r}?" if near else "remove it",
+            )
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise InputError(source, "no " + ", ".join(missing), "every setting", "add what is missing")
+    try:
+        return cls(**values)
+    except InputError as error:
+        raise InputError(
+            f"{source}: {error.thing}", error.found, error.expected, error.way_out
+        ) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers (1e-5 is a float) and no silent second value for a key."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {key!r} given twice")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$"),
+    list("-+.0123456789"),
+)
+
+
+def parse(text: str) -> Any:
+    """One YAML value, as a params file or `--set` gives it."""
+    return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A flat YAML mapping, or an `InputError`."""
+    try:
+        values = parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in paths.params().glob("*.yaml")))
+        raise InputError(
+            str(path), "no such file", "a params file", f"give a path, or one of {known}"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(str(path), error, "a readable YAML file", "mend the file") from None
+    if not isinstance(values, dict):
+        raise InputError(
+            str(path), type(values).__name__, "lines 'setting: value'", "mend the file"
+        )
+    return values
+
+
+def study_file(study: str | Path) -> Path:
+    """A study is named by its file, or by the name of a file in params/."""
+    path = Path(study)
+    return path if path.suffix in (".yaml", ".yml") else paths.params() / f"{study}.yaml"
+
+
+def overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """`["lora_rank=16", ...]` (the `--set` options) as a mapping, values read as YAML."""
+    values = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--set {text}", "no '='", "setting=value", "write --set lora_rank=16")
+        try:
+            parsed = parse(value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {text}", "no YAML value", "setting=value", "quote it") from None
+        values[key.strip()] = "" if parsed is None else parsed
+    return values
+
+
+def load(study: str | Path, changes: Mapping[str, Any] | None = None) -> Params:
+    """The study in `study` (a file or a name in params/), with `changes` on top."""
+    path = study_file(study)
+    params = build(Params, {**read_yaml(path), **(changes or {})}, str(path))
+    for name in ("bottleneck", "bottleneck_small"):
+        if getattr(params, name) > 512:
+            warnings.warn(
+                f"{name} = {getattr(params, name)} is wider than t5-small's d_model = 512: "
+                "no bottleneck any more",
+                stacklevel=2,
+            )
+    return params

@@ -1,0 +1,201 @@
+"""Plots of the report: from records to matplotlib figures, in the style of `figures`.
+
+A method has its marker and colour everywhere; filled marks are ours, hollow ones the library's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from t5peft import methods, show
+from t5peft.figures import FAINT, INK, WIDTH
+from t5peft.show import Record
+
+MARKERS = {"full": "o", "soft-prompt": "s", "adapter": "^", "lora": "D"}
+COLOURS = {"full": "#222222", "soft-prompt": "#b5651d", "adapter": "#1f6f8b", "lora": "#7b2d5e"}
+"""Told apart by hue, by darkness in print, and by the marker where there is none of either."""
+
+
+def look(record: Record) -> dict[str, Any]:
+    """Marker and colour of a run; a library's marker is hollow and its line dashed."""
+    run = record["run"]
+    colour, ours = COLOURS[run["method"]], run["implementation"] == "scratch"
+    return {
+        "marker": MARKERS[run["method"]],
+        "color": colour,
+        "markerfacecolor": colour if ours else "white",
+        "linestyle": "-" if ours else "--" if small(record) else (0, (6, 2)),
+    }
+
+
+def small(record: Record) -> bool:
+    """Is it one of the exercise's runs with the smallest setting (one token, bottleneck or rank)?"""
+    return any(record["run"]["settings"].get(key) == 1 for key in methods.LETTER)
+
+
+def short_name(record: Record) -> str:
+    """`PEFT, r = 8`: what stands at the end of a curve."""
+    run = record["run"]
+    if run["method"] == "full":
+        return "full"
+    sizes = {key: x for key, x in run["settings"].items() if key in methods.LETTER}
+    return f"{show.IMPLEMENTATION_NAMES[run['implementation']]}, " + show.setting_name(
+        {"settings": sizes}
+    )
+
+
+def accuracies(record: Record, key: str = "test_accuracy") -> list[float]:
+    """Percent, epoch by epoch."""
+    return [100 * item[key] for item in record["history"]]
+
+
+def learning_curves(records: Sequence[Record]) -> Figure:
+    """The runs of one method: loss on the left, test (and, thin, train) accuracy on the right."""
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
+    for record in records:
+        epochs = _epochs(record)
+        left.plot(epochs, [item["loss"] for item in record["history"]], **look(record))
+        right.plot(epochs, accuracies(record, "train_accuracy"), color=FAINT, lw=0.6, ls=":")
+        right.plot(epochs, accuracies(record), **look(record))
+    left.set(title="training loss (nats a token)", xlabel="epoch")
+    right.set(title="test accuracy (%); dotted: on training reviews", xlabel="epoch")
+    _label_ends(
+        right, [(accuracies(r)[-1], short_name(r), COLOURS[r["run"]["method"]]) for r in records]
+    )
+    for ax in (left, right):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def all_curves(records: Sequence[Record]) -> Figure:
+    """Four small plots on one scale, a method each, the other methods' runs grey behind it."""
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    grid = figure.subplots(2, 2, sharex=True, sharey=True)
+    for ax, method in zip(grid.flat, methods.METHODS, strict=True):
+        ends = []
+        for record in sorted(records, key=lambda r: r["run"]["method"] == method):
+            mine = record["run"]["method"] == method
+            style = look(record) if mine else {"color": "#d4d4d0", "lw": 0.8}
+            ax.plot(_epochs(record), accuracies(record), **style)
+            if mine:
+                ends.append((accuracies(record)[-1], short_name(record), COLOURS[method]))
+        ax.set_title(show.METHOD_NAMES[method], color=COLOURS[method], weight="bold")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if method != "full":
+            _label_ends(ax, ends)
+    figure.supylabel("test accuracy (%)", fontsize=9)
+    figure.supxlabel("epoch", fontsize=9)
+    return figure
+
+
+def accuracy_vs_parameters(records: Sequence[Record]) -> Figure:
+    """Best test accuracy, with its interval, against the number of trained parameters."""
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
+    ax = figure.subplots()
+    for record in records:
+        low, high = _interval(record)
+        y, x = 100 * record["best_accuracy"], record["parameters"]["trained"]
+        style = {**look(record), "linestyle": "none", "markersize": 6, "markeredgewidth": 1.2}
+        ax.errorbar(x, y, [[y - 100 * low], [100 * high - y]], elinewidth=0.8, **style)
+    ax.set(xscale="log", xlabel="trained parameters", ylabel="best test accuracy (%)")
+    ax.margins(x=0.09, y=0.16)
+    ax.grid(axis="y", color="#e4e4e0", lw=0.5)
+    ax.set_axisbelow(True)
+    for method in methods.METHODS:
+        _name_group(ax, show.only(records, method=method))
+    return figure
+
+
+def _name_group(ax: Axes, records: Sequence[Record]) -> None:
+    """The method's name above its points, and each setting below the points that have it."""
+    lowest: dict[tuple[int, str], float] = {}
+    for record in records:
+        name = short_name(record).rpartition(", ")[2]
+        at = (record["parameters"]["trained"], name)
+        lowest[at] = min(lowest.get(at, 100.0), 100 * _interval(record)[0])
+    method = records[0]["run"]["method"]
+    right = max(x for x, _ in lowest)
+    tops = (_interval(r)[1] for r in records if r["parameters"]["trained"] == right)
+    above = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    ax.annotate(
+        show.METHOD_NAMES[method],
+        (right, 100 * max(tops)),
+        color=COLOURS[method],
+        weight="bold",
+        **above,
+    )
+    if method != "full":
+        below = {**above, "xytext": (0, -4), "va": "top"}
+        for (x, name), y in lowest.items():
+            ax.annotate(name, (x, y), fontsize=8, color=INK, **below)
+
+
+def _interval(record: Record) -> tuple[float, float]:
+    return show.wilson(record["best_accuracy"], record["test_examples"])
+
+
+def ten_results(records: Sequence[Record]) -> Figure:
+    """A line a run: best accuracy with its interval, the last epoch, the published reference."""
+    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    ax = figure.subplots()
+    for row, record in enumerate(records):
+        low, high = _interval(record)
+        style = {**look(record), "linestyle": "none", "markersize": 6}
+        ax.axhline(row, color="#ececea", lw=0.6, zorder=0)
+        ax.plot([100 * low, 100 * high], [row, row], color=INK, lw=1)
+        ax.plot(100 * record["last_accuracy"], row, marker="|", color=INK, ms=9, ls="none")
+        ax.plot(show.REFERENCE.accuracy[record["run"]["number"] - 1], row, "x", color=FAINT, ms=5)
+        ax.plot(100 * record["best_accuracy"], row, **style)
+    names = [f"{r['run']['number']}  {show.run_name(r['run'])}" for r in records]
+    ax.set_yticks(range(len(records)), names)
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel("test accuracy (%)")
+    return figure
+
+
+def _epochs(record: Record) -> list[int]:
+    return [item["epoch"] for item in record["history"]]
+
+
+def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Names at the right end of the curves, pushed apart where they would overlap."""
+    low, high = ax.get_ylim()
+    places = spread([y for y, _, _ in ends], 0.085 * (high - low))
+    for (_, name, colour), y in zip(ends, places, strict=True):
+        ax.annotate(
+            name, (1.0, y), xycoords=("axes fraction", "data"), xytext=(3, 0),
+            textcoords="offset points", va="center", fontsize=8, color=colour,
+        )  # fmt: skip
+
+
+def spread(positions: Sequence[float], least: float) -> list[float]:
+    """The positions, moved as little as keeps them `least` apart (each crowd around its middle)."""
+    order = sorted(range(len(positions)), key=lambda i: positions[i])
+    crowds: list[list[int]] = []
+    for index in order:
+        crowds.append([index])
+        while (
+            len(crowds) > 1
+            and _start(crowds[-1], positions, least)
+            - (_start(crowds[-2], positions, least) + least * (len(crowds[-2]) - 1))
+            < least
+        ):
+            crowds[-2:] = [crowds[-2] + crowds[-1]]
+    placed = list(positions)
+    for crowd in crowds:
+        for step, index in enumerate(crowd):
+            placed[index] = _start(crowd, positions, least) + least * step
+    return placed
+
+
+def _start(crowd: Sequence[int], positions: Sequence[float], least: float) -> float:
+    """Where the lowest of a crowd comes to lie."""
+    return sum(positions[i] for i in crowd) / len(crowd) - least * (len(crowd) - 1) / 2

@@ -1,0 +1,93 @@
+"""Label reviews with a stored run: backbone, method, trained tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+
+from t5peft import backbone, data, evaluation, paths, runs, tokenizer, training
+from t5peft.errors import InputError
+from t5peft.methods import Run
+from t5peft.params import Params
+
+
+def stored_folder(name: str) -> Path:
+    """The folder of `STUDY/RUN` in weights/, or any folder with a record."""
+    for path in (paths.weights() / name, Path(name)):
+        if (path / runs.RECORD).is_file():
+            return path
+    known = sorted(p.parent for p in paths.weights().glob(f"*/*/{runs.RECORD}"))
+    names = ", ".join(f"{path.parent.name}/{path.name}" for path in known)
+    raise InputError(
+        f"run {name}", f"no {runs.RECORD}", f"one of {names or '(none is stored)'}", "train it first"
+    )
+
+
+def load(name: str) -> tuple[Run, Params, T5ForConditionalGeneration]:
+    """A stored run with its trained tensors in place, in evaluation mode."""
+    folder = stored_folder(name)
+    record = runs.read(folder / runs.RECORD)
+    params = Params(**record["params"])
+    run = Run(**{key: value for key, value in record["run"].items() if key != "name"})
+    found, stored = backbone.fingerprint(params), record["identity"]["backbone"]
+    if found != stored:
+        raise InputError(
+            f"backbone {params.backbone} of run {name}", found[:12], stored[:12], "train again"
+        )
+    model = training.build(run, params)
+    put(model, runs.tensors(folder), str(folder))
+    return run, params, model.eval()
+
+
+def put(model: torch.nn.Module, tensors: dict[str, Tensor], thing: str) -> None:
+    """Copy stored tensors over the trained ones; names and shapes must agree both ways."""
+    wanted = training.trained(model)
+    missing, unexpected = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted.keys())
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} for {tuple(wanted[name].shape)}"
+        for name in wanted.keys() & tensors.keys()
+        if tensors[name].shape != wanted[name].shape
+    ]
+    for found in (
+        f"no tensor {', '.join(missing[:3])}" if missing else "",
+        f"unexpected tensor {', '.join(unexpected[:3])}" if unexpected else "",
+        f"shape {shapes[0]}" if shapes else "",
+    ):
+        if found:
+            raise InputError(f"weights {thing}", found, f"{len(wanted)} tensors of the method", "give the weights of this very run")
+    for name, tensor in wanted.items():
+        tensor.copy_(tensors[name])
+
+
+@torch.inference_mode()
+def predict(name: str, reviews: Sequence[str]) -> list[tuple[str, float, str]]:
+    """(answer, probability, review): the answer is what the model writes, a label word or another.
+
+    The probability is that of "positive" against "negative" (or the reverse, for "negative") in the
+    first step of the decoder.
+    """
+    if not reviews:
+        raise InputError("reviews", "none", "at least one text", "give texts or lines on stdin")
+    run, params, model = load(name)
+    words = tokenizer.load(params.tokenizer or params.backbone)
+    tokens = as_tokens(reviews, words)
+    answers = evaluation.predict(model, words, tokens, params.max_length, run.placeholders)
+    ids, mask = tokens.batch(np.arange(len(tokens)), params.max_length, run.placeholders)
+    start = torch.full((len(tokens), 1), model.config.decoder_start_token_id)
+    logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[:, 0]
+    chances = logits[:, evaluation.word_ids(words)].softmax(-1).tolist()
+    shown = [chance[1] if answer == data.LABELS[1] else chance[0] for answer, chance in zip(answers, chances, strict=True)]
+    return list(zip(answers, shown, reviews, strict=True))
+
+
+def as_tokens(reviews: Sequence[str], words: Any) -> data.Tokens:
+    """Texts as the training saw them; labels are unknown and set to 0."""
+    ids = words([data.normalize(text) for text in reviews], add_special_tokens=False)["input_ids"]
+    flat = np.array([token for review in ids for token in review], np.int32)
+    return data.Tokens(flat, np.cumsum([0, *map(len, ids)]), np.zeros(len(ids), np.int8))

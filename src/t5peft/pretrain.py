@@ -1,0 +1,312 @@
+"""Pre-train a T5 of our own by T5's recipe: span corruption mixed with supervised sentences.
+
+Text: IMDB's training and unlabelled reviews (never a test review), lower-cased as the task has them,
+and the sentences of SST-2 with their label word as target, as T5's own mixture had them.
+
+Optimizer: AdamW whose step on each tensor is scaled by the tensor's root mean square, as Adafactor
+does (Shazeer and Stern, 2018, section 8) and nanoT5 (Nawrot, 2023). T5 has no 1/sqrt(d) in its
+attention and was made for such steps: plain AdamW stalls on it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+
+from t5peft import backbone, data, paths, spans, tokenizer
+from t5peft.errors import InputError
+from t5peft.params import Precision, check_types
+from t5peft.sizes import SIZES, config
+
+CHECKPOINT_SECONDS = 120
+LOG_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class BackboneParams:
+    """Everything that decides a backbone."""
+
+    name: str  # folder in weights/backbone/
+    size: str
+    data: str  # IMDB: hub name or folder
+    sst2: str  # SST-2: hub name or folder
+    vocabulary: int  # SentencePiece pieces, sentinels not counted
+    input_length: int  # tokens of a corrupted input
+    batch_size: int
+    sst2_batch_size: int
+    sst2_length: int  # longer sentences are cut
+    sst2_weight: float  # of the sentences' loss beside the spans'
+    learning_rate: float  # relative to each tensor's RMS
+    warmup_steps: int
+    dropout: float
+    steps: int  # stops here ...
+    minutes: float  # ... or after so many minutes of training, whichever is first
+    precision: Precision
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.size not in SIZES:
+            raise InputError("size", self.size, "one of " + ", ".join(SIZES), "name a known size")
+        if self.vocabulary + tokenizer.SENTINELS > SIZES[self.size].vocab_size:
+            raise InputError(
+                "vocabulary",
+                self.vocabulary,
+                f"at most {SIZES[self.size].vocab_size - tokenizer.SENTINELS} for {self.size}",
+                "give fewer pieces",
+            )
+
+
+class ScaledAdamW(torch.optim.AdamW):
+    """AdamW without weight decay whose learning rate is relative to each tensor's RMS."""
+
+    floor = 1e-3  # the smallest RMS that counts: tensors that start at zero must be able to grow
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step; every group holds one tensor, so that it can have its own rate."""
+        for group in self.param_groups:
+            rms = group["params"][0].square().mean().sqrt().item()
+            group["lr"] = group["relative_lr"] * max(rms, self.floor)
+        return super().step(closure)
+
+
+def rate(progress: float, step: int, params: BackboneParams) -> float:
+    """Linear warm-up, then a cosine to a hundredth at progress 1."""
+    decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return params.learning_rate * min(1.0, (step + 1) / params.warmup_steps) * decay
+
+
+# --- text --------------------------------------------------------------------------------------
+
+
+def corpus(source: str) -> list[str]:
+    """Every review that may be seen: training and unlabelled ones, never a test review."""
+    return [
+        data.normalize(text)
+        for split in ("train", "unsupervised")
+        for text, _ in data.read(source, split)
+    ]
+
+
+def read_sst2(source: str, split: str = "train") -> data.Reviews:
+    """SST-2 sentences with label 0 or 1, from the hub or a folder of parquet files."""
+    from datasets import load_dataset
+
+    table: Any = load_dataset(source, split=split)
+    return [(row["sentence"].strip().lower(), row["label"]) for row in table]
+
+
+def pack(texts: list[str], tokens: Any, folder: Path) -> np.ndarray:
+    """All texts as one stream of token ids, a text's end marked by </s>; kept in `folder`."""
+    path = folder / "stream.npy"
+    if not path.exists():
+        ids = [np.array(ids, np.uint16) for ids in tokens(texts)["input_ids"]]
+        np.save(path, np.concatenate(ids))
+    return np.load(path, mmap_mode="r")
+
+
+def span_batches(
+    stream: np.ndarray, params: BackboneParams, tokens: Any
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless (input, target) batches; pass p over the text is drawn from (seed, p) alone."""
+    size = spans.lengths(params.input_length)
+    sentinel = tokens.convert_tokens_to_ids("<extra_id_0>")
+    sweep = 0
+    while True:
+        draw = np.random.default_rng([params.seed, sweep])
+        offset = int(draw.integers(size.text))
+        starts = offset + size.text * draw.permutation((len(stream) - offset) // size.text)
+        for at in range(0, len(starts) - params.batch_size + 1, params.batch_size):
+            pairs = [
+                spans.corrupt(stream[s : s + size.text], size, sentinel, tokens.eos_token_id, draw)
+                for s in starts[at : at + params.batch_size]
+            ]
+            sources, targets = (np.stack(side).astype(np.int64) for side in zip(*pairs))
+            yield torch.from_numpy(sources), torch.from_numpy(targets)
+        sweep += 1
+
+
+def sst2_batches(
+    pairs: data.Reviews, params: BackboneParams, tokens: Any
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless (sentence, label word) batches, padded to the longest of each."""
+    texts = tokens(
+        [text for text, _ in pairs],
+        max_length=params.sst2_length,
+        truncation=True,
+        padding="max_length",
+        return_tensors="pt",
+    )["input_ids"]
+    words = tokens([data.LABELS[label] for _, label in pairs], return_tensors="pt")["input_ids"]
+    sweep = 0
+    while True:
+        order = np.random.default_rng([params.seed, 1, sweep]).permutation(len(texts))
+        for at in range(0, len(order) - params.sst2_batch_size + 1, params.sst2_batch_size):
+            picked = torch.from_numpy(order[at : at + params.sst2_batch_size])
+            longest = int(texts[picked].ne(data.PAD).sum(dim=1).max())
+            yield texts[picked, :longest], words[picked]
+        sweep += 1
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+@dataclass
+class State:
+    """Where the training is; all of it is in the checkpoint."""
+
+    model: T5ForConditionalGeneration
+    optimizer: ScaledAdamW
+    step: int
+    seconds: float
+    history: list[dict[str, float]]
+
+
+def start(params: BackboneParams, checkpoint: Path, device: torch.device) -> State:
+    """A fresh state, or the one in the checkpoint."""
+    torch.manual_seed(params.seed)
+    model = T5ForConditionalGeneration(config(params.size, dropout_rate=params.dropout))
+    model.to(device).train()
+    groups = [{"params": [p], "relative_lr": 0.0} for p in model.parameters()]
+    optimizer = ScaledAdamW(groups, weight_decay=0.0, fused=True)
+    state = State(model, optimizer, 0, 0.0, [])
+    if checkpoint.exists():
+        held = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(held["model"])
+        optimizer.load_state_dict(held["optimizer"])
+        state.step, state.seconds, state.history = held["step"], held["seconds"], held["history"]
+    return state
+
+
+def save(state: State, checkpoint: Path) -> None:
+    """Write the checkpoint under a temporary name, then rename it."""
+    scratch = checkpoint.with_suffix(".tmp")
+    torch.save(
+        {
+            "model": state.model.state_dict(),
+            "optimizer": state.optimizer.state_dict(),
+            "step": state.step,
+            "seconds": state.seconds,
+            "history": state.history,
+        },
+        scratch,
+    )
+    scratch.replace(checkpoint)
+
+
+def pretrain(params: BackboneParams) -> Path:
+    """Train the backbone, or go on with it, and store it; returns its folder.
+
+    A killed training loses at most two minutes: call again.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    work = paths.cache() / "pretrain" / params.name
+    work.mkdir(parents=True, exist_ok=True)
+    checkpoint = work / "checkpoint.pt"
+    reviews = corpus(params.data)
+    sentences = read_sst2(params.sst2)
+    if not (work / tokenizer.MODEL_FILE).exists():
+        print(f"tokenizer: {params.vocabulary} pieces from {len(reviews)} reviews", flush=True)
+        texts = reviews + [text for text, _ in sentences]
+        tokenizer.train(texts, params.vocabulary, work)
+    tokens = tokenizer.load(str(work))
+    stream = pack(reviews, tokens, work)
+    state = start(params, checkpoint, device)
+    span, sst2 = span_batches(stream, params, tokens), sst2_batches(sentences, params, tokens)
+    fit(state, params, span, sst2, checkpoint)
+    return store(state, params, work, len(stream))
+
+
+def fit(
+    state: State,
+    params: BackboneParams,
+    span: Iterator[tuple[Tensor, Tensor]],
+    sst2: Iterator[tuple[Tensor, Tensor]],
+    checkpoint: Path,
+) -> None:
+    """Train until the given step or minute; batches already seen are skipped on a restart."""
+    for _ in range(state.step):
+        next(span)
+        next(sst2)
+    before, began = state.seconds, time.perf_counter()
+    saved = logged = began
+    losses: dict[str, list[float]] = {"span": [], "sst2": []}
+    while True:
+        progress = max(state.step / params.steps, state.seconds / 60 / params.minutes)
+        if progress >= 1:
+            break
+        step_losses = update(state, next(span), next(sst2), rate(progress, state.step, params), params)
+        for kind, loss in step_losses.items():
+            losses[kind].append(loss)
+        state.step += 1
+        now = time.perf_counter()
+        state.seconds = before + now - began
+        if now - logged > LOG_SECONDS:
+            means = {kind: float(np.mean(values)) for kind, values in losses.items() if values}
+            state.history.append({"step": state.step, "seconds": round(state.seconds, 1), **means})
+            losses, logged = {"span": [], "sst2": []}, now
+            line = "  ".join(f"{key} {value:.3f}" for key, value in means.items())
+            print(f"step {state.step}  {state.seconds / 60:.1f} min  {line}", flush=True)
+        if now - saved > CHECKPOINT_SECONDS:
+            save(state, checkpoint)
+            saved = now
+    save(state, checkpoint)
+
+
+def update(
+    state: State,
+    span: tuple[Tensor, Tensor],
+    sst2: tuple[Tensor, Tensor],
+    relative_lr: float,
+    params: BackboneParams,
+) -> dict[str, float]:
+    """One optimizer step on the weighted sum of both losses; returns each of them."""
+    device = state.model.device
+    losses = {}
+    for kind, batch, weight in (("span", span, 1.0), ("sst2", sst2, params.sst2_weight)):
+        source, target = (side.to(device, non_blocking=True) for side in batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=params.precision == "bf16"):
+            mask = source.ne(data.PAD)
+            loss = state.model(input_ids=source, attention_mask=mask, labels=target).loss
+        (weight * loss).backward()
+        losses[kind] = loss.item()
+    if not all(map(math.isfinite, losses.values())):
+        raise FloatingPointError(f"losses {losses} at step {state.step}")
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
+    for group in state.optimizer.param_groups:
+        group["relative_lr"] = relative_lr
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    return losses
+
+
+def store(state: State, params: BackboneParams, work: Path, corpus_tokens: int) -> Path:
+    """Write the backbone's folder: int8 shards, tokenizer, pre-training record."""
+    folder = paths.weights() / "backbone" / params.name
+    state.model.config.dropout_rate = 0.1  # what fine-tuning uses, as T5's own configuration
+    backbone.save_int8(state.model, folder)
+    (folder / tokenizer.MODEL_FILE).write_bytes((work / tokenizer.MODEL_FILE).read_bytes())
+    record = {
+        "params": asdict(params),
+        "parameters": state.model.num_parameters(),
+        "steps": state.step,
+        "seconds": round(state.seconds, 1),
+        "corpus_tokens": corpus_tokens,
+        "seen_tokens": state.step * params.batch_size * spans.lengths(params.input_length).text,
+        "sst2_sentences": state.step * params.sst2_batch_size,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "history": state.history,
+    }
+    (folder / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n")
+    return folder

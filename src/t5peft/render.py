@@ -1,0 +1,140 @@
+"""The report as a PDF: by Quarto where it is found, else by papermill, pandoc and Typst from PyPI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import nbformat
+import yaml
+
+from t5peft import notebook, params, paths
+from t5peft.errors import InputError
+
+TEMPLATES = Path(__file__).parent / "templates"
+Format = Literal["pdf", "html"]
+
+
+class RenderError(InputError):
+    """A render that did not reach its end, in one line."""
+
+    def __init__(self, line: str) -> None:
+        Exception.__init__(self, " ".join(line.split()))
+
+
+def render(
+    study: str, changes: Mapping[str, Any], chapter: str | None = None, to: Format = "pdf"
+) -> Path:
+    """Render the report, or one chapter, for a study with some settings changed.
+
+    Returns the file written in _output/. Raises InputError for wrong settings and RenderError for
+    a cell that fails or a reference that leads nowhere; the old file is gone by then.
+    """
+    params.load(study, changes)  # refuses what is unknown or mistyped
+    values = {**params.read_yaml(params.study_file(study)), **changes}
+    target = paths.output() / f"{chapter or 'report'}.{to}"
+    target.unlink(missing_ok=True)
+    quarto = os.environ.get("QUARTO") or shutil.which("quarto")
+    if quarto and not chapter:
+        with_quarto(quarto, values, to)
+    else:
+        typeset(run(values, chapter), target, chapter)
+    return target
+
+
+def with_quarto(quarto: str, values: Mapping[str, Any], to: Format) -> None:
+    """`quarto render report.qmd` with the parameters in a file."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        yaml.safe_dump(dict(values), file)
+        file.flush()
+        command = [quarto, "render", "report.qmd", "--to", "typst" if to == "pdf" else to]
+        command += ["--execute-params", file.name]
+        try:
+            code = subprocess.run(command, cwd=paths.root(), check=False).returncode
+        except OSError as error:
+            raise RenderError(f"{quarto}: {error.strerror}; mend QUARTO, or unset it") from None
+    if code:
+        raise RenderError(f"{quarto} ended with code {code}; its last lines say why")
+
+
+def run(values: Mapping[str, Any], chapter: str | None = None) -> nbformat.NotebookNode:
+    """Run the notebook of the report by papermill, with its progress and its stderr shown."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    output = paths.output() / f"{chapter or 'report'}.ipynb"
+    notebook.write(chapter, output)
+    try:
+        return papermill.execute_notebook(
+            str(output),
+            str(output),
+            parameters=dict(values),
+            cwd=str(paths.root()),
+            stderr_file=sys.stderr,
+        )
+    except PapermillExecutionError as error:
+        raise RenderError(f"{where(error.source)}: {error.ename}: {error.evalue}") from None
+    except DeadKernelError:
+        raise RenderError("the kernel died while a cell ran (out of memory?)") from None
+
+
+def where(source: str) -> str:
+    """A cell by its label, or by its first line."""
+    first = (notebook.code(source).splitlines() or [""])[0]
+    return f"cell {notebook.options(source).get('label') or repr(first)}"
+
+
+def typeset(executed: nbformat.NotebookNode, target: Path, chapter: str | None = None) -> None:
+    """An executed notebook -> markdown -> Typst -> PDF (or self-contained HTML)."""
+    base = paths.output() / (chapter or "report")
+    pictures = base.with_name(f"{base.name}_files")
+    shutil.rmtree(pictures, ignore_errors=True)
+    source = base.with_suffix(".md")
+    source.write_text(notebook.markdown(executed, pictures), encoding="utf-8")
+    elsewhere = notebook.labels(notebook.read(paths.root() / "report.qmd")) if chapter else []
+    if target.suffix == ".html":
+        pandoc(source, target, elsewhere, "--embed-resources", "--number-sections", "--toc", "--mathml")
+        return
+    typ = base.with_suffix(".typ")
+    template = TEMPLATES / "template.typ"
+    pandoc(source, typ, elsewhere, f"--template={template}", "--syntax-highlighting=idiomatic")
+    to_pdf(typ, target)
+
+
+def pandoc(source: Path, target: Path, elsewhere: list[str], *extra: str) -> None:
+    """Run pandoc; its warnings (an unresolved reference, an unknown citation) are errors."""
+    import pypandoc
+
+    command = [pypandoc.get_pandoc_path(), str(source), "--output", str(target), "--standalone"]
+    command += ["--from=markdown", "--fail-if-warnings", "--metadata-file=_quarto.yml"]
+    command += [f"--lua-filter={TEMPLATES / 'crossref.lua'}", "--citeproc", *extra]
+    command += [f"--metadata=elsewhere:{label}" for label in elsewhere]
+    done = subprocess.run(command, cwd=paths.root(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        target.unlink(missing_ok=True)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("[WARNING]")]
+        raise RenderError("; ".join(lines).replace("[WARNING] ", "") or done.stderr)
+
+
+def to_pdf(typ: Path, target: Path) -> None:
+    """Compile Typst with the fonts that it carries; SOURCE_DATE_EPOCH fixes the time stamp."""
+    import typst
+
+    stamp = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        typst.compile(
+            typ.read_bytes(),  # bytes stand at the root, so that pictures are found from there
+            output=str(target),
+            root=str(paths.root()),
+            ignore_system_fonts=True,
+            timestamp=int(stamp) if stamp else None,
+        )
+    except typst.TypstError as error:
+        raise RenderError(f"{typ.name}: {error.message}; {error.diagnostic}") from None

@@ -1,0 +1,154 @@
+"""What the report's cells call: from its parameters to records and checked counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from t5peft import backbone, counting, figures, methods, params, paths, runs, show
+from t5peft.counting import Count
+from t5peft.errors import InputError
+from t5peft.methods import Run
+from t5peft.params import Params
+from t5peft.sizes import SIZES
+
+if TYPE_CHECKING:
+    from t5peft.counting import Model
+
+EXERCISE_SIZE = "t5-small"
+
+
+def notebook_params(namespace: Mapping[str, Any]) -> Params:
+    """The study and its changes, as the parameters cell (and what was injected after it) names them.
+
+    `namespace` is a notebook's `globals()`. The parameters cell keeps in `_before` the names that
+    were there before it; each new one must be a setting. None means: as in params/<study>.yaml.
+    Raises `InputError` for a name that is no setting, and what `params.load` raises.
+    """
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if name not in namespace["_before"]
+        and not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and value is not None
+    }
+    if not isinstance(given.get("study"), str):
+        raise InputError(
+            "study", repr(given.get("study")), "a name in params/ or a file", "give a study"
+        )
+    if given.keys() >= {field.name for field in fields(Params)}:
+        return params.build(Params, given, "parameters")
+    return params.load(given.pop("study"), given)
+
+
+def use_svg() -> None:
+    """Plots as SVG in the report's style, the same bytes each time."""
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    figures.use_style()
+    set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
+    """The records of the runs (of the `wanted` methods), each trained if missing and allowed.
+
+    `stale` is added: why a record is shown with a mark, "" for a fresh one.
+    """
+    from t5peft import training
+
+    records = []
+    for run in methods.runs(study):
+        if not wanted or run.method in wanted:
+            record = training.result(run, study)
+            status = runs.status(run, study)
+            records.append({**record, "stale": status.reason if status.state == "stale" else ""})
+    return records
+
+
+def scratch(study: Params, method: str) -> Run:
+    """The study's from-scratch run of a method."""
+    return next(
+        run
+        for run in methods.runs(study)
+        if run.method == method and run.implementation == "scratch"
+    )
+
+
+# --- the model -----------------------------------------------------------------------------------
+
+
+def model(study: Params) -> Model:
+    """The dimensions of the study's backbone; a hub name of a known size is not looked up."""
+    name = study.backbone.removeprefix(backbone.RANDOM).rpartition("/")[2]
+    if name in SIZES and paths.local(study.backbone) is None:
+        return name
+    return backbone.read_config(study.backbone)
+
+
+def models(study: Params) -> dict[str, Model]:
+    """T5-small, and the study's backbone where it has other dimensions, by name."""
+    ours = model(study)
+    if counting.dimensions(ours) == counting.dimensions(EXERCISE_SIZE):
+        return {EXERCISE_SIZE: EXERCISE_SIZE}
+    return {EXERCISE_SIZE: EXERCISE_SIZE, show.backbone_name(study): ours}
+
+
+# --- derived equals counted ----------------------------------------------------------------------
+
+
+class CountsDifferError(Exception):
+    """A derived number of parameters is not the counted one: nothing may be shown."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The count of one run's method in one model."""
+
+    model: str
+    run: Run
+    count: Count
+
+
+def counts(study: Params, method: str) -> list[Checked]:
+    """Derive and count each run of `method`, in t5-small and in the study's backbone.
+
+    Raises `CountsDifferError`, naming every pair of numbers that differ.
+    """
+    found = [
+        Checked(name, run, counting.count(method, size, run.settings, run.implementation))
+        for name, size in models(study).items()
+        for run in methods.runs(study)
+        if run.method == method
+    ]
+    check(found)
+    return found
+
+
+def check(found: list[Checked]) -> None:
+    """Raise `CountsDifferError` unless every derived number is the counted one."""
+    wrong = [
+        f"{item.run.name} in {item.model}: "
+        f"derived {item.count.derived_added:,} added and {item.count.derived_total:,} in all, "
+        f"counted {item.count.counted_added:,} and {item.count.counted_total:,}"
+        for item in found
+        if not item.count.equal
+    ]
+    if wrong:
+        raise CountsDifferError("; ".join(wrong))
+
+
+def check_records(study: Params, records: list[dict[str, Any]]) -> None:
+    """Raise `CountsDifferError` unless each stored run has as many parameters as are derived."""
+    size = model(study)
+    bare = sum(counting.parts(size).values())
+    for record in records:
+        run, held = record["run"], record["parameters"]
+        derived = counting.derive(run["method"], size, run["settings"]).derived
+        if (held["added"], held["total"]) != (derived, bare + derived):
+            raise CountsDifferError(
+                f"{run['name']} as trained: derived {derived:,} added and {bare + derived:,} in all, "
+                f"recorded {held['added']:,} and {held['total']:,}"
+            )

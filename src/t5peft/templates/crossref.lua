@@ -1,0 +1,163 @@
+-- Quarto's cross references and callouts, as far as the report uses them, for pandoc alone.
+-- Typst numbers what it sets; for HTML the numbers are counted here. What stays unresolved is
+-- a warning, which the caller turns into an error.
+
+local NAMES = {sec = 'Section', fig = 'Figure', tbl = 'Table', eq = 'Equation'}
+local typst = FORMAT == 'typst'
+local elsewhere = {}  -- labels of the whole report, when one chapter is rendered
+local numbers = {}    -- label -> its number in HTML; true in Typst
+
+local function kind(label)
+  return NAMES[label:match('^(%a+)%-')] and label:match('^(%a+)%-')
+end
+
+-- ::: {#tbl-x} table, last paragraph = caption :::   (the same with #fig-x)
+local function float(div)
+  local caption = div.content:remove()
+  if caption == nil or caption.t ~= 'Para' then
+    pandoc.log.warn('no caption at the end of ' .. div.identifier)
+    return div
+  end
+  local before, body = pandoc.Blocks {}, pandoc.Blocks {}
+  for _, block in ipairs(div.content) do  -- shown source stands before its result
+    (block.t == 'CodeBlock' and before or body):insert(block)
+  end
+  caption = {pandoc.Plain(caption.content)}
+  if body[1] and body[1].t == 'Table' and #body == 1 then
+    body[1].caption, body[1].identifier = {long = caption}, div.identifier
+  elseif kind(div.identifier) == 'tbl' then
+    pandoc.log.warn('not one table in ' .. div.identifier)
+  else
+    body = {pandoc.Figure(body, {long = caption}, {div.identifier})}
+  end
+  before:extend(body)
+  return before
+end
+
+-- ::: {.callout-note title="..."} or with a heading as its title :::
+local function callout(div, name)
+  local title = div.attributes.title and pandoc.read(div.attributes.title).blocks[1].content
+  if not title and div.content[1] and div.content[1].t == 'Header' then
+    title = div.content:remove(1).content
+  end
+  title = title or {pandoc.Str(name:sub(1, 1):upper() .. name:sub(2))}
+  if not typst then
+    div.content:insert(1, pandoc.Para {pandoc.Strong(title)})
+    return pandoc.BlockQuote(div.content)
+  end
+  local blocks = pandoc.Blocks {
+    pandoc.RawBlock('typst', '#callout("' .. name .. '", ['), pandoc.Plain(title),
+    pandoc.RawBlock('typst', '], ['),
+  }
+  blocks:extend(div.content)
+  blocks:insert(pandoc.RawBlock('typst', '])'))
+  return blocks
+end
+
+local shapes = {
+  Div = function(div)
+    local name = (div.classes[1] or ''):match('^callout%-(%a+)$')
+    if name then return callout(div, name) end
+    if kind(div.identifier) then return float(div) end
+  end,
+  -- $$ ... $$ {#eq-x}  becomes a span with the label
+  Para = function(para)
+    local out = pandoc.Inlines {}
+    for _, inline in ipairs(para.content) do
+      local label = inline.t == 'Str' and inline.text:match('^{#(eq%-[%w-]+)}')
+      if label then
+        if out[#out].t ~= 'Math' then out:remove() end  -- the space between
+        local rest = inline.text:gsub('^{#[%w-]+}', '')
+        out:insert(pandoc.Span({out:remove()}, {label}))
+        if rest ~= '' then out:insert(pandoc.Str(rest)) end
+      else
+        out:insert(inline)
+      end
+    end
+    para.content = out
+    return para
+  end,
+}
+
+local counts, sections = {}, {}
+
+local function number(element)
+  local label = element.identifier or element.attr.identifier
+  local name = kind(label)
+  if not name then return nil end
+  if numbers[label] then pandoc.log.warn('label ' .. label .. ' is given twice') end
+  counts[name] = (counts[name] or 0) + 1
+  numbers[label] = tostring(counts[name])
+  return NAMES[name] .. ' ' .. numbers[label]
+end
+
+local function captioned(element)
+  local name = number(element)
+  if name and not typst then
+    local long = element.caption.long
+    long[1].content:insert(1, pandoc.Strong {pandoc.Str(name .. '. ')})
+    element.caption = {long = long}
+  end
+  return element
+end
+
+local numbering = {
+  traverse = 'topdown',
+  Header = function(header)
+    if header.classes:includes('unnumbered') then return nil end
+    sections[header.level] = (sections[header.level] or 0) + 1
+    for level = header.level + 1, 6 do sections[level] = nil end
+    if number(header) then
+      numbers[header.identifier] = table.concat(sections, '.', 1, header.level)
+    end
+  end,
+  Table = captioned,
+  Figure = captioned,
+  Span = function(span)
+    if kind(span.identifier) ~= 'eq' then return nil end
+    number(span)
+    if not typst then
+      span.content:insert(pandoc.Str('\u{2003}(' .. numbers[span.identifier] .. ')'))
+      return span
+    end
+    return {
+      pandoc.RawInline('typst', '#math.equation(block: true, numbering: "(1)", ['),
+      span.content[1],
+      pandoc.RawInline('typst', ']) <' .. span.identifier .. '>'),
+    }
+  end,
+}
+
+local function reference(citation)
+  local label = citation.id:sub(1, 1):lower() .. citation.id:sub(2)
+  local name = NAMES[kind(label)]
+  local bare = citation.mode == 'SuppressAuthor'
+  if not numbers[label] then
+    if not elsewhere[label] then pandoc.log.warn('unresolved reference @' .. citation.id) end
+    return pandoc.Str(name .. ' “' .. label .. '” of the whole report')
+  elseif typst then
+    local supplement = bare and ', supplement: none' or ''
+    return pandoc.RawInline('typst', '#ref(<' .. label .. '>' .. supplement .. ')')
+  end
+  return pandoc.Link((bare and '' or name .. ' ') .. numbers[label], '#' .. label)
+end
+
+local references = {
+  -- @tbl-x  [-@tbl-x]  [@tbl-x; @fig-y]; all other citations are left to citeproc
+  Cite = function(cite)
+    local out = pandoc.Inlines {}
+    for i, citation in ipairs(cite.citations) do
+      if not kind(citation.id:lower()) then return nil end
+      if i > 1 then out:insert(pandoc.Str(', ')) end
+      out:insert(reference(citation))
+    end
+    return out
+  end,
+}
+
+function Pandoc(doc)
+  for _, label in ipairs(doc.meta.elsewhere or {}) do
+    elsewhere[pandoc.utils.stringify(label)] = true
+  end
+  return doc:walk(shapes):walk(numbering):walk(references)
+end

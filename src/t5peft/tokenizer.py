@@ -1,0 +1,91 @@
+"""SentencePiece unigram tokenizers in T5's layout: train one, load one.
+
+Kudo (2018), "Subword Regularization"; T5 keeps <pad> = 0, </s> = 1, <unk> = 2 and puts its 100
+sentinels, counting down, behind the pieces.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t5peft import paths
+from t5peft.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import T5TokenizerFast
+
+MODEL_FILE = "spiece.model"
+SENTINELS = 100
+
+
+def train(texts: Iterable[str], vocabulary: int, folder: Path) -> None:
+    """Train a unigram model with `vocabulary` pieces on `texts`; write the tokenizer to `folder`."""
+    import sentencepiece
+
+    with tempfile.TemporaryDirectory() as scratch:
+        prefix = Path(scratch) / "spiece"
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_prefix=str(prefix),
+            vocab_size=vocabulary,
+            model_type="unigram",
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            pad_piece="<pad>",
+            unk_piece="<unk>",
+            normalization_rule_name="nmt_nfkc",
+            input_sentence_size=200_000,
+            shuffle_input_sentence=True,
+            num_threads=1,  # with more, the pieces depend on timing
+            minloglevel=2,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(prefix.with_suffix(".model"), folder / MODEL_FILE)
+
+
+def from_model_file(path: Path) -> T5TokenizerFast:
+    """T5's fast tokenizer from a bare SentencePiece model.
+
+    Without `add_prefix_space` the conversion would lose the mark of a text's first word.
+    """
+    from transformers import T5TokenizerFast
+
+    return T5TokenizerFast(vocab_file=str(path), extra_ids=SENTINELS, add_prefix_space=True)
+
+
+def load(name: str) -> Any:
+    """The tokenizer in a folder, in a `.model` file, or of a hub name."""
+    from transformers import AutoTokenizer
+
+    path = paths.local(name)
+    try:
+        if path and path.is_file():
+            return from_model_file(path)
+        if path and not (path / "tokenizer.json").exists():
+            return from_model_file(path / MODEL_FILE)
+        return AutoTokenizer.from_pretrained(path or name)
+    except Exception as error:  # the hub's client and the tokenizers' parser raise many kinds
+        raise _unreachable(name, error) from error
+
+
+def fingerprint(name: str) -> str:
+    """SHA-256 of the tokenizer's files."""
+    try:
+        return paths.fingerprint(paths.snapshot(name), (MODEL_FILE, "tokenizer.json"))
+    except FileNotFoundError as error:
+        raise _unreachable(name, error) from None
+
+
+def _unreachable(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"tokenizer {name}",
+        type(error).__name__,
+        f"a folder with {MODEL_FILE} or tokenizer.json, or a hub name that can be reached",
+        "give a folder with --set tokenizer=FOLDER",
+    )

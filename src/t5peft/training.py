@@ -1,0 +1,343 @@
+"""One loop and one evaluation for every method and every implementation.
+
+AdamW (Loshchilov and Hutter, 2019) with PyTorch's defaults and a constant rate, as the exercise says.
+The order of epoch e and its dropout masks are drawn from (seed, e) alone: a run that is killed goes
+on from its last whole epoch and ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from transformers import T5ForConditionalGeneration
+
+from t5peft import backbone, data, evaluation, files, machine, methods, runs, tokenizer
+from t5peft.data import Tokens
+from t5peft.errors import InputError
+from t5peft.methods import Run
+from t5peft.params import Params
+from t5peft.progress import Progress
+
+CHECK_EVERY = 20
+"""Steps between two looks at the losses: each look waits for the accelerator."""
+
+A_MINUTE = 90.0
+"""Seconds that a run may take for `train: auto` to train it on a CPU."""
+
+
+@dataclass
+class Job:
+    """A run in the making: the model with its method in place, the reviews, the optimizer."""
+
+    run: Run
+    params: Params
+    model: T5ForConditionalGeneration
+    tokenizer: Any
+    train: Tokens
+    test: Tokens
+    accelerator: Accelerator
+    optimizer: Any = None
+    wrapped: Any = None  # the model as accelerate wants it called
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)  # trained tensors of the best epoch
+
+
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """The trained tensors by name: what a run stores."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def build(run: Run, params: Params) -> T5ForConditionalGeneration:
+    """The study's backbone with the run's method in place, on the CPU."""
+    model = backbone.load(params.backbone, params.seed)
+    set_seed(params.seed)  # the new parameters are drawn from here
+    methods.inject(model, run.method, run.implementation, run.settings)
+    return model
+
+
+def prepare(run: Run, params: Params) -> Job:
+    """Everything that a run needs, on its device."""
+    accelerator = Accelerator(mixed_precision="bf16" if params.precision == "bf16" else "no")
+    words = tokenizer.load(params.tokenizer or params.backbone)
+    train, test = data.tokens(params, "train"), data.tokens(params, "test")
+    job = Job(run, params, build(run, params), words, train, test, accelerator)
+    job.model.to(accelerator.device)
+    optimizer = torch.optim.AdamW(
+        [p for p in job.model.parameters() if p.requires_grad],
+        lr=run.learning_rate,
+        fused=accelerator.device.type == "cuda",
+    )
+    job.wrapped, job.optimizer = accelerator.prepare(job.model, optimizer)
+    return job
+
+
+# --- one epoch ---------------------------------------------------------------------------------
+
+
+def order(params: Params, epoch: int) -> np.ndarray:
+    """The training reviews in the order of epoch `epoch` (from 1)."""
+    return np.random.default_rng([params.seed, epoch]).permutation(params.train_examples)
+
+
+def loss_of(job: Job, picked: np.ndarray) -> Tensor:
+    """Mean cross-entropy of the label words (word and end of sequence) of the picked reviews."""
+    ids, mask = job.train.batch(picked, job.params.max_length, job.run.placeholders)
+    words = evaluation.word_ids(job.tokenizer)
+    targets = torch.tensor([[words[label], data.EOS] for label in job.train.labels[picked]])
+    device = job.accelerator.device
+    return job.wrapped(
+        input_ids=ids.to(device, non_blocking=True),
+        attention_mask=mask.to(device, non_blocking=True),
+        labels=targets.to(device, non_blocking=True),
+    ).loss
+
+
+def train_epoch(job: Job, epoch: int) -> float:
+    """One pass over the training reviews; returns the mean loss of a review."""
+    set_seed(1000 * job.params.seed + epoch)
+    job.model.train()
+    share, count = job.accelerator.process_index, job.accelerator.num_processes
+    reviews = order(job.params, epoch)
+    batches = [
+        reviews[at : at + job.params.batch_size]
+        for at in range(0, len(reviews), job.params.batch_size)
+    ]
+    progress = Progress(f"{job.run.name}, epoch {epoch} of {job.params.epochs}", len(reviews))
+    losses: list[Tensor] = []
+    for step, batch in enumerate(batches, 1):
+        mine = batch[share::count]
+        loss = loss_of(job, mine) * (len(mine) * count / len(batch))  # the batch's mean over shares
+        job.accelerator.backward(loss)
+        job.optimizer.step()
+        job.optimizer.zero_grad(set_to_none=True)
+        losses.append(job.accelerator.reduce(loss.detach(), "mean"))
+        if step % CHECK_EVERY == 0 or step == len(batches):
+            check_finite(job, epoch, losses, batches)
+            progress.add(sum(map(len, batches[step - CHECK_EVERY : step])), f"loss {losses[-1]:.4f}")
+    progress.close()
+    sizes = torch.tensor([len(batch) for batch in batches], dtype=torch.float64)
+    return float((torch.stack(losses).double().cpu() * sizes).sum() / sizes.sum())
+
+
+def check_finite(job: Job, epoch: int, losses: list[Tensor], batches: list[np.ndarray]) -> None:
+    """Stop the run at its first loss that is no number, and name the step and its reviews."""
+    for step in range(max(0, len(losses) - CHECK_EVERY), len(losses)):
+        value = float(losses[step])
+        if not math.isfinite(value):
+            raise InputError(
+                f"loss of {job.run.name}, epoch {epoch}, step {step + 1}, "
+                f"reviews {', '.join(map(str, batches[step][:4]))}, ...",
+                value,
+                "a finite number",
+                "lower the learning rate or set precision=fp32",
+            )
+
+
+def accuracy(job: Job, tokens: Tokens, title: str) -> tuple[float, float]:
+    """(accuracy, share of other words) of the model as it is."""
+    progress = Progress(f"{job.run.name}, {title}", len(tokens))
+    with job.accelerator.autocast():
+        answers = evaluation.predict(
+            job.model,
+            job.tokenizer,
+            tokens,
+            job.params.max_length,
+            job.run.placeholders,
+            progress.add,
+        )
+    progress.close()
+    return evaluation.score(answers, tokens.labels)
+
+
+# --- a whole run -------------------------------------------------------------------------------
+
+
+def train(run: Run, params: Params) -> dict[str, Any]:
+    """Train a run to its end and store it; returns its record. Call again after a kill."""
+    machine.reset_peak_memory()
+    job = prepare(run, params)
+    identity = runs.identity(run, params)
+    checkpoint = runs.folder(run, params) / "checkpoint.pt"
+    restore(job, checkpoint, runs.digest(identity))
+    sample = job.train.first(min(params.train_sample, len(job.train)), "train")
+    for epoch in range(len(job.history) + 1, params.epochs + 1):
+        began = time.perf_counter()
+        loss = train_epoch(job, epoch)
+        middle = time.perf_counter()
+        test_accuracy, other = accuracy(job, job.test, f"test after epoch {epoch}")
+        ended = time.perf_counter()
+        job.history.append(
+            {
+                "epoch": epoch,
+                "loss": loss,
+                "train_accuracy": accuracy(job, sample, f"sample after epoch {epoch}")[0],
+                "test_accuracy": test_accuracy,
+                "other_words": other,
+                "train_seconds": round(middle - began, 3),
+                "test_seconds": round(ended - middle, 3),
+            }
+        )
+        keep_best(job)
+        print(
+            f"{run.name}: epoch {epoch} of {params.epochs}, loss {loss:.4f}, "
+            f"test accuracy {100 * test_accuracy:.2f}%",
+            file=sys.stderr,
+            flush=True,
+        )
+        save_checkpoint(job, checkpoint, runs.digest(identity))
+    record = describe(job, identity)
+    runs.save(run, params, record, job.best)
+    checkpoint.unlink(missing_ok=True)
+    return record
+
+
+def best_epoch(job: Job) -> dict[str, Any]:
+    """The exercise's choice: the epoch of the highest test accuracy, the first of equals."""
+    return max(job.history, key=lambda epoch: epoch["test_accuracy"])
+
+
+def keep_best(job: Job) -> None:
+    """Remember the trained tensors of the best epoch; full fine-tuning stores its record alone."""
+    if job.run.method != "full" and best_epoch(job) is job.history[-1]:
+        job.best = {name: tensor.cpu().clone() for name, tensor in trained(job.model).items()}
+
+
+def save_checkpoint(job: Job, path: Path, identity: str) -> None:
+    """What a killed run needs to go on after its last whole epoch."""
+    content = io.BytesIO()
+    torch.save(
+        {
+            "identity": identity,
+            "source": runs.source(),
+            "history": job.history,
+            "trained": trained(job.model),
+            "best": job.best,
+            "optimizer": job.optimizer.state_dict(),
+        },
+        content,
+    )
+    files.write_bytes(path, content.getvalue())
+
+
+def restore(job: Job, path: Path, identity: str) -> None:
+    """Go on from a checkpoint of this very run; one of another is left aside."""
+    if not path.exists():
+        return
+    held = torch.load(path, map_location=job.accelerator.device, weights_only=True)
+    if (held["identity"], held["source"]) != (identity, runs.source()):
+        return
+    with torch.no_grad():
+        for name, parameter in job.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(held["trained"][name])
+    job.optimizer.load_state_dict(held["optimizer"])
+    job.history, job.best = held["history"], held["best"]
+
+
+def describe(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
+    """The record of a finished run, but for its files."""
+    best = best_epoch(job)
+    counts = {
+        "total": sum(p.numel() for p in job.model.parameters()),
+        "trained": sum(p.numel() for p in trained(job.model).values()),
+    }
+    bare = backbone.load_on_meta(job.params.backbone).num_parameters()
+    state = job.optimizer.state_dict()["state"].values()
+    tensors = [value for slots in state for value in slots.values() if torch.is_tensor(value)]
+    seconds = {
+        part: sum(epoch[f"{part}_seconds"] for epoch in job.history) for part in ("train", "test")
+    }
+    reviews = {"train": len(job.train), "test": len(job.test)}
+    return {
+        "run": {"name": job.run.name, **vars(job.run)},
+        "study": job.params.study,
+        "identity": identity,
+        "fingerprint": runs.digest(identity),
+        "source": runs.source(),
+        "params": vars(job.params),
+        "backbone": {"name": job.params.backbone, "card": backbone.card(job.params.backbone)},
+        "history": job.history,
+        "best_epoch": best["epoch"],
+        "best_accuracy": best["test_accuracy"],
+        "last_accuracy": job.history[-1]["test_accuracy"],
+        "test_examples": len(job.test),
+        "parameters": {**counts, "added": counts["total"] - bare},
+        "memory": {
+            "optimizer_bytes": sum(t.numel() * t.element_size() for t in tensors),
+            "peak_bytes": machine.peak_memory(),
+        },
+        "speed": {
+            f"{part}_examples_per_second": round(len(job.history) * reviews[part] / spent, 1)
+            for part, spent in seconds.items()
+        }
+        | {f"{part}_seconds": round(spent, 1) for part, spent in seconds.items()},
+        "stored_bytes": sum(t.numel() * t.element_size() for t in trained(job.model).values()),
+        "environment": machine.environment(job.params.precision),
+    }
+
+
+# --- what the report asks ----------------------------------------------------------------------
+
+
+def result(run: Run, params: Params) -> dict[str, Any]:
+    """The record of a run: stored, or trained now if `params.train` allows it.
+
+    auto: trains where there is an accelerator or the run takes about a minute. Raises `InputError`
+    with the exact command and the estimated time otherwise.
+    """
+    state = runs.status(run, params)
+    if state.state in ("fresh", "stale"):
+        return runs.load(run, params)
+    seconds = estimate(run, params)
+    may = machine.has_accelerator() or seconds <= A_MINUTE
+    if params.train == "no" or (params.train == "auto" and not may):
+        raise InputError(
+            f"run {run.name} of study {params.study}",
+            f"{state.state} ({state.reason}), and train = {params.train}",
+            "a stored run",
+            f"about {seconds / 60:.0f} min on this machine: t5peft train {params.study} "
+            f"--only {run.name}, or render with train=yes",
+        )
+    return train_alone(run, params)
+
+
+def train_alone(run: Run, params: Params) -> dict[str, Any]:
+    """Train a run under its lock; where another process has it, wait and take its record."""
+    while True:
+        with runs.lock(run, params) as mine:
+            if mine:
+                if runs.status(run, params).state == "fresh":
+                    return runs.load(run, params)
+                return train(run, params)
+        time.sleep(1)
+
+
+def estimate(run: Run, params: Params) -> float:
+    """Seconds that a run may take here: its arithmetic over a matrix product's measured rate.
+
+    6 operations a parameter and token for a trained step, 4 where the backbone is frozen (Kaplan et
+    al., 2020, count 2 forward and 4 backward), 2 for an evaluation; a third of the rate is reached.
+    """
+    settings = backbone.load_on_meta(params.backbone)
+    size = settings.num_parameters() - settings.config.vocab_size * settings.config.d_model
+    step = 6 if run.method == "full" else 4
+    tokens = params.max_length * params.epochs
+    work = size * tokens * (step * params.train_examples + 2 * params.test_examples)
+    side = torch.rand(512, 512, device="cuda" if machine.has_accelerator() else "cpu")
+    began = time.perf_counter()
+    for _ in range(10):
+        side = side @ side / 512
+    side.sum().item()
+    rate = 10 * 2 * 512**3 / (time.perf_counter() - began)
+    return 10 + 3 * work / rate
