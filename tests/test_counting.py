@@ -16,7 +16,7 @@ from t5peft.sizes import SIZES
 SETTINGS: list[tuple[str, dict[str, int]]] = [("full", {})] + [
     (method, {name: number})
     for method, (name, _) in counting.SETTINGS.items()
-    for number in (1, 2, 5, 8, 10, 13, 32)
+    for number in (1, 5, 8, 13)
 ]
 SMALL = ("tiny", "mini", "t5-small")  # with every setting; the others with a few
 BUILT = [
@@ -30,7 +30,7 @@ BUILT = [
     for size in SIZES
     for method, settings in SETTINGS
     for implementation in (["scratch"] if method == "full" else ["scratch", "library"])
-    if size in SMALL or set(settings.values()) <= {1, 13}
+    if size in SMALL or set(settings.values()) <= {13}
 ]
 SITES = {"soft-prompt": soft_prompt.sites, "adapter": adapter.sites, "lora": lora.sites}
 
@@ -221,11 +221,11 @@ def test_formulas_need_no_torch() -> None:
 
 
 def test_the_largest_t5_is_counted_in_seconds_and_without_its_memory() -> None:
-    """44 GB of weights would be: what is asked is 20 s and 1.5 GB, in a process of its own."""
+    """44 GB of weights would be: asked is 20 s (here of CPU, imports included) and 1.5 GB."""
     code = (
-        "import resource, time; from t5peft import counting; start = time.monotonic();"
+        "import resource, time; from t5peft import counting;"
         "assert counting.count('lora', 't5-11b', {'rank': 64}, 'library').equal;"
-        "print(time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     seconds, kilobytes = map(float, run.stdout.split())

@@ -5,7 +5,8 @@ The formulas are sympy expressions, so that the one that is printed is the one t
     added = sites x share        sites  how many places of the T5 the method changes
                                  share  what it adds at one of them
 
-Formulas need no torch. The live model is built without memory, so that the largest T5 takes seconds.
+Formulas need no torch. The live model is built without memory: the largest T5
+takes seconds.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def dimensions(model: Model) -> dict[Symbol, int]:
 
 @dataclass(frozen=True)
 class Formula:
-    """Where a method adds parameters, in words and in number (`sites`), and how many at one place."""
+    """Where a method adds parameters (`rule`, in words), at how many sites, how many at each."""
 
     rule: str
     sites: Expr
@@ -103,7 +104,7 @@ with sympy.evaluate(False):  # in the order in which the walk over the model fin
             Add(d * b, b, b * d, d),
         ),
         "lora": Formula(
-            "beside q and v of each attention (an encoder layer has one, a decoder layer two): A, B",
+            "beside q and v of each attention (encoder layers have one, decoder layers two): A, B",
             2 * (L_e + 2 * L_d),
             Add(d * r, Mul(r, h, d_kv)),
         ),
@@ -214,7 +215,7 @@ class Derivation(Formula):
 def derive(method: str, model: Model, settings: Mapping[str, Any]) -> Derivation:
     """The derivation of the parameters that `method` adds to a T5.
 
-    Raises InputError for an unknown method, and for a setting that is missing, foreign or impossible.
+    Raises InputError for an unknown method or size, a missing, foreign or impossible setting.
     """
     if method not in FORMULAS:
         raise InputError("method", repr(method), "one of " + ", ".join(FORMULAS), "name a method")
@@ -244,7 +245,7 @@ def _setting(
     if symbol == n and number > known[V]:  # P starts as the first n rows of the embedding
         raise InputError(name, number, f"at most the vocabulary's {known[V]}", f"give fewer {name}")
     if symbol == b and number > known[d]:
-        warnings.warn(f"{name} = {number} is wider than d_model = {known[d]}", stacklevel=3)
+        warnings.warn(f"{name} = {number} is wider than d_model = {known[d]}", stacklevel=2)
     return {symbol: number}
 
 
@@ -275,11 +276,8 @@ def count(
     InputError for an implementation that the method does not have.
     """
     derived = derive(method, model, settings).derived
-    has = (
-        ["scratch", "library", methods.LIBRARY[method]]
-        if method in methods.LIBRARY
-        else ["scratch"]
-    )
+    library = methods.LIBRARY.get(method)
+    has = ["scratch", "library", library] if library else ["scratch"]
     if implementation not in has:
         raise InputError("implementation", implementation, " or ".join(has), "name one of these")
     t5 = hollow(model)

@@ -6,6 +6,7 @@ Black and white carry the meaning: what is trained is dark, what is frozen is li
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -13,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
 from t5peft import counting
-from t5peft.sizes import Size
+from t5peft.sizes import SIZES
 
 WIDTH = 6.3
 """Inches: the text width of an A4 page."""
 
-STYLE = {
+STYLE: Any = {
     "font.family": "STIXGeneral",
     "mathtext.fontset": "stix",
     "font.size": 9,
@@ -38,9 +39,9 @@ STYLE = {
     "svg.fonttype": "path",
 }
 
-TRAINED = {"facecolor": "#1f3a5f", "edgecolor": "#1f3a5f"}
-FROZEN = {"facecolor": "white", "edgecolor": "#8a8a8a"}
-PANEL = {"facecolor": "#f3f3f1", "edgecolor": "none"}
+TRAINED: dict[str, Any] = {"facecolor": "#1f3a5f", "edgecolor": "#1f3a5f"}
+FROZEN: dict[str, Any] = {"facecolor": "white", "edgecolor": "#8a8a8a"}
+PANEL: dict[str, Any] = {"facecolor": "#f3f3f1", "edgecolor": "none"}
 INK = "#222222"
 FAINT = "#777777"
 
@@ -68,7 +69,7 @@ def method_in_t5(method: str) -> Figure:
 
 def _encoder(ax: Axes, method: str) -> None:
     _text(ax, 19, 67.5, "encoder", weight="bold")
-    _panel(ax, 2, 16, 34, 43, "× $L_e$")
+    _panel(ax, 2, 16, 34, 43, "$\\times\\, L_e$")
     _attention(ax, 4, 19, "self-attention", method)
     _feed_forward(ax, 4, 37, method)
     _box(ax, 4, 61, 30, 4, "norm", method == "full")
@@ -93,7 +94,7 @@ def _encoder(ax: Axes, method: str) -> None:
 
 def _decoder(ax: Axes, method: str) -> None:
     _text(ax, 63, 67.5, "decoder", weight="bold")
-    _panel(ax, 46, 13.5, 34, 47, "× $L_d$")
+    _panel(ax, 46, 13.5, 34, 47, "$\\times\\, L_d$")
     _attention(ax, 48, 15, "self-attention", method, 10)
     _attention(ax, 48, 28.5, "cross-attention", method, 10)
     _feed_forward(ax, 48, 42, method, 8)
@@ -231,17 +232,17 @@ DETAIL_TITLES = {
 }
 
 
-# --- where the parameters sit ----------------------------------------------------------------------
+# --- where the parameters sit --------------------------------------------------------------------
 
 STACKS = ("embedding", "encoder", "decoder")
 
 
-def parameter_map(size: Size, added: dict[str, int]) -> Figure:
-    """The model as a map whose areas are parameters, and `added` parameters on the same scale.
+def parameter_map(name: str, added: dict[str, int]) -> Figure:
+    """A known size of T5 as a map whose areas are parameters, `added` ones on the same scale.
 
     Norms and relative positions are too few to be seen and have no area.
     """
-    parts = counting.parts(size)
+    size, parts = SIZES[name], counting.parts(name)
     figure = Figure(figsize=(WIDTH, 2.75))
     ax = figure.add_axes((0, 0, 1, 1))
     seen = sum(count for name, count in parts.items() if name.startswith(STACKS))
@@ -307,8 +308,13 @@ def _added(ax: Axes, added: dict[str, int], per_inch: float) -> None:
 
 # --- strokes -------------------------------------------------------------------------------------
 
-ARROW = {"arrowstyle": "-|>,head_width=0.14,head_length=0.28", "color": INK, "lw": 0.7,
-         "shrinkA": 0, "shrinkB": 0}  # fmt: skip
+ARROW: dict[str, Any] = {
+    "arrowstyle": "-|>,head_width=0.14,head_length=0.28",
+    "color": INK,
+    "lw": 0.7,
+    "shrinkA": 0,
+    "shrinkB": 0,
+}
 
 
 def _box(
@@ -331,13 +337,12 @@ def _panel(ax: Axes, x: float, y: float, w: float, h: float, label: str) -> None
 
 
 def _text(
-    ax: Axes, x: float, y: float, text: str, size: float = 8.5, color: str = INK, ha: str = "center",
-    weight: str = "normal", box: bool = False,
-) -> None:  # fmt: skip
+    ax: Axes, x: float, y: float, text: str, size: float = 8.5, box: bool = False, **look: Any
+) -> None:
+    """Text centred on (x, y); `box` clears the ground behind it."""
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.2} if box else None
-    ax.text(
-        x, y, text, fontsize=size, color=color, ha=ha, va="center", weight=weight, bbox=behind
-    )  # fmt: skip
+    look = {"color": INK, "ha": "center", "va": "center", **look}
+    ax.text(x, y, text, fontsize=size, bbox=behind, **look)
 
 
 def _arrows(ax: Axes, x: float, spans: list[tuple[float, float]]) -> None:

@@ -30,7 +30,7 @@ def adapterhub_adapter(model: T5ForConditionalGeneration, bottleneck: int) -> No
     import adapters
 
     adapters.init(model)
-    reduction = model.config.d_model / bottleneck
+    reduction = model.config.d_model / (bottleneck + 0.5)  # the library rounds the quotient down
     adapted: Any = model
     adapted.add_adapter("imdb", config=adapters.SeqBnConfig(reduction_factor=reduction))
     adapted.train_adapter("imdb")

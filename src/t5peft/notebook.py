@@ -29,14 +29,11 @@ OPTION = re.compile(r"#\| ?")
 MARKUP = re.compile(r"([\\`*_\[\]<>#|$^~@])")
 LABEL = re.compile(r"(?:#|label: *)((?:sec|fig|tbl|eq)-[\w-]+)")
 
-OPTIONS = {"label", "tags", "echo", "eval", "include", "output", "warning"} | {
-    "fig-cap",
-    "fig-alt",
-    "tbl-cap",
-    "code-fold",
-    "code-summary",
+OPTIONS = {
+    *("label", "tags", "echo", "eval", "include", "output", "warning"),
+    *("fig-cap", "fig-alt", "tbl-cap", "code-fold"),
 }
-"""Cell options that are honoured; `warning` and `code-*` change nothing here (stderr is never shown)."""
+"""Cell options that are known. `warning` and `code-fold` change nothing: stderr is never shown."""
 
 
 def settings() -> dict[str, Any]:
@@ -111,7 +108,7 @@ def prose(text: str) -> Iterator[NotebookNode]:
     if not INLINE.search(text):
         yield v4.new_markdown_cell(text)
         return
-    source = f"from t5peft.notebook import fill\n\nfill({literal(text)}, globals())"
+    source = f"import t5peft.notebook\n\nt5peft.notebook.fill({literal(text)}, globals())"
     yield v4.new_code_cell(
         f"#| echo: false\n#| output: asis\n{source}",
         metadata={"tags": [], "jupyter": {"source_hidden": True}},
@@ -132,7 +129,7 @@ def fill(text: str, namespace: dict[str, Any]) -> Any:
     from IPython.display import Markdown
 
     def value(match: re.Match[str]) -> str:
-        found = eval(match[1], namespace)  # noqa: S307 (the report's own source)
+        found = eval(match[1], namespace)  # the report's own source
         if hasattr(found, "_repr_markdown_"):
             return found._repr_markdown_()
         return MARKUP.sub(r"\\\1", str(found))
@@ -202,7 +199,7 @@ def markdown(notebook: NotebookNode, pictures: Path) -> str:
 
 
 def shown(cell: NotebookNode, echo: bool, pictures: Path) -> str:
-    """What the reader sees of one executed code cell: its source, its results, as its options say."""
+    """What the reader sees of one executed code cell: source and results, as its options say."""
     wanted = {"echo": echo, "output": True, "include": True, **options(cell.source)}
     if not wanted["include"]:
         return ""

@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from t5peft import methods, show
@@ -34,7 +35,7 @@ def look(record: Record) -> dict[str, Any]:
 
 
 def small(record: Record) -> bool:
-    """Is it one of the exercise's runs with the smallest setting (one token, bottleneck or rank)?"""
+    """Is it one of the runs with the smallest setting (one token, a bottleneck or rank of 1)?"""
     return any(record["run"]["settings"].get(key) == 1 for key in methods.LETTER)
 
 
@@ -75,7 +76,7 @@ def learning_curves(records: Sequence[Record]) -> Figure:
 
 def all_curves(records: Sequence[Record]) -> Figure:
     """Four small plots on one scale, a method each, the other methods' runs grey behind it."""
-    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     grid = figure.subplots(2, 2, sharex=True, sharey=True)
     for ax, method in zip(grid.flat, methods.METHODS, strict=True):
         ends = []
@@ -96,12 +97,12 @@ def all_curves(records: Sequence[Record]) -> Figure:
 
 def accuracy_vs_parameters(records: Sequence[Record]) -> Figure:
     """Best test accuracy, with its interval, against the number of trained parameters."""
-    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     ax = figure.subplots()
     for record in records:
         low, high = _interval(record)
         y, x = 100 * record["best_accuracy"], record["parameters"]["trained"]
-        style = {**look(record), "linestyle": "none", "markersize": 6, "markeredgewidth": 1.2}
+        style = {**look(record), "linestyle": "none", "markersize": 6, "zorder": 3}
         ax.errorbar(x, y, [[y - 100 * low], [100 * high - y]], elinewidth=0.8, **style)
     ax.set(xscale="log", xlabel="trained parameters", ylabel="best test accuracy (%)")
     ax.margins(x=0.09, y=0.16)
@@ -122,7 +123,14 @@ def _name_group(ax: Axes, records: Sequence[Record]) -> None:
     method = records[0]["run"]["method"]
     right = max(x for x, _ in lowest)
     tops = (_interval(r)[1] for r in records if r["parameters"]["trained"] == right)
-    above = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    above: dict[str, Any] = {
+        "xytext": (0, 5),
+        "textcoords": "offset points",
+        "ha": "center",
+        "va": "bottom",
+        "path_effects": [withStroke(linewidth=2.5, foreground="white")],
+        "zorder": 1.5,  # a mark is never hidden by a name
+    }
     ax.annotate(
         show.METHOD_NAMES[method],
         (right, 100 * max(tops)),

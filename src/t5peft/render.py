@@ -1,4 +1,4 @@
-"""The report as a PDF: by Quarto where it is found, else by papermill, pandoc and Typst from PyPI."""
+"""The report as a PDF: by Quarto where it is found, else by papermill, pandoc and Typst."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ class RenderError(InputError):
 
 
 def render(
-    study: str, changes: Mapping[str, Any], chapter: str | None = None, to: Format = "pdf"
+    study: str | Path, changes: Mapping[str, Any], chapter: str | None = None, to: Format = "pdf"
 ) -> Path:
     """Render the report, or one chapter, for a study with some settings changed.
 
     Returns the file written in _output/. Raises InputError for wrong settings and RenderError for
     a cell that fails or a reference that leads nowhere; the old file is gone by then.
     """
-    params.load(study, changes)  # refuses what is unknown or mistyped
-    values = {**params.read_yaml(params.study_file(study)), **changes}
+    if chapter:
+        notebook.chapter_path(chapter)  # refuses a name that is none
     target = paths.output() / f"{chapter or 'report'}.{to}"
     target.unlink(missing_ok=True)
+    params.load(study, changes)  # refuses what is unknown or mistyped
+    values = {**params.read_yaml(params.study_file(study)), **changes}
     quarto = os.environ.get("QUARTO") or shutil.which("quarto")
     if quarto and not chapter:
         with_quarto(quarto, values, to)
@@ -78,6 +80,7 @@ def run(values: Mapping[str, Any], chapter: str | None = None) -> nbformat.Noteb
             parameters=dict(values),
             cwd=str(paths.root()),
             stderr_file=sys.stderr,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no word on its own transport
         )
     except PapermillExecutionError as error:
         raise RenderError(f"{where(error.source)}: {error.ename}: {error.evalue}") from None
@@ -100,7 +103,9 @@ def typeset(executed: nbformat.NotebookNode, target: Path, chapter: str | None =
     source.write_text(notebook.markdown(executed, pictures), encoding="utf-8")
     elsewhere = notebook.labels(notebook.read(paths.root() / "report.qmd")) if chapter else []
     if target.suffix == ".html":
-        pandoc(source, target, elsewhere, "--embed-resources", "--number-sections", "--toc", "--mathml")
+        pandoc(
+            source, target, elsewhere, "--embed-resources", "--number-sections", "--toc", "--mathml"
+        )
         return
     typ = base.with_suffix(".typ")
     template = TEMPLATES / "template.typ"
@@ -128,13 +133,9 @@ def to_pdf(typ: Path, target: Path) -> None:
     import typst
 
     stamp = os.environ.get("SOURCE_DATE_EPOCH")
+    source = typ.read_bytes()  # bytes stand at the root, so that pictures are found from there
+    compiler = typst.Compiler(source, root=paths.root(), ignore_system_fonts=True)
     try:
-        typst.compile(
-            typ.read_bytes(),  # bytes stand at the root, so that pictures are found from there
-            output=str(target),
-            root=str(paths.root()),
-            ignore_system_fonts=True,
-            timestamp=int(stamp) if stamp else None,
-        )
+        compiler.compile(output=target, format="pdf", timestamp=int(stamp) if stamp else None)
     except typst.TypstError as error:
         raise RenderError(f"{typ.name}: {error.message}; {error.diagnostic}") from None

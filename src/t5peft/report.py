@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from t5peft import backbone, counting, figures, methods, params, paths, runs, show
-from t5peft.counting import Count
+from t5peft.counting import Count, Derivation
 from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params
@@ -21,7 +21,7 @@ EXERCISE_SIZE = "t5-small"
 
 
 def notebook_params(namespace: Mapping[str, Any]) -> Params:
-    """The study and its changes, as the parameters cell (and what was injected after it) names them.
+    """The study with its changes, as the parameters cell and what was injected after it name them.
 
     `namespace` is a notebook's `globals()`. The parameters cell keeps in `_before` the names that
     were there before it; each new one must be a setting. None means: as in params/<study>.yaml.
@@ -96,6 +96,25 @@ def models(study: Params) -> dict[str, Model]:
     return {EXERCISE_SIZE: EXERCISE_SIZE, show.backbone_name(study): ours}
 
 
+def derivations(study: Params, method: str) -> dict[str, Derivation]:
+    """How many parameters the study's from-scratch run of `method` adds, in each of the models."""
+    settings = scratch(study, method).settings
+    return {name: counting.derive(method, size, settings) for name, size in models(study).items()}
+
+
+def scratch_settings(study: Params) -> dict[str, dict[str, Any]]:
+    """The settings of the from-scratch PEFT runs by method."""
+    return {method: scratch(study, method).settings for method in methods.LIBRARY}
+
+
+def added(study: Params) -> dict[str, int]:
+    """What the from-scratch PEFT methods add to t5-small, by the method's name."""
+    return {
+        show.METHOD_NAMES[method]: counting.derive(method, EXERCISE_SIZE, settings).derived
+        for method, settings in scratch_settings(study).items()
+    }
+
+
 # --- derived equals counted ----------------------------------------------------------------------
 
 
@@ -117,11 +136,20 @@ def counts(study: Params, method: str) -> list[Checked]:
 
     Raises `CountsDifferError`, naming every pair of numbers that differ.
     """
+    return counted(study, [run for run in methods.runs(study) if run.method == method])
+
+
+def scratch_counts(study: Params) -> list[Checked]:
+    """The same for the from-scratch run of each method."""
+    return counted(study, [scratch(study, method) for method in methods.METHODS])
+
+
+def counted(study: Params, wanted: list[Run]) -> list[Checked]:
+    """The counts of the `wanted` runs in each of the models, checked."""
     found = [
-        Checked(name, run, counting.count(method, size, run.settings, run.implementation))
+        Checked(name, run, counting.count(run.method, size, run.settings, run.implementation))
         for name, size in models(study).items()
-        for run in methods.runs(study)
-        if run.method == method
+        for run in wanted
     ]
     check(found)
     return found
@@ -149,6 +177,6 @@ def check_records(study: Params, records: list[dict[str, Any]]) -> None:
         derived = counting.derive(run["method"], size, run["settings"]).derived
         if (held["added"], held["total"]) != (derived, bare + derived):
             raise CountsDifferError(
-                f"{run['name']} as trained: derived {derived:,} added and {bare + derived:,} in all, "
-                f"recorded {held['added']:,} and {held['total']:,}"
+                f"{run['name']} as trained: derived {derived:,} added, {bare + derived:,} in all, "
+                f"recorded {held['added']:,}, {held['total']:,}"
             )

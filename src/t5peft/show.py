@@ -1,4 +1,4 @@
-"""Tables and sentences of the report: from records to Markdown, nothing typed by hand.
+"""Tables of the report: from records and counts to Markdown, nothing typed by hand.
 
 A record is what `runs.load` gives; `report.results` adds `stale`, the reason why it is shown with a
 mark ("" for a fresh one). Accuracies are shares of 1 in a record and percent in a table.
@@ -10,9 +10,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from statistics import mean
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
+DASH, TIMES, ALPHA = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER ALPHA}"
+
 METHOD_NAMES = {
     "full": "full fine-tuning",
     "soft-prompt": "soft prompt",
@@ -40,7 +40,7 @@ IMPLEMENTATION_NAMES = {
     "adapterhub": "AdapterHub",
     "peft": "PEFT",
 }
-LETTERS = {**methods.LETTER, "alpha": "α"}
+LETTERS = {**methods.LETTER, "alpha": ALPHA}
 
 MEGABYTE = 1e6
 ADAMW_BYTES = 8
@@ -66,12 +66,12 @@ REFERENCE = Reference(
 
 
 def setting_name(run: Record) -> str:
-    """`r = 8, α = 4`."""
+    """`r = 8, (alpha) = 4`."""
     return ", ".join(f"{LETTERS[key]} = {value:g}" for key, value in run["settings"].items())
 
 
 def run_name(run: Record) -> str:
-    """`LoRA, PEFT, r = 8, α = 4`."""
+    """`LoRA, PEFT, r = 8, (alpha) = 4`."""
     if run["method"] == "full":
         return METHOD_NAMES["full"]
     implementation = IMPLEMENTATION_NAMES[run["implementation"]]
@@ -81,6 +81,11 @@ def run_name(run: Record) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """0.8765 -> `87.7`; the unit stands in the head of the table."""
     return f"{100 * share:.{digits}f}"
+
+
+def number(count: float) -> str:
+    """25000 -> `25,000`, 4.0 -> `4`."""
+    return f"{count:,}" if isinstance(count, int) else f"{count:,g}"
 
 
 def megabytes(count: float) -> str:
@@ -118,7 +123,7 @@ def wilson(share: float, trials: int, z: float = 1.959964) -> tuple[float, float
 def interval(record: Record) -> str:
     """The interval of a run's best accuracy, in percent."""
     low, high = wilson(record["best_accuracy"], record["test_examples"])
-    return f"{percent(low)}–{percent(high)}"
+    return f"{percent(low)}{DASH}{percent(high)}"
 
 
 def epoch(record: Record, number: int) -> Record:
@@ -137,17 +142,31 @@ def mark(record: Record) -> str:
 
 
 def table(rows: Iterable[Sequence[object]], head: Sequence[str], left: int = 1) -> str:
-    """A pipe table; the first `left` columns are text, the others numbers, to the right."""
+    """A pipe table; the first `left` columns are text, the others numbers, to the right.
+
+    The dashes of the second line are the columns' widths for pandoc: as wide as the longest cell,
+    or the longest word of a head, which may be broken.
+    """
+    rows = [[str(cell) for cell in row] for row in rows]
     align = ["left"] * left + ["right"] * (len(head) - left)
-    return tabulate(list(rows), head, tablefmt="pipe", colalign=align, disable_numparse=True)
+    lines = tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True).split("\n")
+    widths = [
+        max(*map(visible, re.split("[ -]", name)), *(visible(row[column]) for row in rows))
+        for column, name in enumerate(head)
+    ]
+    dashes = ["-" * (width + 2) for width in widths]
+    marks = [f":{x}" if side == "left" else f"{x}:" for x, side in zip(dashes, align, strict=True)]
+    return "\n".join([lines[0], f"|{'|'.join(marks)}|", *lines[2:]])
+
+
+def visible(markdown: str) -> int:
+    """About how many characters of a cell are seen, without the marks of math and emphasis."""
+    return len(re.sub(r"\\\w+|[\\${}_*` ]", "", markdown)) + markdown.count(" ")
 
 
 def only(records: Iterable[Record], **wanted: object) -> list[Record]:
     """The records whose run has these values, e.g. `method="lora", implementation="scratch"`."""
     return [r for r in records if all(r["run"][key] == value for key, value in wanted.items())]
-
-
-# --- the study -----------------------------------------------------------------------------------
 
 
 def study_name(params: Params) -> str:
@@ -160,37 +179,37 @@ def backbone_name(params: Params) -> str:
     return params.backbone.rstrip("/").rpartition("/")[2]
 
 
-def banner(params: Params, records: Sequence[Record]) -> str:
-    """The first page's heading: whose numbers these are, in large type, and how far to trust them."""
-    lines = [f"# Results of the {study_name(params)} {{.unnumbered .unlisted}}", ""]
-    if params.study == "smoke":
-        lines += callout(
-            "warning",
-            "These numbers mean nothing",
-            "The smoke study runs a random, tiny T5 on a few made-up reviews, in seconds. It shows "
-            "that everything works; its accuracies say nothing about any method.",
-        )
-    return "\n".join([*lines, stale_note(records)])
-
-
-def stale_note(records: Sequence[Record]) -> str:
-    """A warning that lists the stale runs and why they are; "" where all are fresh."""
-    stale = [record for record in records if record.get("stale")]
-    if not stale:
-        return ""
-    items = "\n".join(f"- {run_name(record['run'])}: {record['stale']}" for record in stale)
-    text = f"These runs were made by another version of the code and are marked *stale*:\n\n{items}"
-    return "\n".join(callout("warning", "Stale runs", text))
-
-
 def callout(kind: str, title: str, text: str) -> list[str]:
     """The lines of a Quarto callout."""
     return [f'::: {{.callout-{kind} title="{title}"}}', text, ":::", ""]
 
 
-def source(thing: Callable[..., Any] | type) -> str:
+def source(*things: Callable[..., Any] | type) -> str:
     """The source of what ran, as a code block."""
-    return f"```python\n{inspect.getsource(thing).rstrip()}\n```"
+    code = "\n\n\n".join(inspect.getsource(thing).rstrip() for thing in things)
+    return f"```python\n{code}\n```"
+
+
+def floating(label: str, body: str, caption: str) -> str:
+    """A table or figure with its label and caption, as Quarto's cross-reference div."""
+    return f"::: {{#{label}}}\n\n{body}\n\n{caption}\n\n:::"
+
+
+def bullets(items: Iterable[str]) -> str:
+    """A Markdown list."""
+    return "\n".join(f"- {item}" for item in items)
+
+
+def adamw_defaults() -> str:
+    """PyTorch's own: betas, epsilon, weight decay, as the installed version has them."""
+    from torch.optim import AdamW
+
+    given = inspect.signature(AdamW).parameters
+    first, second = given["betas"].default
+    return (
+        f"β₁ = {first:g}, β₂ = {second:g}, ε = {rate(given['eps'].default)} and "
+        f"λ = {given['weight_decay'].default:g}"
+    )
 
 
 # --- tables of results ---------------------------------------------------------------------------
@@ -201,7 +220,7 @@ def results_table(records: Iterable[Record]) -> str:
     rows = [
         (
             IMPLEMENTATION_NAMES[record["run"]["implementation"]] + mark(record),
-            setting_name(record["run"]) or "–",
+            setting_name(record["run"]) or DASH,
             rate(record["run"]["learning_rate"]),
             f"{record['parameters']['trained']:,}",
             f"{record['parameters']['total']:,}",
@@ -222,9 +241,9 @@ def ten_results_table(records: Iterable[Record]) -> str:
         (
             record["run"]["number"],
             METHOD_NAMES[record["run"]["method"]] + mark(record),
-            "–" if record["run"]["method"] == "full"
+            DASH if record["run"]["method"] == "full"
             else IMPLEMENTATION_NAMES[record["run"]["implementation"]],
-            setting_name(record["run"]) or "–",
+            setting_name(record["run"]) or DASH,
             f"**{percent(record['best_accuracy'])}**",
             interval(record),
             percent(record["last_accuracy"]),
@@ -319,32 +338,14 @@ def gap_table(records: Iterable[Record]) -> str:
     return table(rows, head)
 
 
-def speed_table(records: Iterable[Record]) -> str:
-    """How long each run took."""
-    rows = [
-        (
-            run_name(record["run"]) + mark(record),
-            f"{record['speed']['train_examples_per_second']:,.0f}",
-            f"{record['speed']['test_examples_per_second']:,.0f}",
-            duration(record["speed"]["train_seconds"]),
-            duration(record["speed"]["test_seconds"]),
-            percent(max(item["other_words"] for item in record["history"][-1:]), 2),
-        )
-        for record in records
-    ]
-    head = ("run", "training (reviews/s)", "testing (reviews/s)", "time to train", "time to test",
-            "neither label, last epoch (%)")  # fmt: skip
-    return table(rows, head)
-
-
-# --- models and their parameters ------------------------------------------------------------------
+# --- models and their parameters -----------------------------------------------------------------
 
 
 def notation_table() -> str:
     """The letters of dimensions and hyper-parameters, with the values that t5-small has."""
     known = counting.dimensions("t5-small")
     rows = [
-        (f"${counting.latex(symbol)}$", meaning, f"{known[symbol]:,}" if symbol in known else "–")
+        (f"${counting.latex(symbol)}$", meaning, f"{known[symbol]:,}" if symbol in known else DASH)
         for symbol, meaning in counting.MEANING.items()
     ]
     return table(rows, ("symbol", "meaning", "in t5-small"), left=2)
@@ -362,14 +363,49 @@ def parts_table(models: Mapping[str, Model]) -> str:
     return table(rows, ("part", "formula", *known), left=2)
 
 
+def derivations(derived: Mapping[str, Derivation]) -> str:
+    """The derivation of an added number of parameters, for each model by name."""
+    first, *others = derived.items()
+    text = f"For {first[0]}, step by step:\n\n{derivation(first[1])}"
+    for name, other in others:
+        chain = " = ".join(step.latex for step in other.steps[-2:])
+        text += f"\n\nIn the study's backbone {name} the same formula, with {symbols(other)}, gives"
+        text += f"\n\n$$\n{chain} .\n$$"
+    return text
+
+
 def derivation(derived: Derivation) -> str:
-    """The derivation of an added number of parameters, a step a line."""
-    values = ", ".join(
-        f"${counting.latex(s)} = {counting.latex(x)}$" for s, x in derived.values.items()
-    )
-    steps = [f"{step.title.capitalize()}: ${step.latex}$." for step in derived.steps]
-    lines = [f"Where: {derived.rule}.", *steps[:3], f"Numbers: {values}.", *steps[3:]]
-    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+    """Sites, share, sum, substitution: a step a line."""
+    where, share, added, numbers, result = derived.steps
+    lines = [
+        f"**Sites:** {in_math(derived.rule)}. Their number is ${where.latex}$.",
+        f"**Share of one site:** ${share.latex}$.",
+        f"**Sum over the sites:** ${added.latex}$.",
+        f"**Substitution,** with {symbols(derived)}: ${numbers.latex}$.",
+        f"**Result:** ${result.latex}$ parameters.",
+    ]
+    return "\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1))
+
+
+def in_math(text: str) -> str:
+    """Plain words in which `W_down` and the like are set as math."""
+    return re.sub(r"\b([A-Za-z])_(\w+)", r"$\1_{\\text{\2}}$", text)
+
+
+def symbols(derived: Derivation) -> str:
+    """The values of a derivation's symbols: `$n = 10$, $d = 512$`."""
+    values = derived.values.items()
+    return ", ".join(f"${counting.latex(symbol)} = {counting.latex(x)}$" for symbol, x in values)
+
+
+def formula_table() -> str:
+    """Sites, share and sum of each method, as formulas."""
+    rows = [
+        (METHOD_NAMES[name], f"${counting.latex(f.sites)}$", f"${counting.latex(f.share)}$",
+         f"${counting.latex(f.added)}$")
+        for name, f in counting.FORMULAS.items()
+    ]  # fmt: skip
+    return table(rows, ("method", "sites", "share of a site", "added"), left=4)
 
 
 def counts_table(checked: Iterable[Checked]) -> str:
@@ -378,7 +414,7 @@ def counts_table(checked: Iterable[Checked]) -> str:
         (
             item.model,
             IMPLEMENTATION_NAMES[item.run.implementation],
-            setting_name(vars(item.run)) or "–",
+            setting_name(vars(item.run)) or DASH,
             f"{item.count.derived_added:,}",
             f"{item.count.counted_added:,}",
             f"{item.count.derived_total:,}",
@@ -397,7 +433,7 @@ def number_of_parameters_table(checked: Iterable[Checked], model: str) -> str:
     rows = [
         (
             METHOD_NAMES[item.run.method],
-            setting_name(vars(item.run)) or "–",
+            setting_name(vars(item.run)) or DASH,
             f"{item.count.derived_added:,}",
             f"{item.count.derived_total:,}",
             f"**{item.count.counted_total:,}**",
@@ -411,6 +447,17 @@ def number_of_parameters_table(checked: Iterable[Checked], model: str) -> str:
     return table(rows, head, left=2)
 
 
+def other_backbone(checked: Sequence[Checked], params: Params) -> str:
+    """The same table for the study's backbone, where it has other dimensions than t5-small."""
+    name = backbone_name(params)
+    if not any(item.model == name for item in checked) or name == "t5-small":
+        return "The study's backbone has the dimensions of T5-small, so these are its numbers too."
+    caption = f"The same in the backbone {name}, on which the study's runs were made."
+    body = number_of_parameters_table(checked, name)
+    text = "The study's own backbone has other dimensions and obeys the same formulas:"
+    return f"{text}\n\n{floating('tbl-other-backbone', body, caption)}"
+
+
 def family_table(settings: Mapping[str, Mapping[str, Any]]) -> str:
     """What each method would add to the published T5 sizes, derived, and its share in percent."""
     rows = []
@@ -421,215 +468,3 @@ def family_table(settings: Mapping[str, Mapping[str, Any]]) -> str:
         rows.append((size, f"{bare:,}", *cells))
     heads = (f"{METHOD_NAMES[m]}, {setting_name({'settings': x})} (%)" for m, x in settings.items())
     return table(rows, ("size", "parameters", *heads))
-
-
-# --- sentences -------------------------------------------------------------------------------------
-
-
-def findings(records: Sequence[Record]) -> str:
-    """What the ten results say, as a list of computed sentences."""
-    full = only(records, method="full")[0]
-    items = [
-        f"**{METHOD_NAMES[record['run']['method']]}** trains "
-        f"{percent(record['parameters']['trained'] / full['parameters']['trained'], 3)}% as many "
-        f"parameters as full fine-tuning and reaches {percent(record['best_accuracy'])}%: "
-        f"{versus(record, full)} full fine-tuning’s {percent(full['best_accuracy'])}%."
-        for record in only(records, implementation="scratch")
-        if record["run"]["method"] != "full"
-    ]
-    return bullets([*items, *map(twin_sentence, twins(records)), selection_sentence(records)])
-
-
-def twins(records: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """Each from-scratch run with the library's run of the same setting."""
-    return [
-        (ours, theirs)
-        for ours in only(records, implementation="scratch")
-        for theirs in only(records, method=ours["run"]["method"])
-        if theirs is not ours and theirs["run"]["settings"] == ours["run"]["settings"]
-    ]
-
-
-def twin_sentence(pair: tuple[Record, Record]) -> str:
-    """How far our run and the library's twin are apart, and whether their rates differ."""
-    ours, theirs = pair
-    rates = [run["run"]["learning_rate"] for run in pair]
-    same = "the same learning rate" if rates[0] == rates[1] else (
-        f"other learning rates, as the exercise wants it ({rate(rates[0])} and {rate(rates[1])})"
-    )  # fmt: skip
-    return (
-        f"Our {METHOD_NAMES[ours['run']['method']]} ({percent(ours['best_accuracy'])}%) is "
-        f"{versus(ours, theirs)} {IMPLEMENTATION_NAMES[theirs['run']['implementation']]}’s "
-        f"({percent(theirs['best_accuracy'])}%) with {setting_name(ours['run'])} and {same}."
-    )
-
-
-def versus(record: Record, other: Record) -> str:
-    """`1.2 points below`, or `0.4 points above`, or `level with`; and whether intervals overlap."""
-    points = 100 * (record["best_accuracy"] - other["best_accuracy"])
-    if round(abs(points), 1) == 0:
-        return "level with"
-    low, high = wilson(record["best_accuracy"], record["test_examples"])
-    other_low, other_high = wilson(other["best_accuracy"], other["test_examples"])
-    overlap = low <= other_high and other_low <= high
-    side = "above" if points > 0 else "below"
-    return f"{abs(points):.1f} points {side} (intervals {'overlap' if overlap else 'apart'})"
-
-
-def selection_sentence(records: Sequence[Record]) -> str:
-    """What the choice of the best epoch is worth here."""
-    gains = [100 * (r["best_accuracy"] - r["last_accuracy"]) for r in records]
-    return (
-        f"Choosing the best epoch on the test reviews lifts a run by {mean(gains):.1f} points on "
-        f"average over its last epoch, and by {max(gains):.1f} at most."
-    )
-
-
-def optimizer_sentence(records: Sequence[Record]) -> str:
-    """Claim 1, in one sentence."""
-    full = only(records, method="full")[0]["memory"]
-    ratios = [
-        (record["memory"]["optimizer_bytes"] / full["optimizer_bytes"],
-         record["memory"]["peak_bytes"] / full["peak_bytes"])
-        for record in records if record["run"]["method"] != "full"
-    ]  # fmt: skip
-    return (
-        "The optimizer’s state of the PEFT runs is "
-        f"{percent(min(r[0] for r in ratios), 3)}% to {percent(max(r[0] for r in ratios), 3)}% of "
-        f"full fine-tuning’s; the peak of the whole training is {percent(min(r[1] for r in ratios), 0)}% "
-        f"to {percent(max(r[1] for r in ratios), 0)}% of it."
-    )
-
-
-def storage_sentence(records: Sequence[Record]) -> str:
-    """Claim 2, in one sentence."""
-    full = only(records, method="full")[0]["stored_bytes"]
-    shares = [r["stored_bytes"] / full for r in records if r["run"]["method"] != "full"]
-    return (
-        f"One more task costs {megabytes(full)} MB with full fine-tuning, and "
-        f"{percent(min(shares), 3)}% to {percent(max(shares), 3)}% of that with a PEFT method."
-    )
-
-
-def gap_sentence(records: Sequence[Record]) -> str:
-    """Claim 3, in one sentence that says which way it went."""
-    full = only(records, method="full")[0]
-    reference = gap(full, len(full["history"]))
-    others = [r for r in records if r["run"]["method"] != "full"]
-    smaller = [r for r in others if gap(r, len(r["history"])) < reference]
-    return (
-        f"After the last epoch full fine-tuning is {100 * reference:.1f} points better on training "
-        f"reviews than on test reviews; the gap is smaller in {len(smaller)} of the {len(others)} "
-        "PEFT runs."
-    )
-
-
-def bullets(items: Iterable[str]) -> str:
-    """A Markdown list."""
-    return "\n".join(f"- {item}" for item in items)
-
-
-# --- how it was made -------------------------------------------------------------------------------
-
-
-def settings_table(params: Params) -> str:
-    """Every setting of the study."""
-    return table(
-        ((f"`{key}`", value(x)) for key, x in asdict(params).items()), ("setting", "value")
-    )
-
-
-def value(setting: object) -> str:
-    """A setting as it stands in a table; fingerprints are shortened."""
-    text = rate(setting) if isinstance(setting, float) else str(setting)
-    text = f"{setting:,}" if isinstance(setting, int) else text
-    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text or "–"
-
-
-NO_DIFFERENCE = ("study", "train", "backbone_fingerprint", "data_fingerprint")
-"""Fields in which a study may differ from the exercise without doing anything else."""
-
-
-def differences(params: Params, exercise: Params) -> list[str]:
-    """The fields in which a study departs from the exercise."""
-    ours, theirs = asdict(params), asdict(exercise)
-    return [key for key in ours if key not in NO_DIFFERENCE and ours[key] != theirs[key]]
-
-
-def differences_table(params: Params, exercise: Params, reasons: Mapping[str, str]) -> str:
-    """What differs from the exercise and why; a sentence where nothing does."""
-    names = differences(params, exercise)
-    if not names:
-        return "Nothing: this study is the exercise to the letter."
-    rows = [
-        (f"`{name}`", value(getattr(exercise, name)), value(getattr(params, name)),
-         reasons.get(name, "–"))
-        for name in names
-    ]  # fmt: skip
-    return table(rows, ("setting", "exercise", "here", "why"), left=4)
-
-
-def reasons(study_file: Path) -> dict[str, str]:
-    """The comments behind a study's settings: `epochs: 3  # two CPU cores` -> {"epochs": ...}."""
-    lines = re.findall(r"^(\w+):[^#\n]*#\s*(.+?)\s*$", study_file.read_text("utf-8"), re.MULTILINE)
-    return dict(lines)
-
-
-def environment_table(records: Sequence[Record]) -> str:
-    """Versions, device, threads, precision; where runs differ, with the runs that had each."""
-    rows = []
-    for key in records[0]["environment"]:
-        runs_of: dict[str, list[str]] = {}
-        for record in records:
-            found = str(record["environment"].get(key, "–"))
-            runs_of.setdefault(found, []).append(str(record["run"]["number"]))
-        shown = list(runs_of) if len(runs_of) == 1 else [
-            f"{found} (runs {', '.join(numbers)})" for found, numbers in runs_of.items()
-        ]  # fmt: skip
-        rows.append((key, "; ".join(shown)))
-    return table(rows, ("what", "value"), left=2)
-
-
-def backbone_table(card: Mapping[str, Any]) -> str:
-    """What the pre-training of one of the project's own backbones took."""
-    settings = card["params"]
-    rows = [
-        ("parameters", f"{card['parameters']:,}"),
-        ("vocabulary (pieces)", f"{settings['vocabulary']:,}"),
-        ("text (tokens)", f"{card['corpus_tokens']:,}"),
-        ("tokens seen in span corruption", f"{card['seen_tokens']:,}"),
-        ("SST-2 sentences seen", f"{card['sst2_sentences']:,}"),
-        ("steps", f"{card['steps']:,}"),
-        ("batch (texts × tokens)", f"{settings['batch_size']} × {settings['input_length']}"),
-        ("learning rate, relative to each tensor’s RMS", rate(settings["learning_rate"])),
-        ("time", duration(card["seconds"])),
-        ("device", card["device"]),
-        *((f"loss at the end: {kind}", f"{loss:.3f}") for kind, loss in last_losses(card).items()),
-    ]
-    return table(rows, ("pre-training", "value"))
-
-
-def last_losses(card: Mapping[str, Any]) -> dict[str, float]:
-    """The losses in the last entry of a pre-training's history."""
-    names = {"span": "span corruption", "sst2": "SST-2"}
-    history = card["history"][-1] if card["history"] else {}
-    return {name: history[key] for key, name in names.items() if key in history}
-
-
-def backbone_note(params: Params, card: Mapping[str, Any]) -> str:
-    """Where the backbone comes from, in one paragraph."""
-    if card:
-        return (
-            f"The backbone “{backbone_name(params)}” is not Google’s: this project pre-trained it, on "
-            f"{card['seen_tokens']:,} tokens of text in {duration(card['seconds'])}."
-        )
-    if params.backbone.startswith("random:"):
-        return (
-            "The backbone is random: it was never pre-trained, so there is nothing to keep or lose."
-        )
-    return f"The backbone is the published checkpoint `{params.backbone}`."
-
-
-def total_seconds(records: Iterable[Record]) -> float:
-    """Time of all the runs, training and testing."""
-    return sum(r["speed"]["train_seconds"] + r["speed"]["test_seconds"] for r in records)

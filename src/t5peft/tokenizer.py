@@ -28,23 +28,24 @@ def train(texts: Iterable[str], vocabulary: int, folder: Path) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         prefix = Path(scratch) / "spiece"
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_prefix=str(prefix),
-            vocab_size=vocabulary,
-            model_type="unigram",
-            pad_id=0,
-            eos_id=1,
-            unk_id=2,
-            bos_id=-1,
-            pad_piece="<pad>",
-            unk_piece="<unk>",
-            normalization_rule_name="nmt_nfkc",
-            input_sentence_size=200_000,
-            shuffle_input_sentence=True,
-            num_threads=1,  # with more, the pieces depend on timing
-            minloglevel=2,
-        )
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_prefix=str(prefix),
+                vocab_size=vocabulary,
+                model_type="unigram",
+                pad_id=0,
+                eos_id=1,
+                unk_id=2,
+                bos_id=-1,
+                normalization_rule_name="nmt_nfkc",
+                num_threads=1,  # with more, the pieces depend on timing
+                minloglevel=2,
+            )
+        except RuntimeError as error:  # it says how many pieces the texts can give
+            raise InputError(
+                "vocabulary", vocabulary, str(error).rsplit("] ", 1)[-1], "give fewer pieces"
+            ) from None
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(prefix.with_suffix(".model"), folder / MODEL_FILE)
 

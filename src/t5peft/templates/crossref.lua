@@ -128,18 +128,20 @@ local numbering = {
   end,
 }
 
+-- [-@tbl-x] is the number alone; in [Tab. @tbl-x] the words before it replace the name.
 local function reference(citation)
   local label = citation.id:sub(1, 1):lower() .. citation.id:sub(2)
   local name = NAMES[kind(label)]
-  local bare = citation.mode == 'SuppressAuthor'
+  if #citation.prefix > 0 then name = pandoc.utils.stringify(citation.prefix) end
+  if citation.mode == 'SuppressAuthor' then name = nil end
   if not numbers[label] then
     if not elsewhere[label] then pandoc.log.warn('unresolved reference @' .. citation.id) end
-    return pandoc.Str(name .. ' “' .. label .. '” of the whole report')
+    return pandoc.Str((name or 'part') .. ' “' .. label .. '” of the whole report')
   elseif typst then
-    local supplement = bare and ', supplement: none' or ''
-    return pandoc.RawInline('typst', '#ref(<' .. label .. '>' .. supplement .. ')')
+    local supplement = name and '[' .. name .. ']' or 'none'
+    return pandoc.RawInline('typst', '#ref(<' .. label .. '>, supplement: ' .. supplement .. ')')
   end
-  return pandoc.Link((bare and '' or name .. ' ') .. numbers[label], '#' .. label)
+  return pandoc.Link((name and name .. '\u{a0}' or '') .. numbers[label], '#' .. label)
 end
 
 local references = {
@@ -150,6 +152,7 @@ local references = {
       if not kind(citation.id:lower()) then return nil end
       if i > 1 then out:insert(pandoc.Str(', ')) end
       out:insert(reference(citation))
+      out:extend(citation.suffix)
     end
     return out
   end,

@@ -1,0 +1,197 @@
+"""Whose numbers the report shows, and how they were made: study, backbone, versions, times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from t5peft.params import Params
+from t5peft.show import (
+    DASH,
+    TIMES,
+    Record,
+    backbone_name,
+    callout,
+    duration,
+    floating,
+    mark,
+    percent,
+    rate,
+    run_name,
+    study_name,
+    table,
+)
+
+
+def banner(params: Params, records: Sequence[Record]) -> str:
+    """The first page's heading, in large type: whose numbers these are, and a loud warning."""
+    lines = [f"# Results of the {study_name(params)} {{.unnumbered .unlisted}}", ""]
+    if params.study == "smoke":
+        lines += callout(
+            "important",
+            "These numbers mean nothing",
+            "The smoke study runs a random, tiny T5 on a few made-up reviews, in seconds. It shows "
+            "that everything works; its accuracies say nothing about any method.",
+        )
+    return "\n".join([*lines, stale_note(records)])
+
+
+def stale_note(records: Sequence[Record]) -> str:
+    """A warning that lists the stale runs and why they are; "" where all are fresh."""
+    stale = [record for record in records if record.get("stale")]
+    if not stale:
+        return ""
+    items = "\n".join(f"- {run_name(record['run'])}: {record['stale']}" for record in stale)
+    text = f"These runs were made by another version of the code and are marked *stale*:\n\n{items}"
+    return "\n".join(callout("warning", "Stale runs", text))
+
+
+def speed_table(records: Iterable[Record]) -> str:
+    """How long each run took."""
+    rows = [
+        (
+            run_name(record["run"]) + mark(record),
+            f"{record['speed']['train_examples_per_second']:,.0f}",
+            f"{record['speed']['test_examples_per_second']:,.0f}",
+            duration(record["speed"]["train_seconds"]),
+            duration(record["speed"]["test_seconds"]),
+            percent(record["history"][-1]["other_words"], 2),
+        )
+        for record in records
+    ]
+    head = ("run", "training (reviews/s)", "testing (reviews/s)", "time to train", "time to test",
+            "other words (%)")  # fmt: skip
+    return table(rows, head)
+
+
+def settings_table(params: Params) -> str:
+    """Every setting of the study."""
+    return table(
+        ((f"`{key}`", value(x)) for key, x in asdict(params).items()), ("setting", "value")
+    )
+
+
+def value(setting: object) -> str:
+    """A setting as it stands in a table; fingerprints are shortened."""
+    text = rate(setting) if isinstance(setting, float) else str(setting)
+    text = f"{setting:,}" if isinstance(setting, int) else text
+    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text or DASH
+
+
+NO_DIFFERENCE = ("study", "train", "backbone_fingerprint", "data_fingerprint")
+"""Fields in which a study may differ from the exercise without doing anything else."""
+
+
+def differences(params: Params, exercise: Params) -> list[str]:
+    """The fields in which a study departs from the exercise."""
+    ours, theirs = asdict(params), asdict(exercise)
+    return [key for key in ours if key not in NO_DIFFERENCE and ours[key] != theirs[key]]
+
+
+def differences_section(params: Params, exercise: Params, why: Mapping[str, str]) -> str:
+    """What differs from the exercise, and why: a table, or a sentence where nothing does."""
+    names = differences(params, exercise)
+    if not names:
+        return "Nothing: the settings of this study are the exercise to the letter."
+    rows = [
+        (f"`{name}`", value(getattr(exercise, name)), value(getattr(params, name)),
+         why.get(name, DASH))
+        for name in names
+    ]  # fmt: skip
+    body = table(rows, ("setting", "exercise", "here", "why"), left=4)
+    text = f"{len(names)} settings differ; all others are those of the exercise."
+    caption = (
+        f"Settings of the exercise, and of the study “{params.study}” where it departs from it."
+    )
+    return f"{text}\n\n{floating('tbl-differences', body, caption)}"
+
+
+def reasons(study_file: Path) -> dict[str, str]:
+    """The comments behind a study's settings: `epochs: 3  # two CPU cores` -> {"epochs": ...}."""
+    lines = re.findall(r"^(\w+):[^#\n]*#\s*(.+?)\s*$", study_file.read_text("utf-8"), re.MULTILINE)
+    return dict(lines)
+
+
+def environment_table(records: Sequence[Record]) -> str:
+    """Versions, device, threads, precision; where runs differ, with the runs that had each."""
+    rows = []
+    for key in records[0]["environment"]:
+        runs_of: dict[str, list[str]] = {}
+        for record in records:
+            found = str(record["environment"].get(key, DASH))
+            runs_of.setdefault(found, []).append(str(record["run"]["number"]))
+        shown = list(runs_of) if len(runs_of) == 1 else [
+            f"{found} (runs {', '.join(numbers)})" for found, numbers in runs_of.items()
+        ]  # fmt: skip
+        rows.append((key, "; ".join(shown)))
+    return table(rows, ("what", "value"), left=2)
+
+
+def backbone_table(card: Mapping[str, Any]) -> str:
+    """What the pre-training of one of the project's own backbones took."""
+    settings = card["params"]
+    rows = [
+        ("parameters", f"{card['parameters']:,}"),
+        ("vocabulary (pieces)", f"{settings['vocabulary']:,}"),
+        ("text (tokens)", f"{card['corpus_tokens']:,}"),
+        ("tokens seen in span corruption", f"{card['seen_tokens']:,}"),
+        ("SST-2 sentences seen", f"{card['sst2_sentences']:,}"),
+        ("steps", f"{card['steps']:,}"),
+        (
+            f"batch (texts {TIMES} tokens)",
+            f"{settings['batch_size']} {TIMES} {settings['input_length']}",
+        ),
+        ("learning rate, relative to each tensor's RMS", rate(settings["learning_rate"])),
+        ("time", duration(card["seconds"])),
+        ("device", card["device"]),
+        *((f"loss at the end: {kind}", f"{loss:.3f}") for kind, loss in last_losses(card).items()),
+    ]
+    return table(rows, ("pre-training", "value"))
+
+
+def last_losses(card: Mapping[str, Any]) -> dict[str, float]:
+    """The losses in the last entry of a pre-training's history."""
+    names = {"span": "span corruption", "sst2": "SST-2"}
+    history = card["history"][-1] if card["history"] else {}
+    return {name: history[key] for key, name in names.items() if key in history}
+
+
+def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
+    """Where the backbone comes from, and what it cost if it is the project's own."""
+    name = backbone_name(params)
+    if params.backbone.startswith("random:"):
+        return (
+            "The backbone is random: it was never pre-trained, so there is nothing to keep or lose."
+        )
+    if not card:
+        return f"The backbone is the published checkpoint `{params.backbone}` [@raffel2020t5]."
+    text = (
+        f"The backbone *{name}* is not Google's. This project pre-trained it by T5's recipe: span "
+        "corruption [@raffel2020t5] on the training and the unlabelled reviews of IMDB, never a "
+        "test review, mixed with the sentences of SST-2 [@socher2013sst] in text-to-text form; a "
+        "unigram tokenizer [@kudo2018subword] of its own; and AdamW whose step on each tensor is "
+        "relative to the tensor's size, as Adafactor's is [@shazeer2018adafactor]. So it has seen "
+        "film reviews and sentiment before, but far less text than Google's T5."
+    )
+    caption = f"What the pre-training of *{name}* took."
+    return f"{text}\n\n{floating('tbl-backbone', backbone_table(card), caption)}"
+
+
+def commands(params: Params) -> str:
+    """How to make these numbers and this report again."""
+    study = f"params/{params.study}.yaml"
+    lines = [
+        "make venv                               # Python 3.11 and PyPI are all it takes",
+        f"t5peft status {study}  # which runs are stored",
+        f"t5peft train {study}   # trains what is missing or stale",
+        "make report                             # this document",
+    ]
+    return "```bash\n" + "\n".join(lines) + "\n```"
+
+
+def total_seconds(records: Iterable[Record]) -> float:
+    """Time of all the runs, training and testing."""
+    return sum(r["speed"]["train_seconds"] + r["speed"]["test_seconds"] for r in records)

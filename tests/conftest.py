@@ -1,0 +1,42 @@
+"""A home of its own for every test session: no hub, no shared folders, a tokenizer made on the spot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+from t5peft import data, params, paths, tokenizer
+from t5peft.params import Params
+
+PIECES = 110
+
+
+@pytest.fixture(scope="session")
+def words_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small tokenizer whose vocabulary has both label words as one piece."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    texts = [data.normalize(text) for text, _ in data.read(data.MADE_UP, "train")]
+    labels = [f"{a} {word} {b}" for word in data.LABELS for a in "ax " for b in "by "]
+    tokenizer.train(texts + 100 * labels, PIECES, folder)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder with the shipped params/; the project's root while the test runs."""
+    folder = tmp_path / "home"
+    shutil.copytree(paths.CHECKOUT / "params", folder / "params")
+    monkeypatch.setenv("T5PEFT_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def smoke(home: Path, words_folder: Path) -> Params:
+    """The smoke study with the session's tokenizer."""
+    return params.load("smoke", {"tokenizer": str(words_folder)})

@@ -1,0 +1,417 @@
+"""The `.qmd` -> notebook -> PDF path, on a toy report of two chapters."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.display import Markdown
+from nbformat import v4
+
+from t5peft import notebook, paths, render
+from t5peft.errors import InputError
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><path d="M0 0L9 9"/></svg>'
+
+REPORT = """---
+title: "A toy report"
+---
+
+```{python}
+#| tags: [parameters]
+study = "smoke"
+lora_rank = 8
+```
+
+```{python}
+#| label: setup
+#| include: false
+from IPython.display import SVG, Markdown
+```
+
+::: {.callout-important title="The *study*"}
+This is `{python} study`.
+:::
+
+# The question {#sec-question}
+
+See @sec-lora, [@tbl-static; @tbl-div], [-@eq-update], [Fig. @fig-box] and @fig-file;
+@hu2022 found it.
+
+![A file.](box.svg){#fig-file}
+
+| a | b |
+|---|--:|
+| 1 | 2 |
+
+: From *markdown*. {#tbl-md}
+
+{{< include chapters/lora.qmd >}}
+
+# References {.unnumbered}
+
+::: {#refs}
+:::
+"""
+
+LORA = """# LoRA {#sec-lora}
+
+Asked in @sec-question, see @tbl-md.
+
+$$
+y = x W + \\frac{\\alpha}{r} x A B
+$$ {#eq-update}
+
+```{python}
+#| label: tbl-static
+#| tbl-cap: "A caption with $r$."
+Markdown(f"| rank |\\n|---:|\\n| {lora_rank} |")
+```
+
+::: {#tbl-div}
+
+```{python}
+#| output: asis
+#| echo: false
+print("| rank | twice |\\n|---:|---:|\\n| x | 1 |")
+```
+
+Rank `{python} lora_rank` of `{python} "a_b*c"`.
+
+:::
+
+::: {#fig-box}
+
+```{python}
+#| fig-alt: "a box"
+SVG("box.svg")
+```
+
+A box.
+
+:::
+
+```{python}
+#| echo: true
+print(lora_rank * 1001)
+```
+
+```{python}
+#| include: false
+print("not shown")
+```
+"""
+
+BIBLIOGRAPHY = "@article{hu2022, author={Hu, Edward}, title={LoRA}, journal={ICLR}, year={2022}}\n"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory):
+    """The root of a project that holds the toy report."""
+    root = tmp_path_factory.mktemp("toy")
+    (root / "chapters").mkdir()
+    (root / "report.qmd").write_text(REPORT)
+    (root / "chapters" / "lora.qmd").write_text(LORA)
+    (root / "references.bib").write_text(BIBLIOGRAPHY)
+    (root / "box.svg").write_text(SVG)
+    for name in ("_quarto.yml", "params/smoke.yaml"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text((CHECKOUT / name).read_text())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("T5PEFT_HOME", str(root))
+        patch.setenv("PATH", str(root))  # no Quarto
+        patch.delenv("QUARTO", raising=False)
+        yield root
+
+
+@pytest.fixture
+def own(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project, for one test."""
+    (tmp_path / "chapters").mkdir()
+    for name in ("_quarto.yml", "references.bib"):
+        (tmp_path / name).write_text((toy / name).read_text())
+    monkeypatch.setenv("T5PEFT_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def whole(toy: Path) -> Path:
+    """The toy report, rendered once with rank 16; the folder of what came out."""
+    values = {"study": "smoke", "lora_rank": 16}
+    render.typeset(render.run(values), paths.output() / "report.pdf")
+    return paths.output()
+
+
+def sheet(*sources: str) -> nbformat.NotebookNode:
+    """A notebook of markdown alone: no kernel is needed to typeset it."""
+    return v4.new_notebook(cells=[v4.new_markdown_cell(source) for source in sources])
+
+
+def typeset(*sources: str) -> Path:
+    paths.output().mkdir(exist_ok=True)
+    render.typeset(sheet(*sources), paths.output() / "report.pdf")
+    return paths.output() / "report.pdf"
+
+
+# --- .qmd -> notebook ----------------------------------------------------------------------------
+
+
+def test_only_executable_fences_become_code_cells() -> None:
+    text = (
+        "Text.\n\n```python\nshown = 1\n```\n\n"
+        "````markdown\n```{python}\nquoted = 2\n```\n````\n\n"
+        "```{python}\n#| echo: true\nrun = 3\n```\n\nEnd."
+    )
+    first, code, last = notebook.cells(text)
+    assert (first.cell_type, code.cell_type, last.cell_type) == ("markdown", "code", "markdown")
+    assert "shown = 1" in first.source
+    assert "quoted = 2" in first.source
+    assert code.source == "#| echo: true\nrun = 3"
+    assert last.source == "End."
+
+
+def test_a_cell_that_is_not_evaluated_is_shown_as_text() -> None:
+    (cell,) = notebook.cells("```{python}\n#| eval: false\nx = 1\n```\n")
+    assert cell.cell_type == "markdown"
+    assert cell.source == "```python\nx = 1\n```"
+
+
+def test_an_unknown_option_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match="fig-caption"):
+        list(notebook.cells("```{python}\n#| fig-caption: x\n1\n```\n"))
+
+
+def test_inline_values_are_text_unless_they_are_markdown() -> None:
+    text = "A `{python} x`, `{python} Markdown('**b**')`, ``{python} x``."
+    filled = notebook.fill(text, {"x": "a*b_c", "Markdown": Markdown})
+    assert filled.data == r"A a\*b\_c, **b**, ``{python} x``."
+
+
+@pytest.mark.parametrize("text", ["plain", 'say """x"""', 'ends with "', "ends with \\", r"\frac"])
+def test_prose_survives_as_python_source(text: str) -> None:
+    assert eval(notebook.literal(text)) == text
+
+
+def test_notebook_has_what_papermill_needs(toy: Path) -> None:
+    notebook.write(None, toy / "whole.ipynb")
+    built = nbformat.read(toy / "whole.ipynb", as_version=4)
+    nbformat.validate(built)
+    assert built.metadata.kernelspec.name == "python3"
+    assert built.metadata.kernelspec.language == "python"
+    tagged = [cell for cell in built.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert [cell.source for cell in tagged] == [
+        '#| tags: [parameters]\nstudy = "smoke"\nlora_rank = 8'
+    ]
+
+
+def test_chapter_stands_behind_parameters_and_setup(toy: Path) -> None:
+    sources = [cell.source for cell in notebook.build("lora").cells]
+    assert 'title: "A toy report"' in sources[0]
+    assert "tags: [parameters]" in sources[1]
+    assert "label: setup" in sources[2]
+    assert sources[3].startswith("# LoRA")
+    assert not any("The question" in source for source in sources)
+
+
+def test_unknown_chapter_names_the_known_ones(toy: Path) -> None:
+    with pytest.raises(InputError, match="'nope', expected one of lora"):
+        notebook.build("nope")
+
+
+def test_includes_are_read_from_the_root_at_any_depth(own: Path) -> None:
+    (own / "report.qmd").write_text("Top\n\n{{< include chapters/a.qmd >}}\n\nEnd\n")
+    (own / "chapters" / "a.qmd").write_text("A\n\n{{< include chapters/b.qmd >}}\n")
+    (own / "chapters" / "b.qmd").write_text("B\n")
+    assert notebook.read(own / "report.qmd").split() == ["Top", "A", "B", "End"]
+
+
+def test_missing_and_circular_includes_are_refused(own: Path) -> None:
+    (own / "report.qmd").write_text("{{< include chapters/a.qmd >}}\n")
+    with pytest.raises(InputError, match=r"a\.qmd: found no such file.*include in report\.qmd"):
+        notebook.build()
+    (own / "chapters" / "a.qmd").write_text("{{< include report.qmd >}}\n")
+    with pytest.raises(InputError, match="an include of itself"):
+        notebook.build()
+
+
+def test_papermill_command_line_injects_parameters(own: Path, toy: Path) -> None:
+    (own / "report.qmd").write_text(
+        '```{python}\n#| tags: [parameters]\nstudy = "x"\nlora_rank = 8\n```\n\n'
+        "```{python}\nprint(study, lora_rank, batch_size)\n```\n"
+    )
+    notebook.write(None, own / "x.ipynb")
+    command = [sys.executable, "-m", "papermill", "x.ipynb", "out.ipynb"]
+    command += ["-f", str(toy / "params/smoke.yaml"), "-p", "lora_rank", "16"]
+    subprocess.run(command, cwd=own, check=True, capture_output=True)
+    last = nbformat.read(own / "out.ipynb", as_version=4).cells[-1]
+    assert last.outputs[0].text == "smoke 16 16\n"
+
+
+CHAPTERS = sorted(path.stem for path in (CHECKOUT / "chapters").glob("*.qmd"))
+
+
+@pytest.fixture
+def project(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The text of the report itself."""
+    monkeypatch.delenv("T5PEFT_HOME", raising=False)
+    return notebook.read(CHECKOUT / "report.qmd")
+
+
+def test_the_report_includes_every_chapter(project: str) -> None:
+    for chapter in CHAPTERS:
+        assert notebook.chapter_path(chapter).read_text().strip() in project, chapter
+
+
+@pytest.mark.parametrize("chapter", [None, *CHAPTERS])
+def test_the_report_and_its_chapters_are_notebooks(project: str, chapter: str | None) -> None:
+    built = notebook.build(chapter)
+    nbformat.validate(built)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in built.cells) == 1
+    assert sum(notebook.is_setup(cell) for cell in built.cells) == 2
+
+
+def test_the_report_refers_only_to_what_it_labels(project: str) -> None:
+    referred = set(re.findall(r"@((?:sec|fig|tbl|eq)-[\w-]+)", project))
+    assert referred
+    assert referred <= set(notebook.labels(project))
+
+
+# --- the whole and a chapter ---------------------------------------------------------------------
+
+
+def test_whole_report_is_a_pdf(whole: Path) -> None:
+    assert (whole / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_every_reference_leads_to_a_label(whole: Path) -> None:
+    text = (whole / "report.typ").read_text()
+    referred = set(re.findall(r"#ref\(<([\w-]+)>", text))
+    assert referred == {
+        *("sec-lora", "sec-question", "tbl-static", "tbl-div", "tbl-md"),
+        *("eq-update", "fig-box", "fig-file"),
+    }
+    for label in referred:
+        assert len(re.findall(rf"(?<!ref\()<{label}>", text)) == 1, label
+
+
+def test_cells_are_shown_as_their_options_say(whole: Path) -> None:
+    text = (whole / "report.md").read_text()
+    assert "| 16 |" in text  # injected, not the default 8
+    assert r"Rank 16 of a\_b\*c." in text
+    assert "````\n16016\n````" in text
+    assert "print(lora_rank * 1001)" in text
+    for hidden in ("not shown", "lora_rank = ", "set-up", "#|", "{python}"):
+        assert hidden not in text
+
+
+def test_captions_kinds_and_callouts_in_typst(whole: Path) -> None:
+    text = (whole / "report.typ").read_text()
+    assert text.count("kind: table") == 3 + 1  # three tables, and the rule that places captions
+    assert "caption: [A caption with $r$.]" in text
+    assert "[Fig.]" in text
+    assert "#ref(<eq-update>, supplement: none)" in text
+    assert '#callout("important"' in text
+    assert "The #emph[study]" in text
+    assert "Hu (2022)" in text
+    (picture,) = (whole / "report_files").iterdir()
+    assert f'image("_output/report_files/{picture.name}"' in text
+
+
+def test_chapter_refers_to_the_rest_in_words(toy: Path) -> None:
+    target = paths.output() / "lora.pdf"
+    render.typeset(render.run({"lora_rank": 4}, "lora"), target, "lora")
+    assert target.read_bytes().startswith(b"%PDF")
+    text = (paths.output() / "lora.typ").read_text()
+    assert "Section “sec-question” of the whole report" in text
+    assert "Rank 4 of" in text
+
+
+def test_html_numbers_what_it_refers_to(whole: Path) -> None:
+    executed = nbformat.read(whole / "report.ipynb", as_version=4)
+    render.typeset(executed, whole / "report.html")
+    page = (whole / "report.html").read_text()
+    for text in (
+        '<a href="#sec-lora">Section\u00a02</a>',
+        "Table 3. ",
+        '<a href="#eq-update">1</a>',
+    ):
+        assert text in page.replace("\n", " ")
+
+
+def test_same_source_and_date_give_the_same_bytes(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own / "box.svg").write_text(SVG)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    first = typeset("# A\n\n![B](box.svg)").read_bytes()
+    assert typeset("# A\n\n![B](box.svg)").read_bytes() == first
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
+    assert typeset("# A\n\n![B](box.svg)").read_bytes() != first
+
+
+# --- what goes wrong is named, and leaves no PDF -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("See @tbl-nowhere.", "unresolved reference @tbl-nowhere"),
+        ("See @nobody2020.", "nobody2020"),
+        ("::: {#tbl-x}\n\n| a |\n|---|\n| 1 |\n\n:::\n", "no caption at the end of tbl-x"),
+        ("# A {#sec-a}\n\n# B {#sec-a}\n", "sec-a is given twice"),
+        ("$$ \\nonsense{ $$", "nonsense"),
+        ("![Gone](gone.svg)", "gone.svg"),
+    ],
+)
+def test_what_cannot_be_typeset_is_named(own: Path, source: str, complaint: str) -> None:
+    with pytest.raises(render.RenderError, match=re.escape(complaint)) as caught:
+        typeset(source)
+    assert "\n" not in str(caught.value)
+    assert not (paths.output() / "report.pdf").exists()
+
+
+def test_failing_cell_leaves_no_pdf_and_says_why(own: Path, toy: Path) -> None:
+    (own / "params").mkdir()
+    (own / "params" / "smoke.yaml").write_text((toy / "params" / "smoke.yaml").read_text())
+    (own / "report.qmd").write_text(
+        "```{python}\n#| tags: [parameters]\nstudy = 1\n```\n\n"
+        "```{python}\n#| label: tbl-lora\nraise ValueError(f'{study}: 8 is not {lora_rank}')\n```\n"
+    )
+    paths.output().mkdir()
+    (paths.output() / "report.pdf").write_text("old")
+    with pytest.raises(render.RenderError) as caught:
+        render.render("smoke", {"lora_rank": 16})
+    assert str(caught.value) == "cell tbl-lora: ValueError: smoke: 8 is not 16"
+    assert not (paths.output() / "report.pdf").exists()
+
+
+def test_wrong_settings_are_refused_before_anything_runs(toy: Path) -> None:
+    with pytest.raises(InputError, match="lora_rnak"):
+        render.render("smoke", {"lora_rnak": 16})
+    with pytest.raises(InputError, match="lora_rank"):
+        render.render("smoke", {"lora_rank": "many"})
+
+
+def test_quarto_is_called_with_the_parameters(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quarto = tmp_path / "quarto"
+    quarto.write_text(
+        f'#!/bin/sh\necho "$1 $2 $3 $4 $5" > {tmp_path}/called\n/bin/cp "$6" {tmp_path}/values\n'
+    )
+    quarto.chmod(0o755)
+    monkeypatch.setenv("QUARTO", str(quarto))
+    render.render("smoke", {"lora_rank": 16})
+    called = (tmp_path / "called").read_text().strip()
+    assert called == "render report.qmd --to typst --execute-params"
+    assert "lora_rank: 16\n" in (tmp_path / "values").read_text()
+    quarto.write_text("#!/bin/sh\nexit 3\n")
+    with pytest.raises(render.RenderError, match="code 3"):
+        render.render("smoke", {})
+    monkeypatch.setenv("QUARTO", os.fspath(tmp_path / "gone"))
+    with pytest.raises(render.RenderError, match="mend QUARTO"):
+        render.render("smoke", {})

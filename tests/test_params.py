@@ -1,0 +1,101 @@
+"""Params: shipped files are bound to the dataclass, wrong ones are refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from t5peft import params, paths
+from t5peft.errors import InputError
+from t5peft.methods import runs
+from t5peft.params import Params
+
+STUDIES = ("assignment", "self-contained", "smoke")
+
+EXERCISE = [
+    ("full", {}, 1e-5),
+    ("soft-prompt-scratch-n10", {"tokens": 10}, 0.1),
+    ("soft-prompt-opendelta-n1", {"tokens": 1}, 0.1),
+    ("soft-prompt-opendelta-n10", {"tokens": 10}, 0.1),
+    ("adapter-scratch-b8", {"bottleneck": 8}, 1e-3),
+    ("adapter-adapterhub-b8", {"bottleneck": 8}, 1e-4),
+    ("adapter-adapterhub-b1", {"bottleneck": 1}, 1e-4),
+    ("lora-scratch-r8", {"rank": 8, "alpha": 4.0}, 1e-4),
+    ("lora-peft-r1", {"rank": 1, "alpha": 4.0}, 1e-4),
+    ("lora-peft-r8", {"rank": 8, "alpha": 4.0}, 1e-4),
+]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_shipped_study_is_a_params(study: str) -> None:
+    path = paths.CHECKOUT / "params" / f"{study}.yaml"
+    assert set(params.read_yaml(path)) == {field.name for field in dataclasses.fields(Params)}
+    assert params.load(path).study == study
+
+
+def test_the_assignment_is_the_exercise_to_the_letter() -> None:
+    study = params.load(paths.CHECKOUT / "params" / "assignment.yaml")
+    assert [(run.name, run.settings, run.learning_rate) for run in runs(study)] == EXERCISE
+    assert [run.number for run in runs(study)] == list(range(1, 11))
+    common = (study.train_examples, study.test_examples, study.max_length)
+    assert common == (25_000, 25_000, 256)
+    assert (study.batch_size, study.epochs, study.precision) == (32, 10, "fp32")
+
+
+def test_overrides_are_read_as_yaml() -> None:
+    assert params.overrides(["lora_rank=16", "lora_alpha=1e-1", "data=", "study=x"]) == {
+        "lora_rank": 16,
+        "lora_alpha": 0.1,
+        "data": "",
+        "study": "x",
+    }
+
+
+WRONG = {
+    "lora_rnak: 8": "did you mean 'lora_rank'",
+    "lora_rank: eight": "whole number",
+    "lora_rank: true": "whole number",
+    "lora_rank: 8.5": "whole number",
+    "lora_rank: 0": "positive number",
+    "epochs: -1": "positive number",
+    "seed: -1": "from 0",
+    "lora_learning_rate: .nan": "finite",
+    "lora_learning_rate: fast": "finite",
+    "precision: fp16": "'fp32', 'bf16'",
+    "train: maybe": "'auto', 'yes', 'no'",
+    "prompt_tokens: 255": "at most max_length - 2",
+    "study: ../other": "letters, digits",
+    "backbone: random:tiny": "random backbone has none",
+    "data: 7": "a text",
+    "epochs: 1\nepochs: 2": "given twice",
+    "x: !!python/object/apply:os.system [ls]": "readable YAML",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_line_is_refused_by_name(line: str, tmp_path: Path) -> None:
+    text = (paths.CHECKOUT / "params" / "assignment.yaml").read_text()
+    key = line.partition(":")[0]
+    kept = [row for row in text.splitlines() if not row.startswith(f"{key}:")]
+    path = tmp_path / "study.yaml"
+    path.write_text("\n".join([*kept, line]))
+    with pytest.raises(InputError) as caught:
+        params.load(path)
+    assert WRONG[line] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_setting_is_named(tmp_path: Path) -> None:
+    text = (paths.CHECKOUT / "params" / "assignment.yaml").read_text()
+    path = tmp_path / "study.yaml"
+    path.write_text(text.replace("epochs: 10", ""))
+    with pytest.raises(InputError, match="no epochs"):
+        params.load(path)
+
+
+def test_a_bottleneck_wider_than_the_model_is_allowed_but_warned() -> None:
+    path = paths.CHECKOUT / "params" / "assignment.yaml"
+    with pytest.warns(UserWarning, match="no bottleneck any more"):
+        assert params.load(path, {"bottleneck": 600}).bottleneck == 600
