@@ -10,6 +10,7 @@ attention and was made for such steps: plain AdamW stalls on it.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -23,13 +24,14 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from t5peft import backbone, data, paths, spans, tokenizer
+from t5peft import backbone, data, evaluation, files, machine, paths, spans, tokenizer
 from t5peft.errors import InputError
 from t5peft.params import Precision, check_types
 from t5peft.sizes import SIZES, config
 
 CHECKPOINT_SECONDS = 120
 LOG_SECONDS = 10
+LOSSES = ("span", "sst2")
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,8 @@ def start(params: BackboneParams, checkpoint: Path, device: torch.device) -> Sta
 
 
 def save(state: State, checkpoint: Path) -> None:
-    """Write the checkpoint under a temporary name, then rename it."""
-    scratch = checkpoint.with_suffix(".tmp")
+    """Write the checkpoint, whole or not at all."""
+    content = io.BytesIO()
     torch.save(
         {
             "model": state.model.state_dict(),
@@ -200,9 +202,9 @@ def save(state: State, checkpoint: Path) -> None:
             "seconds": state.seconds,
             "history": state.history,
         },
-        scratch,
+        content,
     )
-    scratch.replace(checkpoint)
+    files.write_bytes(checkpoint, content.getvalue())
 
 
 def pretrain(params: BackboneParams) -> Path:
@@ -221,6 +223,7 @@ def pretrain(params: BackboneParams) -> Path:
         texts = reviews + [text for text, _ in sentences]
         tokenizer.train(texts, params.vocabulary, work)
     tokens = tokenizer.load(str(work))
+    evaluation.word_ids(tokens)  # refuses pieces that the task could not be told in
     stream = pack(reviews, tokens, work)
     state = start(params, checkpoint, device)
     span, sst2 = span_batches(stream, params, tokens), sst2_batches(sentences, params, tokens)
@@ -241,7 +244,7 @@ def fit(
         next(sst2)
     before, began = state.seconds, time.perf_counter()
     saved = logged = began
-    losses: dict[str, list[float]] = {"span": [], "sst2": []}
+    losses: dict[str, list[float]] = {kind: [] for kind in LOSSES}
     while True:
         progress = max(state.step / params.steps, state.seconds / 60 / params.minutes)
         if progress >= 1:
@@ -255,7 +258,7 @@ def fit(
         if now - logged > LOG_SECONDS:
             means = {kind: float(np.mean(values)) for kind, values in losses.items() if values}
             state.history.append({"step": state.step, "seconds": round(state.seconds, 1), **means})
-            losses, logged = {"span": [], "sst2": []}, now
+            losses, logged = {kind: [] for kind in LOSSES}, now
             line = "  ".join(f"{key} {value:.3f}" for key, value in means.items())
             print(f"step {state.step}  {state.seconds / 60:.1f} min  {line}", flush=True)
         if now - saved > CHECKPOINT_SECONDS:
@@ -305,8 +308,28 @@ def store(state: State, params: BackboneParams, work: Path, corpus_tokens: int) 
         "corpus_tokens": corpus_tokens,
         "seen_tokens": state.step * params.batch_size * spans.lengths(params.input_length).text,
         "sst2_sentences": state.step * params.sst2_batch_size,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": machine.environment(params.precision)["device"],
         "history": state.history,
     }
-    (folder / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n")
+    files.write_text(folder / "pretraining.json", json.dumps(record, indent=1) + "\n")
+    files.write_text(folder / "README.md", model_card(record))
     return folder
+
+
+def model_card(record: dict[str, Any]) -> str:
+    """What a reader of the folder should know, from the record."""
+    settings, last = record["params"], record["history"][-1] if record["history"] else {}
+    return f"""# {settings["name"]}: a T5 of this project
+
+Not Google's T5: a T5 with {record["parameters"]:,} parameters (size `{settings["size"]}`) that this
+project pre-trained itself, so that its experiments need no hub.
+
+- text: IMDB's training and unlabelled reviews, lower-cased ({record["corpus_tokens"]:,} tokens; no
+  test review), and the training sentences of SST-2 with their label word as target
+- objective: span corruption, {spans.NOISE_DENSITY:.0%} in spans of mean length {spans.MEAN_SPAN}
+- seen: {record["steps"]:,} steps, {record["seen_tokens"]:,} tokens of reviews,
+  {record["sst2_sentences"]:,} sentences, in {record["seconds"] / 60:.0f} minutes on {record["device"]}
+- last losses: {", ".join(f"{key} {value:.3f}" for key, value in last.items() if key in LOSSES)}
+- stored: int8 with one scale a row; the dequantized tensors are the model
+- open it: `t5peft.backbone.load("weights/backbone/{settings["name"]}")`
+"""

@@ -1,0 +1,95 @@
+"""What the ten runs stand beside: the backbone before any training, and a bag of words.
+
+Both see what the runs see: the same reviews, cut to the same tokens. They are kept in
+weights/<study>/baselines.json with the identity that they belong to.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from t5peft import backbone, data, evaluation, files, machine, methods, paths, runs, tokenizer
+from t5peft.data import Tokens
+from t5peft.errors import InputError
+from t5peft.params import Params
+from t5peft.progress import Progress
+
+SAME = ("train_examples", "test_examples", "max_length", "backbone", "tokenizer", "data")
+"""The part of a run's identity that decides a baseline."""
+
+
+def path(params: Params) -> Path:
+    """Where a study's baselines are kept."""
+    return paths.weights() / params.study / "baselines.json"
+
+
+def identity(params: Params) -> dict[str, Any]:
+    """What decides the baselines of a study."""
+    whole = runs.identity(methods.runs(params)[0], params)
+    return {key: whole[key] for key in SAME}
+
+
+def measure(params: Params) -> dict[str, Any]:
+    """Measure both baselines and store them."""
+    words = tokenizer.load(params.tokenizer or params.backbone)
+    train, test = data.tokens(params, "train"), data.tokens(params, "test")
+    zero_shot, other = zero_shot_accuracy(params, words, test)
+    record = {
+        "identity": identity(params),
+        "zero_shot_accuracy": zero_shot,
+        "zero_shot_other_words": other,
+        "bag_of_words_accuracy": bag_of_words_accuracy(params, words, train, test),
+        "test_examples": len(test),
+    }
+    files.write_text(path(params), json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def load(params: Params) -> dict[str, Any]:
+    """The stored baselines of a study; `InputError` where there are none that belong to it."""
+    try:
+        record = json.loads(path(params).read_text())
+    except (OSError, ValueError):
+        record = {}
+    if record.get("identity") != identity(params):
+        raise InputError(
+            f"baselines of study {params.study}",
+            "none of this study" if record else "no whole file",
+            "a measured zero-shot and bag of words",
+            f"run: t5peft baselines {params.study}",
+        )
+    return record
+
+
+def zero_shot_accuracy(params: Params, words: Any, test: Tokens) -> tuple[float, float]:
+    """(accuracy, share of other words) of the backbone as it is."""
+    device = "cuda" if machine.has_accelerator() else "cpu"
+    model = backbone.load(params.backbone, params.seed).to(device)  # type: ignore[arg-type]
+    progress = Progress("backbone before training", len(test))
+    with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16"):
+        answers = evaluation.predict(
+            model, words, test, params.max_length, on_batch=progress.add
+        )
+    progress.close()
+    return evaluation.score(answers, test.labels)
+
+
+def bag_of_words_accuracy(params: Params, words: Any, train: Tokens, test: Tokens) -> float:
+    """Logistic regression on TF-IDF of words and pairs of words, with scikit-learn's defaults."""
+    texts = [truncated(words, side, params.max_length) for side in (train, test)]
+    bag = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    model = LogisticRegression(C=10, max_iter=1000).fit(bag.fit_transform(texts[0]), train.labels)
+    return float(model.score(bag.transform(texts[1]), test.labels))
+
+
+def truncated(words: Any, tokens: Tokens, room: int) -> list[str]:
+    """The texts that are left of the reviews once they are cut to `room` tokens."""
+    ends = tokens.starts[:-1] + tokens.lengths(room) - 1
+    kept = zip(tokens.starts[:-1], ends, strict=True)
+    return words.batch_decode([tokens.ids[start:end] for start, end in kept])

@@ -1,0 +1,165 @@
+"""Pre-training: span corruption is T5's, no test review is seen, a stopped training goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from t5peft import backbone, data, params, paths, pretrain, spans, tokenizer
+from t5peft.errors import InputError
+from t5peft.pretrain import BackboneParams
+
+SENTINEL = 900
+
+
+@given(st.integers(10, 600))
+def test_an_input_is_filled_but_never_longer(input_length: int) -> None:
+    size = spans.lengths(input_length)
+    assert input_length - 1 <= size.input <= input_length
+    assert size.noise == pytest.approx(0.15 * size.text, abs=1)
+    assert size.noise >= size.spans >= 1
+
+
+def test_t5s_own_lengths() -> None:
+    """512 tokens of input are 568 of text and 114 of target, as in T5's code."""
+    size = spans.lengths(512)
+    assert (size.text, size.input, size.target) == (568, 512, 114)
+
+
+@given(st.integers(10, 200), st.integers(0, 100))
+def test_input_and_target_together_are_the_text(input_length: int, seed: int) -> None:
+    size = spans.lengths(input_length)
+    text = np.arange(3, 3 + size.text)
+    source, target = spans.corrupt(text, size, SENTINEL, data.EOS, np.random.default_rng(seed))
+    assert (len(source), len(target)) == (size.input, size.target)
+    assert source[-1] == target[-1] == data.EOS
+    filled = []
+    for token in source[:-1]:
+        if token > SENTINEL - size.spans:
+            start = int(np.flatnonzero(target == token)[0]) + 1
+            rest = target[start:-1]
+            stops = np.flatnonzero(rest > SENTINEL - size.spans)
+            filled += rest[: stops[0] if len(stops) else None].tolist()
+        else:
+            filled.append(token)
+    assert filled == text.tolist()
+
+
+@pytest.fixture
+def sst2(tmp_path: Path) -> Path:
+    folder = tmp_path / "sst2"
+    folder.mkdir()
+    rows = [{"sentence": text, "label": label} for text, label in data.read("made-up", "train")]
+    pd.DataFrame(rows[:40]).to_parquet(folder / "train-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture
+def small(home: Path, sst2: Path) -> BackboneParams:
+    """Seconds of pre-training on made-up reviews."""
+    shipped = params.read_yaml(home / "params" / "backbone-mini.yaml")
+    changes: dict[str, Any] = {
+        "name": "small-test",
+        "size": "tiny",
+        "data": "made-up",
+        "sst2": str(sst2),
+        "vocabulary": 110,
+        "input_length": 24,
+        "batch_size": 4,
+        "warmup_steps": 5,
+        "steps": 12,
+        "precision": "fp32",
+    }
+    return params.build(BackboneParams, {**shipped, **changes}, "test")
+
+
+@pytest.fixture(autouse=True)
+def a_tokenizer_with_label_words(words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The made-up reviews hold no label words; the session's tokenizer knows them."""
+    model = (words_folder / tokenizer.MODEL_FILE).read_bytes()
+
+    def copy(texts: Any, vocabulary: int, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / tokenizer.MODEL_FILE).write_bytes(model)
+
+    monkeypatch.setattr(tokenizer, "train", copy)
+
+
+def test_no_test_review_is_ever_read(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, asked = data.read, []
+
+    def watched(source: str, split: str) -> data.Reviews:
+        asked.append(split)
+        return read(source, split)
+
+    monkeypatch.setattr(data, "read", watched)
+    pretrain.pretrain(small)
+    assert set(asked) == {"train", "unsupervised"}
+    texts = {
+        split: {data.normalize(text) for text, _ in read("made-up", split)}
+        for split in ("train", "unsupervised", "test")
+    }
+    seen = set(pretrain.corpus("made-up"))
+    assert seen == texts["train"] | texts["unsupervised"]
+    assert texts["test"] - seen, "or nothing is shown"
+
+
+def test_the_stored_backbone_is_what_a_study_loads(small: BackboneParams) -> None:
+    folder = pretrain.pretrain(small)
+    model = backbone.load(str(folder))
+    rows = model.shared.weight
+    scale = rows.abs().amax(dim=1, keepdim=True) / 127
+    torch.testing.assert_close(rows / scale, (rows / scale).round(), atol=1e-3, rtol=0)
+    assert model.config.dropout_rate == 0.1
+    assert tokenizer.load(str(folder))("positive")["input_ids"][1] == data.EOS
+    record = json.loads((folder / "pretraining.json").read_text())
+    assert record["steps"] == 12
+    assert record["parameters"] == model.num_parameters()
+    assert backbone.card(str(folder)) == record
+
+
+def test_int8_rows_are_off_by_half_a_step_at_most() -> None:
+    tensor = torch.randn(7, 5) * torch.logspace(-6, 3, 7)[:, None]
+    values, scale = backbone.quantize(tensor)
+    assert values.dtype == torch.int8
+    error = (backbone.dequantize(values, scale) - tensor).abs()
+    assert bool((error <= 0.5001 * scale[:, None]).all())
+
+
+def test_a_stopped_training_goes_on_and_ends_the_same(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = pretrain.pretrain(dataclasses.replace(small, name="whole"))
+    monkeypatch.setattr(pretrain, "CHECKPOINT_SECONDS", 0)
+    stopped, update = dataclasses.replace(small, name="stopped"), pretrain.update
+
+    def stops_at_five(state: pretrain.State, *rest: Any) -> dict[str, float]:
+        if state.step == 5:
+            raise KeyboardInterrupt
+        return update(state, *rest)
+
+    monkeypatch.setattr(pretrain, "update", stops_at_five)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain(stopped)
+    monkeypatch.setattr(pretrain, "update", update)
+    assert _weights(pretrain.pretrain(stopped)) == _weights(whole)
+
+
+def _weights(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("int8-*"))]
+
+
+def test_more_pieces_than_the_size_holds_are_refused(small: BackboneParams) -> None:
+    with pytest.raises(InputError, match="at most 8028 for tiny"):
+        dataclasses.replace(small, vocabulary=8_100)
