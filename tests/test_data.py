@@ -38,7 +38,9 @@ def acl(tmp_path: Path) -> Path:
 def test_every_layout_gives_the_same_texts_tokens_and_fingerprint(
     smoke: Params, parquet: Path, acl: Path
 ) -> None:
-    studies = [params.load("smoke", vars(smoke) | {"data": str(x)}) for x in ("made-up", parquet, acl)]
+    studies = [
+        params.load("smoke", vars(smoke) | {"data": str(x)}) for x in ("made-up", parquet, acl)
+    ]
     made_up, *others = ([data.tokens(study, split) for split in data.SPLITS] for study in studies)
     for other in others:
         for one, two in zip(made_up, other, strict=True):

@@ -10,6 +10,7 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from t5peft import backbone, data, evaluation, methods, tokenizer
+from t5peft.errors import InputError
 from t5peft.params import Params
 
 ANSWERS = ("positive", "negative", "positive positive", "film", "negative film", "")
@@ -26,7 +27,9 @@ def babbler(words: Any) -> dict[str, torch.Tensor]:
     model = backbone.load("random:tiny").train()
     targets = words(list(ANSWERS), padding=True, return_tensors="pt")["input_ids"]
     targets[targets == data.PAD] = -100
-    texts = torch.arange(10, 10 + len(ANSWERS))[:, None].repeat(1, 4)  # a text is one piece, repeated
+    texts = torch.arange(10, 10 + len(ANSWERS))[:, None].repeat(
+        1, 4
+    )  # a text is one piece, repeated
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     torch.manual_seed(0)
     for _ in range(60):
@@ -98,5 +101,5 @@ def test_short_reviews_come_first_and_every_review_once(smoke: Params) -> None:
 
 
 def test_a_label_word_of_two_pieces_is_refused() -> None:
-    with pytest.raises(ValueError, match="not one piece"):
+    with pytest.raises(InputError, match="one piece and </s> each"):
         evaluation.word_ids(lambda word: {"input_ids": [5, 6, 1]})

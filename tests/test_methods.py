@@ -119,7 +119,7 @@ def test_the_first_output_is_the_backbones(method: str, implementation: str) -> 
 
 def test_the_prompt_starts_as_the_first_rows_of_the_embedding() -> None:
     model = injected("soft-prompt", "scratch")
-    prompt = model.encoder.embed_tokens.prompt
+    prompt = trained(model)["encoder.embed_tokens.prompt"]
     assert torch.equal(prompt, model.shared.weight[:TOKENS])
     assert prompt.data_ptr() != model.shared.weight.data_ptr()
 
@@ -170,7 +170,10 @@ def theirs_to_ours(method: str, name: str, tensor: Tensor) -> tuple[str, Tensor]
     if method == "soft-prompt":
         return "encoder.embed_tokens.prompt", tensor
     if method == "adapter":
-        for theirs, ours in ((".adapters.imdb.adapter_down.0", ".down"), (".adapters.imdb.adapter_up", ".up")):
+        for theirs, ours in (
+            (".adapters.imdb.adapter_down.0", ".down"),
+            (".adapters.imdb.adapter_up", ".up"),
+        ):
             name = name.replace(theirs, ours)
         return name, tensor
     for letter in "AB":

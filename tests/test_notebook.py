@@ -142,7 +142,8 @@ def own(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def whole(toy: Path) -> Path:
     """The toy report, rendered once with rank 16; the folder of what came out."""
     values = {"study": "smoke", "lora_rank": 16}
-    render.typeset(render.run(values), paths.output() / "report.pdf")
+    book = render.run(notebook.build(), values, paths.output() / "report.ipynb")
+    render.typeset(book, paths.output() / "report.pdf")
     return paths.output()
 
 
@@ -323,7 +324,8 @@ def test_captions_kinds_and_callouts_in_typst(whole: Path) -> None:
 
 def test_chapter_refers_to_the_rest_in_words(toy: Path) -> None:
     target = paths.output() / "lora.pdf"
-    render.typeset(render.run({"lora_rank": 4}, "lora"), target, "lora")
+    book = render.run(notebook.build("lora"), {"lora_rank": 4}, target.with_suffix(".ipynb"))
+    render.typeset(book, target, "lora")
     assert target.read_bytes().startswith(b"%PDF")
     text = (paths.output() / "lora.typ").read_text()
     assert "Section “sec-question” of the whole report" in text

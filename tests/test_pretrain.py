@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t5peft import backbone, data, params, paths, pretrain, spans, tokenizer
+from t5peft import backbone, data, params, pretrain, spans, tokenizer
 from t5peft.errors import InputError
 from t5peft.pretrain import BackboneParams
 

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t5peft import paths
+from t5peft import files, paths
 from t5peft.errors import InputError
 from t5peft.params import Params
 from t5peft.sizes import SIZES, config
@@ -41,10 +41,17 @@ def load(name: str, seed: int = 0) -> T5ForConditionalGeneration:
     folder = paths.local(name)
     if folder and list(folder.glob("int8-*.safetensors")):
         model = T5ForConditionalGeneration(settings)
-        model.load_state_dict(load_int8(folder))
+        try:
+            model.load_state_dict(load_int8(folder))
+        except (KeyError, RuntimeError) as error:
+            raise InputError(
+                f"backbone {name}", "other tensors", "those of its config.json", "fetch it again"
+            ) from error
         return model.eval()
     try:
-        return T5ForConditionalGeneration.from_pretrained(folder or name, config=settings).eval()
+        return T5ForConditionalGeneration.from_pretrained(
+            folder or name, config=settings, use_safetensors=True
+        ).eval()
     except Exception as error:  # the hub's client raises many kinds
         raise _unreachable(name, error) from error
 
@@ -54,7 +61,7 @@ def load_on_meta(name: str) -> T5ForConditionalGeneration:
     import torch
     from transformers import T5ForConditionalGeneration
 
-    size = name.removeprefix(RANDOM)
+    size = random_size(name) if name.startswith(RANDOM) else name
     settings = config(size) if size in SIZES else read_config(name)
     with torch.device("meta"):
         return T5ForConditionalGeneration(settings)
@@ -75,7 +82,7 @@ def read_config(name: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        settings = AutoConfig.from_pretrained(paths.local(name) or name)
+        settings = AutoConfig.from_pretrained(paths.local(name) or name, trust_remote_code=False)
     except Exception as error:  # the hub's client raises many kinds
         raise _unreachable(name, error) from error
     if settings.model_type != "t5":
@@ -116,7 +123,7 @@ def dequantize(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 def save_int8(model: T5ForConditionalGeneration, folder: Path) -> None:
     """Write config.json and int8-*.safetensors shards, each under 16 MiB."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     shards: list[dict[str, torch.Tensor]] = [{}]
     for name, parameter in model.named_parameters():
@@ -129,7 +136,8 @@ def save_int8(model: T5ForConditionalGeneration, folder: Path) -> None:
     for old in folder.glob("int8-*.safetensors"):
         old.unlink()
     for number, shard in enumerate(shards, 1):
-        save_file(shard, folder / f"int8-{number:02d}-of-{len(shards):02d}.safetensors")
+        path = folder / f"int8-{number:02d}-of-{len(shards):02d}.safetensors"
+        files.write_bytes(path, save(shard))
     model.config.save_pretrained(folder)
 
 

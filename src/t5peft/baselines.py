@@ -73,9 +73,7 @@ def zero_shot_accuracy(params: Params, words: Any, test: Tokens) -> tuple[float,
     model = backbone.load(params.backbone, params.seed).to(device)  # type: ignore[arg-type]
     progress = Progress("backbone before training", len(test))
     with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16"):
-        answers = evaluation.predict(
-            model, words, test, params.max_length, on_batch=progress.add
-        )
+        answers = evaluation.predict(model, words, test, params.max_length, on_batch=progress.add)
     progress.close()
     return evaluation.score(answers, test.labels)
 

@@ -1,18 +1,19 @@
-"""The command line: t5peft train | status | count | predict | export | notebook | render | ..."""
+"""The command line: t5peft train | status | count | predict | ... (see `t5peft --help`)"""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
-from t5peft import methods, params, paths, runs
+from t5peft import machine, methods, params, paths, runs
 from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params
@@ -23,15 +24,32 @@ WRONG_INPUT = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (2 after one line about wrong input)."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    options = parser().parse_args(arguments)
     try:
+        options = parser().parse_args(arguments)
         return options.run(options)
-    except InputError as error:
-        print(f"t5peft: {error}", file=sys.stderr)
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        print(f"t5peft: {line}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
         print("t5peft: stopped; the same command goes on from the last epoch", file=sys.stderr)
         return 130
+
+
+def explain(error: Exception) -> InputError | None:
+    """The one line about wrong input, a file that cannot be used or memory that ran out."""
+    if isinstance(error, InputError):
+        return error
+    if machine.out_of_memory(error):
+        room = "room for the model and a batch"
+        return InputError("memory", "too little", room, "lower batch_size or max_length")
+    if isinstance(error, OSError) and error.filename:
+        return InputError(
+            f"file {error.filename}", error.strerror, "one that can be used", "give another"
+        )
+    return None
 
 
 # --- studies -----------------------------------------------------------------------------------
@@ -48,7 +66,10 @@ def chosen(options: argparse.Namespace, settings: Params) -> list[Run]:
     for name in options.only or []:
         if name not in known:
             raise InputError(
-                f"run {name}", "no such run", "one of " + ", ".join(known), "name a run of the study"
+                f"run {name}",
+                "no such run",
+                "one of " + ", ".join(known),
+                "name a run of the study",
             )
     return [run for name, run in known.items() if not options.only or name in options.only]
 
@@ -64,6 +85,8 @@ def status(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train what is missing or stale, after saying so."""
+    if options.jobs < 1:
+        raise InputError("--jobs", options.jobs, "a number from 1", "leave it out for 1")
     settings = study(options)
     states = {run.name: runs.status(run, settings) for run in chosen(options, settings)}
     todo = [run for run in chosen(options, settings) if states[run.name].state != "fresh"]
@@ -74,22 +97,38 @@ def train(options: argparse.Namespace) -> int:
         return side_by_side(options, todo)
     from t5peft import training
 
-    for run in todo:
-        record = training.train_alone(run, settings)
-        print(f"stored {run.name}: best {100 * record['best_accuracy']:.2f}%", flush=True)
+    while todo:
+        others = []  # runs that another process has: looked at again after the rest
+        for run in todo:
+            record = training.attempt(run, settings)
+            if record is None:
+                others.append(run)
+            else:
+                print(f"stored {run.name}: best {100 * record['best_accuracy']:.2f}%", flush=True)
+        todo = others
+        if todo:
+            time.sleep(1)
     return 0
 
 
 def side_by_side(options: argparse.Namespace, todo: list[Run]) -> int:
     """One process a run, `--jobs` at a time; the exit code is the worst of theirs."""
+    started: list[subprocess.Popen[bytes]] = []
 
     def one(run: Run) -> int:
         changes = [part for text in options.set for part in ("--set", text)]
         command = [sys.executable, "-m", "t5peft", "train", options.study, "--only", run.name]
-        return subprocess.call([*command, *changes])
+        process = subprocess.Popen([*command, *changes])
+        started.append(process)
+        return abs(process.wait())  # negative where a signal ended it
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        return max(pool.map(one, todo))
+        try:
+            return max(pool.map(one, todo))
+        except KeyboardInterrupt:
+            for process in started:
+                process.send_signal(signal.SIGINT)
+            raise
 
 
 def export(options: argparse.Namespace) -> int:
@@ -99,6 +138,16 @@ def export(options: argparse.Namespace) -> int:
     settings = study(options)
     for path in exporting.export(settings, Path(options.output or paths.weights())):
         print(path)
+    return 0
+
+
+def baselines(options: argparse.Namespace) -> int:
+    """Measure what a study's runs stand beside."""
+    from t5peft import baselines as measuring
+
+    record = measuring.measure(study(options))
+    for name in ("zero_shot_accuracy", "bag_of_words_accuracy"):
+        print(f"{name}: {100 * record[name]:.2f}%")
     return 0
 
 
@@ -116,19 +165,9 @@ def count(options: argparse.Namespace) -> int:
     """Print a method's formula and check it on the live model; 1 if they differ."""
     from t5peft import counting
 
-    base = params.load("assignment")
-    settings = {
-        "full": {},
-        "soft-prompt": {"tokens": options.tokens or base.prompt_tokens},
-        "adapter": {"bottleneck": options.bottleneck or base.bottleneck},
-        "lora": {"rank": options.rank or base.lora_rank, "alpha": base.lora_alpha},
-    }[options.method]
-    for name, value in settings.items():
-        if value <= 0:
-            raise InputError(f"--{name}", value, "a positive number", f"give another --{name}")
-    library = methods.LIBRARY.get(options.method, "scratch")
-    implementation = library if options.implementation == "library" else "scratch"
-    text, equal = counting.command(options.method, options.size, settings, implementation)
+    given = {name: getattr(options, name) for name in ("tokens", "bottleneck", "rank")}
+    settings = {name: value for name, value in given.items() if value is not None}
+    text, equal = counting.command(options.method, options.size, settings, options.implementation)
     print(text)
     return 0 if equal else 1
 
@@ -161,12 +200,31 @@ def render(options: argparse.Namespace) -> int:
     return 0
 
 
+def handin(options: argparse.Namespace) -> int:
+    """Write what the exercise wants uploaded."""
+    from t5peft import handin as handing
+
+    changes = params.overrides(options.set)
+    folder = Path(options.output)
+    for path in handing.handin(options.study, changes, options.name, options.number, folder):
+        print(path)
+    return 0
+
+
 # --- options -----------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, with its complaints in one line as everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        raise InputError("command line", message, "a known command", f"see {self.prog} --help")
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="t5peft",
         description="Parameter-efficient fine-tuning of T5 on IMDB: train, check, count, report.",
         epilog="A study is a YAML file, or the name of one in params/. Wrong input: exit code 2.",
@@ -210,6 +268,9 @@ def parser() -> argparse.ArgumentParser:
     with_study(added)
     added.add_argument("-o", "--output", help="folder (default weights/)")
 
+    text = "Measure the backbone before training, and a bag of words, on a study's reviews."
+    with_study(command("baselines", baselines, text))
+
     added = command("pretrain", pretrain, "Pre-train a backbone, or go on with one.")
     added.add_argument("backbone", help="a YAML file such as params/backbone-mini.yaml")
     with_set(added)
@@ -222,4 +283,12 @@ def parser() -> argparse.ArgumentParser:
     with_study(added, nargs="?")
     added.add_argument("--chapter", help="this chapter alone")
     added.add_argument("--to", choices=("pdf", "html"), default="pdf")
+
+    added = command(
+        "handin", handin, "Write PDF, notebooks and weights as the exercise wants them."
+    )
+    with_study(added)
+    added.add_argument("--name", required=True, help="as in Ada_Lovelace")
+    added.add_argument("--number", required=True, help="student number")
+    added.add_argument("-o", "--output", required=True, help="folder")
     return top

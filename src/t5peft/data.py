@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import random
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +67,11 @@ def read(source: str, split: str) -> Reviews:
 def _checked(reviews: Reviews, thing: str, unlabelled: bool) -> Reviews:
     if not reviews:
         raise InputError(f"data {thing}", "no reviews", "at least one", "give another data")
-    wrong = {label for _, label in reviews} - ({-1} if unlabelled else {0, 1})
+    odd = next((text for text, _ in reviews if not isinstance(text, str)), "")
+    if odd != "":
+        raise InputError(f"data {thing}", f"the review {odd!r}", "texts", "give IMDB data")
+    allowed = (-1,) if unlabelled else (0, 1)
+    wrong = {label for _, label in reviews if type(label) is not int or label not in allowed}
     if wrong:
         raise InputError(
             f"data {thing}",
@@ -95,42 +98,44 @@ def _from_hub(name: str, split: str) -> Reviews:
             "a folder that exists, or a data set of the hub that can be reached",
             "give a folder with --set data=FOLDER",
         ) from error
-    return _pairs(table, name)
+    return _pairs(table.to_dict(), name)
 
 
 def _from_parquet(folder: Path, split: str) -> Reviews:
-    from datasets import Dataset
+    from pyarrow import parquet
 
-    files = sorted(str(path) for path in folder.rglob(f"{split}-*.parquet"))
-    if not files:
+    found = sorted(folder.rglob(f"{split}-*.parquet"))
+    if not found:
         raise InputError(
             f"data {folder}",
             f"no {split}-*.parquet and no {split}/pos",
             "the hub's parquet files or an extracted aclImdb",
             "give another --set data=FOLDER",
         )
-    try:
-        with tempfile.TemporaryDirectory() as scratch:  # the texts themselves are read only once
-            table = Dataset.from_parquet(files, cache_dir=scratch, keep_in_memory=True)
-    except Exception as error:
-        raise InputError(
-            f"data {files[0]}",
-            "a file that cannot be read",
-            "a whole parquet file",
-            "fetch it again",
-        ) from error
-    return _pairs(table, str(folder))
+    reviews = []
+    for path in found:
+        try:
+            columns = parquet.read_table(path).to_pydict()
+        except Exception as error:  # pyarrow raises many kinds
+            raise InputError(
+                f"data {path}",
+                "a file that cannot be read",
+                "a whole parquet file",
+                "fetch it again",
+            ) from error
+        reviews += _pairs(columns, str(folder))
+    return reviews
 
 
-def _pairs(table: Any, thing: str) -> Reviews:
-    if not {"text", "label"} <= set(table.column_names):
+def _pairs(columns: dict[str, list[Any]], thing: str) -> Reviews:
+    if not {"text", "label"} <= columns.keys():
         raise InputError(
             f"data {thing}",
-            "columns " + ", ".join(table.column_names),
+            "columns " + ", ".join(columns),
             "columns text and label",
             "give IMDB in the hub's layout",
         )
-    return list(zip(table["text"], table["label"], strict=True))
+    return list(zip(columns["text"], columns["label"], strict=True))
 
 
 def _from_text_files(folder: Path, kinds: Sequence[str]) -> Reviews:
@@ -151,8 +156,30 @@ def _made_up(split: str) -> Reviews:
     """Reviews that a program wrote: for tests, and for a look at the whole in seconds."""
     draw = random.Random(f"t5peft {split}")
     words = {
-        0: "awful boring dull flat lifeless messy painful poor silly weak".split(),
-        1: "brilliant charming clever funny great lovely moving rich superb warm".split(),
+        0: [
+            "awful",
+            "boring",
+            "dull",
+            "flat",
+            "lifeless",
+            "messy",
+            "painful",
+            "poor",
+            "silly",
+            "weak",
+        ],
+        1: [
+            "brilliant",
+            "charming",
+            "clever",
+            "funny",
+            "great",
+            "lovely",
+            "moving",
+            "rich",
+            "superb",
+            "warm",
+        ],
     }
     openings = ("A film that is", "I found the story", "The cast is", "Two hours of something")
     reviews = []
@@ -190,7 +217,11 @@ def _fingerprint(source: str) -> str:
     """Computed once, then remembered while the files stay as they are."""
     stamp = _stamp(source)
     memo = paths.cache() / "fingerprints.json"
-    known = json.loads(memo.read_text()) if memo.exists() else {}
+    try:
+        known = json.loads(memo.read_text())
+        known.get(stamp, "").encode()
+    except (OSError, ValueError, AttributeError, RecursionError):  # none yet, or damaged
+        known = {}
     if stamp not in known:
         total = hashlib.sha256()
         for split in SPLITS:
@@ -260,21 +291,26 @@ class Tokens:
 
 
 PAD, EOS = 0, 1
-"""T5's ids of <pad> and </s>."""
+"""T5's ids of <pad>, with which its decoder starts too, and of </s>."""
 
 
 def tokens(params: Params, split: str) -> Tokens:
     """The study's reviews of one split: tokenized once, then read from the cache."""
     name = params.tokenizer or params.backbone
-    key = hashlib.sha256(f"{fingerprint(params)} {tokenizer.fingerprint(name)}".encode())
+    code = paths.fingerprint(Path(__file__).parent, ("data.py", "tokenizer.py"))
+    key = hashlib.sha256(f"{code} {fingerprint(params)} {tokenizer.fingerprint(name)}".encode())
     path = paths.cache() / "tokens" / f"{key.hexdigest()[:16]}-{split}"
-    if not path.with_suffix(".labels.npy").exists():
+    try:
+        whole = _cached(path)
+    except (OSError, ValueError, EOFError):  # not made yet, or damaged
         _tokenize(read(params.data, split), tokenizer.load(name), path)
-    arrays = [
-        np.load(path.with_suffix(f".{part}.npy"), mmap_mode="r")
-        for part in ("ids", "starts", "labels")
-    ]
-    return Tokens(*arrays).first(getattr(params, f"{split}_examples"), split)
+        whole = _cached(path)
+    return whole.first(getattr(params, f"{split}_examples"), split)
+
+
+def _cached(path: Path) -> Tokens:
+    parts = ("ids", "starts", "labels")
+    return Tokens(*(np.load(path.with_suffix(f".{part}.npy"), mmap_mode="r") for part in parts))
 
 
 def _tokenize(reviews: Reviews, tokenize: Any, path: Path) -> None:

@@ -16,6 +16,7 @@ from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from t5peft.data import EOS, LABELS, PAD, Tokens
+from t5peft.errors import InputError
 
 MAX_LENGTH = 5
 """Tokens of an answer at most, the decoder's start token included."""
@@ -25,10 +26,15 @@ BATCH = {"cpu": 64, "cuda": 500}
 
 
 def word_ids(tokenizer: Any) -> list[int]:
-    """The token id of each label word; raises ValueError where a word is not one piece."""
+    """The token id of each label word; raises `InputError` where one is not one piece."""
     pieces = [tokenizer(word)["input_ids"] for word in LABELS]
     if any(len(ids) != 2 or ids[1] != EOS for ids in pieces):
-        raise ValueError(f"label words {LABELS} are not one piece each: {pieces}")
+        raise InputError(
+            "tokenizer",
+            f"the label words {' and '.join(LABELS)} as pieces {pieces}",
+            "one piece and </s> each, as in T5's vocabulary",
+            "give another tokenizer",
+        )
     return [ids[0] for ids in pieces]
 
 
@@ -75,7 +81,7 @@ def two_steps(
     mask = mask.clone()  # OpenDelta lengthens it in place, and the decoder needs the longer one
     encoded = model.get_encoder()(input_ids=ids, attention_mask=mask)
     state = BaseModelOutput(last_hidden_state=encoded[0])
-    start = torch.full((len(ids), 1), model.config.decoder_start_token_id, device=ids.device)
+    start = torch.full((len(ids), 1), PAD, device=ids.device)
     begun = model(
         encoder_outputs=state, attention_mask=mask, decoder_input_ids=start, use_cache=True
     )

@@ -19,12 +19,13 @@ def export(params: Params, folder: Path) -> list[Path]:
 
     Raises `InputError` where a run is missing.
     """
-    written = []
+    contents = {}
     for run in methods.runs(params):
         if run.implementation == "scratch" and run.method in FILES:
             runs.load(run, params)
             content = io.BytesIO()
-            torch.save(runs.tensors(runs.folder(run, params)), content)
-            written.append(folder / FILES[run.method])
-            files.write_bytes(written[-1], content.getvalue())
-    return written
+            torch.save(runs.tensors(runs.folder(run, params))[1], content)
+            contents[folder / FILES[run.method]] = content.getvalue()
+    for path, content in contents.items():  # all three, or none where a run is missing
+        files.write_bytes(path, content)
+    return list(contents)

@@ -29,14 +29,20 @@ def write_bytes(path: Path, content: bytes) -> None:
         scratch.chmod(0o644)
         scratch.replace(path)
     except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
         if scratch is not None:
             scratch.unlink(missing_ok=True)
-        raise InputError(
-            f"file {path}",
-            error.strerror or str(error),
-            "a folder that can be written, with room",
-            "free space or give another folder; what was there is unchanged",
-        ) from error
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """The line about a file that cannot be written."""
+    return InputError(
+        f"file {path}",
+        error.strerror or str(error),
+        "a folder that can be written, with room",
+        "free space or give another folder; what was there is unchanged",
+    )
 
 
 def write_text(path: Path, content: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -32,7 +33,7 @@ def claim(model: nn.Module, label: str) -> None:
     model.injected = label  # type: ignore[assignment]
 
 
-def replace(model: nn.Module, sites: Sites, make: Callable[[nn.Module], nn.Module]) -> None:
+def replace(model: nn.Module, sites: Sites, make: Callable[[Any], nn.Module]) -> None:
     """Replace each site by `make(site)`, after all sites have been listed.
 
     Raises ValueError where there is no site.

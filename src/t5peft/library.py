@@ -7,6 +7,7 @@ as before, so that nothing else in the project needs to know which implementatio
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ def adapterhub_adapter(model: T5ForConditionalGeneration, bottleneck: int) -> No
     """AdapterHub's sequential bottleneck after each feed-forward sublayer (Pfeiffer placement)."""
     import adapters
 
+    logging.getLogger("adapters").setLevel(logging.ERROR)  # it warns before one is activated
     adapters.init(model)
     reduction = model.config.d_model / (bottleneck + 0.5)  # the library rounds the quotient down
     adapted: Any = model

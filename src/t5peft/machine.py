@@ -28,6 +28,23 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Is this a want of memory? PyTorch's CPU allocator raises a plain RuntimeError."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+def version(package: str) -> str:
+    """The version of an installed package; "" where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
 def environment(precision: str) -> dict[str, Any]:
     """Versions, device, threads, precision: recorded and shown, no part of a run's identity."""
     import torch
@@ -35,7 +52,7 @@ def environment(precision: str) -> dict[str, Any]:
     device = torch.cuda.get_device_name() if has_accelerator() else processor()
     return {
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        **{name: version(name) for name in PACKAGES},
         "device": device,
         "threads": torch.get_num_threads(),
         "precision": precision,

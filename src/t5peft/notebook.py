@@ -146,15 +146,18 @@ def chapter_path(chapter: str) -> Path:
     return folder / f"{chapter}.qmd"
 
 
-def build(chapter: str | None = None) -> NotebookNode:
-    """The report, or one chapter behind the report's parameters and set-up cells, as a notebook."""
+def build(chapter: str | None = None, without: str = "") -> NotebookNode:
+    """The report, or one chapter behind the report's parameters and set-up cells, as a notebook.
+
+    A chapter's section whose heading is `without` is left out.
+    """
     main = paths.root() / "report.qmd"
     text = read(main)
     front = FRONT_MATTER.match(text)
     found = list(cells(text[front.end() :] if front else text))
     if chapter:
         found = [cell for cell in found if is_setup(cell)]
-        found += cells(read(chapter_path(chapter)))
+        found += cells(leave_out(without, read(chapter_path(chapter))))
     if front:
         found.insert(0, v4.new_raw_cell(front[0].strip()))
     for number, cell in enumerate(found):
@@ -166,6 +169,13 @@ def build(chapter: str | None = None) -> NotebookNode:
             "language_info": {"name": "python"},
         },
     )
+
+
+def leave_out(heading: str, text: str) -> str:
+    """The text without its second-level section of this heading."""
+    if not heading:
+        return text
+    return re.sub(rf"^## {re.escape(heading)}\b.*?(?=^## |\Z)", "", text, flags=re.M | re.S)
 
 
 def is_setup(cell: NotebookNode) -> bool:

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import math
 import re
+import reprlib
 import typing
 import warnings
 from collections.abc import Mapping, Sequence
@@ -67,7 +68,9 @@ class Params:
                 "study", repr(self.study), "letters, digits, '.', '_', '-'", "rename the study"
             )
         for name in POSITIVE:
-            require(self, name, getattr(self, name) > 0, "a positive number")
+            value = getattr(self, name)
+            require(self, name, value > 0, "a positive number")
+            require(self, name, isinstance(value, float) or value < 10**9, "less than 10^9")
         for name in ("prompt_tokens", "prompt_tokens_small"):
             room = self.max_length - 2
             require(
@@ -76,10 +79,13 @@ class Params:
                 getattr(self, name) <= room,
                 f"at most max_length - 2 = {room}, so that a word and its end still fit",
             )
-        require(self, "seed", self.seed >= 0, "a whole number from 0")
+        require(self, "seed", 0 <= self.seed < 2**22, "a whole number from 0 to 4,194,303")
         if self.backbone.startswith("random:"):
             require(
-                self, "tokenizer", self.tokenizer != "", "a tokenizer, as a random backbone has none"
+                self,
+                "tokenizer",
+                self.tokenizer != "",
+                "a tokenizer, as a random backbone has none",
             )
 
 
@@ -98,7 +104,7 @@ T = TypeVar("T")
 def require(settings: object, name: str, holds: bool, expected: str) -> None:
     """Refuse the field `name` of `settings` unless `holds`."""
     if not holds:
-        raise InputError(name, getattr(settings, name), expected, f"give another {name}")
+        raise InputError(name, repr(getattr(settings, name)), expected, f"give another {name}")
 
 
 def check_types(settings: Any) -> None:
@@ -115,9 +121,8 @@ def check_types(settings: Any) -> None:
             ok = isinstance(value, kind) and not isinstance(value, bool)
             wanted = {int: "a whole number", str: "a text"}[kind]
         if not ok:
-            raise InputError(
-                name, f"{value!r} ({type(value).__name__})", wanted, f"give another {name}"
-            )
+            found = f"{reprlib.repr(value):.60} ({type(value).__name__})"
+            raise InputError(name, found, wanted, f"give another {name}")
         if kind is float:
             object.__setattr__(settings, name, float(value))
 
@@ -165,7 +170,10 @@ _Loader.add_implicit_resolver(
 
 def parse(text: str) -> Any:
     """One YAML value, as a params file or `--set` gives it."""
-    return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    try:
+        return yaml.load(text, _Loader)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise yaml.YAMLError(f"{type(error).__name__} of a value") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -177,7 +185,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(
             str(path), "no such file", "a params file", f"give a path, or one of {known}"
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(str(path), error, "a readable YAML file", "mend the file") from None
     if not isinstance(values, dict):
         raise InputError(
@@ -202,7 +210,9 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
         try:
             parsed = parse(value)
         except yaml.YAMLError:
-            raise InputError(f"--set {text}", "no YAML value", "setting=value", "quote it") from None
+            raise InputError(
+                f"--set {text}", "no YAML value", "setting=value", "quote it"
+            ) from None
         values[key.strip()] = "" if parsed is None else parsed
     return values
 

@@ -14,7 +14,7 @@ from transformers import T5ForConditionalGeneration
 from t5peft import backbone, data, evaluation, paths, runs, tokenizer, training
 from t5peft.errors import InputError
 from t5peft.methods import Run
-from t5peft.params import Params
+from t5peft.params import Params, build
 
 
 def stored_folder(name: str) -> Path:
@@ -25,23 +25,30 @@ def stored_folder(name: str) -> Path:
     known = sorted(p.parent for p in paths.weights().glob(f"*/*/{runs.RECORD}"))
     names = ", ".join(f"{path.parent.name}/{path.name}" for path in known)
     raise InputError(
-        f"run {name}", f"no {runs.RECORD}", f"one of {names or '(none is stored)'}", "train it first"
+        f"run {name}",
+        f"no {runs.RECORD}",
+        f"one of {names or '(none is stored)'}",
+        "train it first",
     )
 
 
 def load(name: str) -> tuple[Run, Params, T5ForConditionalGeneration]:
     """A stored run with its trained tensors in place, in evaluation mode."""
     folder = stored_folder(name)
-    record = runs.read(folder / runs.RECORD)
-    params = Params(**record["params"])
-    run = Run(**{key: value for key, value in record["run"].items() if key != "name"})
-    found, stored = backbone.fingerprint(params), record["identity"]["backbone"]
-    if found != stored:
-        raise InputError(
-            f"backbone {params.backbone} of run {name}", found[:12], stored[:12], "train again"
-        )
+    record, tensors = runs.tensors(folder)
+    own = paths.weights() / record["study"] / record["run"]["name"]
+    if folder.parent.parent == paths.weights() and folder != own:
+        raise InputError(f"run {name}", f"the record of {own.name}", "its own", "train it again")
+    params = build(Params, record["params"], f"record of run {name}")
+    settings = {key: value for key, value in record["run"].items() if key != "name"}
+    run = build(Run, settings, f"record of run {name}")
+    words = tokenizer.fingerprint(params.tokenizer) if params.tokenizer else ""
+    for part, found in (("backbone", backbone.fingerprint(params)), ("tokenizer", words)):
+        stored = record["identity"].get(part)
+        if found != stored:
+            raise InputError(f"{part} of run {name}", found[:12], str(stored)[:12], "train again")
     model = training.build(run, params)
-    put(model, runs.tensors(folder), str(folder))
+    put(model, tensors, str(folder))
     return run, params, model.eval()
 
 
@@ -60,7 +67,12 @@ def put(model: torch.nn.Module, tensors: dict[str, Tensor], thing: str) -> None:
         f"shape {shapes[0]}" if shapes else "",
     ):
         if found:
-            raise InputError(f"weights {thing}", found, f"{len(wanted)} tensors of the method", "give the weights of this very run")
+            raise InputError(
+                f"weights {thing}",
+                found,
+                f"{len(wanted)} tensors of the method",
+                "give the weights of this very run",
+            )
     for name, tensor in wanted.items():
         tensor.copy_(tensors[name])
 
@@ -79,10 +91,13 @@ def predict(name: str, reviews: Sequence[str]) -> list[tuple[str, float, str]]:
     tokens = as_tokens(reviews, words)
     answers = evaluation.predict(model, words, tokens, params.max_length, run.placeholders)
     ids, mask = tokens.batch(np.arange(len(tokens)), params.max_length, run.placeholders)
-    start = torch.full((len(tokens), 1), model.config.decoder_start_token_id)
+    start = torch.full((len(tokens), 1), data.PAD)
     logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[:, 0]
     chances = logits[:, evaluation.word_ids(words)].softmax(-1).tolist()
-    shown = [chance[1] if answer == data.LABELS[1] else chance[0] for answer, chance in zip(answers, chances, strict=True)]
+    shown = [
+        chance[1] if answer == data.LABELS[1] else chance[0]
+        for answer, chance in zip(answers, chances, strict=True)
+    ]
     return list(zip(answers, shown, reviews, strict=True))
 
 

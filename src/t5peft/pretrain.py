@@ -179,7 +179,7 @@ def start(params: BackboneParams, checkpoint: Path, device: torch.device) -> Sta
     """A fresh state, or the one in the checkpoint."""
     torch.manual_seed(params.seed)
     model = T5ForConditionalGeneration(config(params.size, dropout_rate=params.dropout))
-    model.to(device).train()
+    model.to(device).train()  # type: ignore[arg-type]
     groups = [{"params": [p], "relative_lr": 0.0} for p in model.parameters()]
     optimizer = ScaledAdamW(groups, weight_decay=0.0, fused=True)
     state = State(model, optimizer, 0, 0.0, [])
@@ -249,7 +249,9 @@ def fit(
         progress = max(state.step / params.steps, state.seconds / 60 / params.minutes)
         if progress >= 1:
             break
-        step_losses = update(state, next(span), next(sst2), rate(progress, state.step, params), params)
+        step_losses = update(
+            state, next(span), next(sst2), rate(progress, state.step, params), params
+        )
         for kind, loss in step_losses.items():
             losses[kind].append(loss)
         state.step += 1

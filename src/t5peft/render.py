@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import nbformat
 import yaml
+from nbformat import NotebookNode
 
 from t5peft import notebook, params, paths
 from t5peft.errors import InputError
@@ -46,7 +47,8 @@ def render(
     if quarto and not chapter:
         with_quarto(quarto, values, to)
     else:
-        typeset(run(values, chapter), target, chapter)
+        book = notebook.build(chapter)
+        typeset(run(book, values, target.with_suffix(".ipynb")), target, chapter)
     return target
 
 
@@ -65,14 +67,14 @@ def with_quarto(quarto: str, values: Mapping[str, Any], to: Format) -> None:
         raise RenderError(f"{quarto} ended with code {code}; its last lines say why")
 
 
-def run(values: Mapping[str, Any], chapter: str | None = None) -> nbformat.NotebookNode:
-    """Run the notebook of the report by papermill, with its progress and its stderr shown."""
+def run(book: NotebookNode, values: Mapping[str, Any], output: Path) -> NotebookNode:
+    """Run a notebook by papermill and keep it in `output`; progress and stderr are shown."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    output = paths.output() / f"{chapter or 'report'}.ipynb"
-    notebook.write(chapter, output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(book, output)
     try:
         return papermill.execute_notebook(
             str(output),
@@ -94,7 +96,7 @@ def where(source: str) -> str:
     return f"cell {notebook.options(source).get('label') or repr(first)}"
 
 
-def typeset(executed: nbformat.NotebookNode, target: Path, chapter: str | None = None) -> None:
+def typeset(executed: NotebookNode, target: Path, chapter: str | None = None) -> None:
     """An executed notebook -> markdown -> Typst -> PDF (or self-contained HTML)."""
     base = paths.output() / (chapter or "report")
     pictures = base.with_name(f"{base.name}_files")

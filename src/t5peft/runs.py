@@ -15,8 +15,8 @@ import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,15 +31,41 @@ if TYPE_CHECKING:
 
 RECORD, DELTA = "record.json", "delta.safetensors"
 
-DECIDING = (
-    "adapter backbone data evaluation inject library lora methods sizes soft_prompt tokenizer training"
-).split()
+DECIDING = [
+    "adapter",
+    "backbone",
+    "data",
+    "evaluation",
+    "inject",
+    "library",
+    "lora",
+    "methods",
+    "sizes",
+    "soft_prompt",
+    "tokenizer",
+    "training",
+]
 """The modules whose code can change a result."""
 
-STUDY_SETTINGS = (
-    "train_examples test_examples train_sample max_length batch_size epochs seed precision"
-).split()
+STUDY_SETTINGS = [
+    "train_examples",
+    "test_examples",
+    "train_sample",
+    "max_length",
+    "batch_size",
+    "epochs",
+    "seed",
+    "precision",
+]
 """The settings of a study that enter every run's identity."""
+
+
+KEYS = {
+    *("run", "study", "identity", "fingerprint", "source", "params", "backbone", "history"),
+    *("best_epoch", "best_accuracy", "last_accuracy", "test_examples", "parameters", "memory"),
+    *("speed", "stored_bytes", "environment", "files", "seal"),
+}
+"""What a record holds."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +103,25 @@ def source() -> str:
     """SHA-256 of the deciding modules' syntax trees: comments, layout and docstrings do not count."""
     total = hashlib.sha256()
     for name in DECIDING:
-        total.update(tree(Path(__file__).with_name(f"{name}.py").read_text()).encode())
+        code = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+        total.update(repr(tree(ast.parse(code))).encode())
     return total.hexdigest()
 
 
-def tree(code: str) -> str:
-    """The syntax tree of Python code, without comments, positions and docstrings."""
-    module = ast.parse(code)
-    for node in ast.walk(module):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [line for line in body if not _is_text(line)]  # type: ignore[attr-defined]
-    return ast.dump(module)
+def tree(node: object) -> object:
+    """Python's syntax tree as plain lists, without comments, positions and docstrings.
+
+    What is empty is left out: newer Pythons add empty fields, and `ast.dump` differs between them.
+    """
+    if isinstance(node, ast.AST):
+        fields = ((name, tree(value)) for name, value in ast.iter_fields(node) if value is not None)
+        return [type(node).__name__, *(field for field in fields if field[1] != [])]
+    if isinstance(node, list):
+        return [tree(item) for item in node if not _is_text(item)]
+    return repr(node)
 
 
-def _is_text(node: ast.AST) -> bool:
+def _is_text(node: object) -> bool:
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
@@ -109,14 +139,18 @@ def folder(run: Run, params: Params) -> Path:
 
 def status(run: Run, params: Params) -> Status:
     """Fresh, stale, missing or damaged; needs no torch."""
-    path = folder(run, params) / RECORD
-    if not path.exists():
-        return Status("missing", "never trained")
+    return _look(run, params)[0]
+
+
+def _look(run: Run, params: Params) -> tuple[Status, dict[str, Any]]:
+    """A run's status, and the record that it is about."""
+    where = folder(run, params)
+    if not (where / RECORD).exists():
+        return Status("missing", "never trained"), {}
     try:
-        record = read(path)
-        check_files(path.parent, record)
+        record, _ = whole(where)
     except InputError as error:
-        return Status("damaged", str(error))
+        return Status("damaged", str(error)), {}
     wanted = identity(run, params)
     changes = [
         f"{key} {_short(record['identity'].get(key))} -> {_short(wanted.get(key))}"
@@ -124,31 +158,54 @@ def status(run: Run, params: Params) -> Status:
         if record["identity"].get(key) != wanted.get(key)
     ]
     if changes:
-        return Status("missing", "stored with other settings: " + ", ".join(changes))
+        return Status("missing", "stored with other settings: " + ", ".join(changes)), record
     if record["source"] != source():
-        return Status("stale", "the training source has changed since")
-    return Status("fresh", f"best test accuracy {100 * record['best_accuracy']:.1f}%")
+        return Status("stale", "the training source has changed since"), record
+    return Status("fresh", f"best test accuracy {100 * record['best_accuracy']:.1f}%"), record
 
 
 def _short(value: object) -> str:
     return str(value)[:12] if value != "" else "none"
 
 
+def whole(where: Path) -> tuple[dict[str, Any], bytes]:
+    """The record in a folder and the bytes of its tensors, if they are its own; else `InputError`.
+
+    Where the run is replaced while we look, the new one is looked at.
+    """
+    while True:
+        record = read(where / RECORD)
+        try:
+            return record, tensor_bytes(where, record)
+        except InputError:
+            if read(where / RECORD) == record:
+                raise
+
+
 def read(path: Path) -> dict[str, Any]:
-    """A record whose identity and fingerprint agree, or an `InputError` that names the file."""
+    """A record, every byte as it was written, or an `InputError` that names the file."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if digest(record["identity"]) != record["fingerprint"] or seal(record) != record["seal"]:
-            raise ValueError("contents that do not match its seal")
+        content = path.read_bytes().decode()
+        record = json.loads(content)
+        sealed = as_text(record) == content and seal(record) == record["seal"]
+        if path.is_symlink() or not sealed or digest(record["identity"]) != record["fingerprint"]:
+            found = "contents that do not match its seal"
+        elif KEYS - record.keys():
+            found = f"no {min(KEYS - record.keys())} (another version's record)"
+        else:
+            return record
     except OSError as error:
         found = error.strerror or "no file"
-    except (ValueError, KeyError, TypeError) as error:
-        found = str(error) if str(error).startswith("contents") else "no whole record"
-    else:
-        return record
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        found = "no whole record"
     raise InputError(
         f"record {path}", found, "what training wrote", "train the run again"
     ) from None
+
+
+def as_text(record: dict[str, Any]) -> str:
+    """A record as its file holds it."""
+    return json.dumps(record, indent=1) + "\n"
 
 
 def seal(record: dict[str, Any]) -> str:
@@ -157,23 +214,38 @@ def seal(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def check_files(where: Path, record: dict[str, Any]) -> None:
-    """Refuse a run whose files are not those of its record."""
+def staged(sha256: str) -> str:
+    """Where tensors with this SHA-256 wait until the record that names them stands.
+
+    So that a new file never takes the place of one that a record still needs.
+    """
+    return f"delta-{sha256[:16]}.safetensors"
+
+
+def tensor_bytes(where: Path, record: dict[str, Any]) -> bytes:
+    """The file of a run's tensors, as its record names it; empty where the run stores none.
+
+    Raises `InputError` where no such file is there.
+    """
     for name, facts in record["files"].items():
-        path = where / name
-        plain = name == DELTA and path.is_file() and not path.is_symlink()
-        if not plain or files.sha256(path) != facts["sha256"]:
-            raise InputError(
-                f"file {path}",
-                "other bytes than were stored" if plain else "no plain file of that name",
-                f"SHA-256 {facts['sha256'][:12]}...",
-                "restore the file or train the run again",
-            )
+        found = "no plain file of that name"
+        staged_first = (staged(facts["sha256"]), DELTA)  # the one may become the other meanwhile
+        for path in [where / known for known in staged_first if name == DELTA]:
+            if path.is_file() and not path.is_symlink():
+                with suppress(FileNotFoundError):
+                    content = path.read_bytes()
+                    if hashlib.sha256(content).hexdigest() == facts["sha256"]:
+                        return content
+                    found = "other bytes than were stored"
+        expected = f"SHA-256 {facts['sha256'][:12]}..."
+        way_out = "restore the file or train the run again"
+        raise InputError(f"file {where / name}", found, expected, way_out)
+    return b""
 
 
 def load(run: Run, params: Params) -> dict[str, Any]:
     """The record of a stored run that is fresh or stale; `InputError` where it is neither."""
-    state = status(run, params)
+    state, record = _look(run, params)
     if state.state not in ("fresh", "stale"):
         raise InputError(
             f"run {run.name} of study {params.study}",
@@ -181,7 +253,7 @@ def load(run: Run, params: Params) -> dict[str, Any]:
             "a stored run",
             f"run: t5peft train {params.study} --only {run.name}",
         )
-    return read(folder(run, params) / RECORD)
+    return record
 
 
 # --- save --------------------------------------------------------------------------------------
@@ -198,17 +270,25 @@ def save(run: Run, params: Params, record: dict[str, Any], tensors: dict[str, Te
         sha = hashlib.sha256(content).hexdigest()
         record["files"] = {DELTA: {"bytes": len(content), "sha256": sha}}
         record["stored_bytes"] = len(content)
-        files.write_bytes(where / DELTA, content)
+        files.write_bytes(where / staged(sha), content)
     record["seal"] = seal(json.loads(json.dumps(record)))
-    files.write_text(where / RECORD, json.dumps(record, indent=1) + "\n")
+    files.write_text(where / RECORD, as_text(record))
+    if tensors:
+        (where / staged(sha)).replace(where / DELTA)
+    for left in (*where.glob("delta-*.safetensors"), *where.glob(".*.tmp")):  # by a kill
+        left.unlink(missing_ok=True)
 
 
 @contextmanager
 def lock(run: Run, params: Params) -> Iterator[bool]:
     """Take a run: yields False where another process has it. A lock dies with its holder."""
     path = folder(run, params) / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise files.unwritable(path, error) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -220,17 +300,22 @@ def lock(run: Run, params: Params) -> Iterator[bool]:
 # --- tensors -----------------------------------------------------------------------------------
 
 
-def tensors(where: Path) -> dict[str, Tensor]:
-    """The trained tensors of the run in a folder, after its files have been checked."""
-    from safetensors.torch import load_file
+def tensors(where: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The record and the trained tensors of the run in a folder, both checked."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as deserialize
 
-    record = read(where / RECORD)
-    check_files(where, record)
-    if DELTA not in record["files"]:
+    record, content = whole(where)
+    if not content:
         raise InputError(
             f"run {where}",
             "a record alone (full fine-tuning stores no weights)",
             "a run with trained tensors",
             "name a PEFT run, or train it again",
         )
-    return load_file(where / DELTA)
+    try:
+        return record, deserialize(content)
+    except SafetensorError as error:
+        raise InputError(
+            f"file {where / DELTA}", error, "safetensors", "train the run again"
+        ) from error

@@ -56,7 +56,9 @@ def from_model_file(path: Path) -> T5TokenizerFast:
     Without `add_prefix_space` the conversion would lose the mark of a text's first word.
     """
     from transformers import T5TokenizerFast
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # it tells of its conversion each time
     return T5TokenizerFast(vocab_file=str(path), extra_ids=SENTINELS, add_prefix_space=True)
 
 
@@ -70,7 +72,7 @@ def load(name: str) -> Any:
             return from_model_file(path)
         if path and not (path / "tokenizer.json").exists():
             return from_model_file(path / MODEL_FILE)
-        return AutoTokenizer.from_pretrained(path or name)
+        return AutoTokenizer.from_pretrained(path or name, trust_remote_code=False)
     except Exception as error:  # the hub's client and the tokenizers' parser raise many kinds
         raise _unreachable(name, error) from error
 

@@ -11,9 +11,11 @@ import io
 import math
 import sys
 import time
+import warnings
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -71,6 +73,7 @@ def prepare(run: Run, params: Params) -> Job:
     accelerator = Accelerator(mixed_precision="bf16" if params.precision == "bf16" else "no")
     words = tokenizer.load(params.tokenizer or params.backbone)
     train, test = data.tokens(params, "train"), data.tokens(params, "test")
+    check_words(words, run, params)
     job = Job(run, params, build(run, params), words, train, test, accelerator)
     job.model.to(accelerator.device)
     optimizer = torch.optim.AdamW(
@@ -80,6 +83,24 @@ def prepare(run: Run, params: Params) -> Job:
     )
     job.wrapped, job.optimizer = accelerator.prepare(job.model, optimizer)
     return job
+
+
+def check_words(words: Any, run: Run, params: Params) -> None:
+    """Refuse a tokenizer that does not fit the backbone or the task."""
+    rows = backbone.load_on_meta(params.backbone).config.vocab_size
+    name = f"tokenizer {params.tokenizer or params.backbone}"
+    if len(words) > rows:
+        raise InputError(
+            name,
+            f"{len(words)} pieces",
+            f"at most the backbone's {rows}",
+            "give the backbone's own",
+        )
+    if run.settings.get("tokens", 0) > rows:
+        raise InputError(
+            f"tokens of {run.name}", run.settings["tokens"], f"at most {rows}", "give fewer"
+        )
+    evaluation.word_ids(words)
 
 
 # --- one epoch ---------------------------------------------------------------------------------
@@ -121,10 +142,12 @@ def train_epoch(job: Job, epoch: int) -> float:
         job.accelerator.backward(loss)
         job.optimizer.step()
         job.optimizer.zero_grad(set_to_none=True)
-        losses.append(job.accelerator.reduce(loss.detach(), "mean"))
+        losses.append(cast(Tensor, job.accelerator.reduce(loss.detach(), "mean")))
         if step % CHECK_EVERY == 0 or step == len(batches):
             check_finite(job, epoch, losses, batches)
-            progress.add(sum(map(len, batches[step - CHECK_EVERY : step])), f"loss {losses[-1]:.4f}")
+            progress.add(
+                sum(map(len, batches[step - CHECK_EVERY : step])), f"loss {losses[-1]:.4f}"
+            )
     progress.close()
     sizes = torch.tensor([len(batch) for batch in batches], dtype=torch.float64)
     return float((torch.stack(losses).double().cpu() * sizes).sum() / sizes.sum())
@@ -231,11 +254,18 @@ def save_checkpoint(job: Job, path: Path, identity: str) -> None:
 
 
 def restore(job: Job, path: Path, identity: str) -> None:
-    """Go on from a checkpoint of this very run; one of another is left aside."""
+    """Go on from a checkpoint of this very run; one of another, or a damaged one, is left aside."""
     if not path.exists():
         return
-    held = torch.load(path, map_location=job.accelerator.device, weights_only=True)
-    if (held["identity"], held["source"]) != (identity, runs.source()):
+    try:
+        held = read_checkpoint(path, job.accelerator.device)
+        if (held["identity"], held["source"]) != (identity, runs.source()):
+            return
+    except Exception as error:  # zipfile and pickle raise many kinds
+        if machine.out_of_memory(error):
+            raise
+        kind = type(error).__name__
+        warnings.warn(f"{path} is damaged ({kind}): the run begins anew", stacklevel=2)
         return
     with torch.no_grad():
         for name, parameter in job.model.named_parameters():
@@ -243,6 +273,16 @@ def restore(job: Job, path: Path, identity: str) -> None:
                 parameter.copy_(held["trained"][name])
     job.optimizer.load_state_dict(held["optimizer"])
     job.history, job.best = held["history"], held["best"]
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `save_checkpoint` wrote, no bit of it changed, nothing in it run or inflated."""
+    with zipfile.ZipFile(path) as parts:
+        if sum(part.file_size for part in parts.infolist()) > path.stat().st_size:
+            raise ValueError("parts that inflate")
+        if parts.testzip():
+            raise ValueError("a part whose check sum is wrong")
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 def describe(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
@@ -312,15 +352,21 @@ def result(run: Run, params: Params) -> dict[str, Any]:
     return train_alone(run, params)
 
 
+def attempt(run: Run, params: Params) -> dict[str, Any] | None:
+    """Train a run under its lock, unless it is fresh by now; None where another process has it."""
+    with runs.lock(run, params) as mine:
+        if not mine:
+            return None
+        if runs.status(run, params).state == "fresh":
+            return runs.load(run, params)
+        return train(run, params)
+
+
 def train_alone(run: Run, params: Params) -> dict[str, Any]:
-    """Train a run under its lock; where another process has it, wait and take its record."""
-    while True:
-        with runs.lock(run, params) as mine:
-            if mine:
-                if runs.status(run, params).state == "fresh":
-                    return runs.load(run, params)
-                return train(run, params)
+    """`attempt`, and where another process has the run, wait and take its record."""
+    while (record := attempt(run, params)) is None:
         time.sleep(1)
+    return record
 
 
 def estimate(run: Run, params: Params) -> float:

@@ -1,0 +1,75 @@
+"""What the exercise wants uploaded: the report, five executed notebooks, three files of weights."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from t5peft import export, methods, notebook, params, render, runs
+from t5peft.errors import InputError
+from t5peft.params import Params
+
+NOTEBOOKS = {
+    "1_full_fine_tuning": ("full-fine-tuning", ""),
+    "2_soft_prompt": ("soft-prompt", ""),
+    "3_adapter": ("adapter", "With the library"),
+    "4_adapter_adapterhub": ("adapter", "Our implementation"),
+    "5_lora": ("lora", ""),
+}
+"""The exercise's division: a notebook's name, its chapter, and the section that is not its own."""
+
+
+def handin(
+    study: str | Path, changes: Mapping[str, Any], name: str, number: str, folder: Path
+) -> list[Path]:
+    """Write the PDF and both zip files, named `{name}_{number}`; returns their paths.
+
+    Raises `InputError` while a run is not fresh, and where a count differs or a cell fails.
+    """
+    stem = f"{name}_{number}"
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", stem):
+        raise InputError(
+            "--name and --number", repr(stem), "letters, digits, '_', '-'", "write --name A_Name"
+        )
+    settings = params.load(study, changes)
+    require_fresh(settings)
+    values = {**vars(settings), "train": "no"}
+    folder.mkdir(parents=True, exist_ok=True)
+    pdf = folder / f"{stem}.pdf"
+    shutil.copyfile(render.render(study, {**changes, "train": "no"}), pdf)
+    with tempfile.TemporaryDirectory() as scratch:
+        books = [Path(scratch) / f"{book}.ipynb" for book in NOTEBOOKS]
+        for book, (chapter, without) in zip(books, NOTEBOOKS.values(), strict=True):
+            render.run(notebook.build(chapter, without), values, book)
+        weights = export.export(settings, Path(scratch))
+        return [
+            pdf,
+            zipped(folder / f"{stem}_notebooks.zip", books),
+            zipped(folder / f"{stem}_weights.zip", weights),
+        ]
+
+
+def require_fresh(settings: Params) -> None:
+    """Refuse a study with a run that is missing, damaged or stale."""
+    for run in methods.runs(settings):
+        state = runs.status(run, settings)
+        if state.state != "fresh":
+            raise InputError(
+                f"run {run.name} of study {settings.study}",
+                f"{state.state} ({state.reason})",
+                "ten fresh runs",
+                f"run: t5peft train {settings.study}",
+            )
+
+
+def zipped(target: Path, files: Iterable[Path]) -> Path:
+    """The files, by their names alone, in one zip."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files:
+            archive.write(file, file.name)
+    return target

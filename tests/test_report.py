@@ -1,0 +1,154 @@
+"""The report itself, rendered without Quarto from the smoke study, and what is handed in."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import torch
+
+from t5peft import cli, counting, handin, methods, params, paths, render, runs
+
+REPORT = ("report.qmd", "_quarto.yml", "references.bib", "chapters", "params", "src")
+"""What a render reads."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project folder with the real report and no stored run; no Quarto."""
+    folder = tmp_path_factory.mktemp("report")
+    for name in REPORT:
+        source = paths.CHECKOUT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, folder / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("T5PEFT_HOME", str(folder))
+        patch.setenv("PATH", os.defpath)
+        patch.delenv("QUARTO", raising=False)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(words_folder: Path) -> dict[str, Any]:
+    return {"tokenizer": str(words_folder)}
+
+
+@pytest.fixture(scope="module")
+def rendered(home: Path, tokenizer: dict[str, Any]) -> Path:
+    """The whole report; its cells train the ten runs, which take seconds."""
+    return render.render("smoke", tokenizer)
+
+
+def test_the_whole_report_is_a_pdf(rendered: Path, home: Path) -> None:
+    assert rendered == home / "_output" / "report.pdf"
+    assert rendered.read_bytes().startswith(b"%PDF")
+
+
+def test_its_cells_trained_and_stored_the_ten_runs(
+    rendered: Path, tokenizer: dict[str, Any]
+) -> None:
+    study = params.load("smoke", tokenizer)
+    assert [runs.status(run, study).state for run in methods.runs(study)] == 10 * ["fresh"]
+
+
+def test_it_names_its_study_beside_every_table_of_results(rendered: Path) -> None:
+    text = rendered.with_suffix(".md").read_text()
+    captions = re.findall(
+        r"^::: \{#tbl-\S*(?:results|ten|glance|memory|storage|gap)\}.*?^:::$", text, re.M | re.S
+    )
+    assert len(captions) >= 9
+    assert all("smoke" in caption for caption in captions)
+    assert "These numbers mean nothing" in text
+
+
+def test_no_reference_is_left_open(rendered: Path) -> None:
+    text = rendered.with_suffix(".typ").read_text()
+    assert not re.search(r"\?\?|\[\?\]|@(sec|fig|tbl|eq)-", text)
+
+
+def test_the_exercises_totals_stand_in_it(rendered: Path) -> None:
+    text = rendered.with_suffix(".md").read_text()
+    for total in ("60,506,624", "60,511,744", "60,611,168", "60,801,536"):
+        assert total in text
+
+
+def test_stored_runs_render_to_the_same_text(rendered: Path, tokenizer: dict[str, Any]) -> None:
+    before = rendered.with_suffix(".md").read_text()
+    assert render.render("smoke", {**tokenizer, "train": "no"}).with_suffix(".md").read_text() == (
+        before.replace("| `train` |  auto |", "| `train` |  no |")
+    )
+
+
+def test_a_chapter_trains_another_rank_and_shows_it(
+    rendered: Path, tokenizer: dict[str, Any]
+) -> None:
+    pdf = render.render("smoke", {**tokenizer, "lora_rank": 16, "train": "yes"}, chapter="lora")
+    text = pdf.with_suffix(".md").read_text()
+    assert f"{36 * 16 * (512 + 512):,}" in text
+    study = params.load("smoke", {**tokenizer, "lora_rank": 16})
+    stored = {run.name: runs.status(run, study).state for run in methods.runs(study)}
+    assert stored["lora-scratch-r16"] == stored["lora-peft-r16"] == "fresh"
+
+
+def test_a_wrong_formula_stops_the_render_and_leaves_no_pdf(
+    rendered: Path, home: Path, tokenizer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel is another process: the formula is made wrong by what it imports first."""
+    folder = home / "startup"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('WRONG_FORMULA'):\n"
+        "    import dataclasses\n"
+        "    from t5peft import counting\n"
+        "    right = counting.FORMULAS['adapter']\n"
+        "    counting.FORMULAS['adapter'] = dataclasses.replace(right, share=right.share + 1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("WRONG_FORMULA", "1")
+    with pytest.raises(render.RenderError, match=r"adapter.*derived 104,5\d\d.*counted 104,544"):
+        render.render("smoke", tokenizer, chapter="adapter")
+    assert not (home / "_output" / "adapter.pdf").exists()
+    assert counting.FORMULAS["adapter"]
+
+
+def test_handin_is_what_the_exercise_wants(
+    rendered: Path, home: Path, tokenizer: dict[str, Any]
+) -> None:
+    pdf, books, weights = handin.handin("smoke", tokenizer, "Ada_Lovelace", "42", home / "out")
+    assert pdf.name == "Ada_Lovelace_42.pdf"
+    with zipfile.ZipFile(books) as archive:
+        assert archive.namelist() == [f"{name}.ipynb" for name in handin.NOTEBOOKS]
+        for name in archive.namelist():
+            book = nbformat.reads(archive.read(name).decode(), as_version=4)
+            code = [cell for cell in book.cells if cell.cell_type == "code"]
+            assert all(cell.execution_count for cell in code), name
+        ours, theirs = (archive.read(archive.namelist()[i]).decode() for i in (2, 3))
+    assert "## Our implementation" in ours
+    assert "## With the library" not in ours
+    assert "## With the library" in theirs
+    assert "## Our implementation" not in theirs
+    with zipfile.ZipFile(weights) as archive:
+        assert sorted(archive.namelist()) == ["adapter.pt", "lora.pt", "prompts.pt"]
+        archive.extractall(home / "unpacked")
+    prompts = torch.load(home / "unpacked" / "prompts.pt", weights_only=True)
+    assert {name: tuple(tensor.shape) for name, tensor in prompts.items()} == {
+        "encoder.embed_tokens.prompt": (10, 32)
+    }
+
+
+def test_handin_refuses_while_a_run_is_missing(
+    rendered: Path, home: Path, tokenizer: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["handin", "smoke", "--set", f"tokenizer={tokenizer['tokenizer']}"]
+    wanted += ["--set", "bottleneck=9", "--name", "A", "--number", "1", "-o", str(home / "none")]
+    assert cli.main(wanted) == 2
+    assert "adapter-scratch-b9" in capsys.readouterr().err
+    assert not (home / "none").exists()
