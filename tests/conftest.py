@@ -1,4 +1,4 @@
-"""A home of its own for every test session: no hub, no shared folders, a tokenizer made on the spot."""
+"""A home of its own for every test: no hub, no shared folders, a tokenizer made on the spot."""
 
 from __future__ import annotations
 

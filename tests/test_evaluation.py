@@ -23,7 +23,7 @@ def words(words_folder: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def babbler(words: Any) -> dict[str, torch.Tensor]:
-    """The weights of a tiny T5 that was taught to answer with label words, other words and nothing."""
+    """The weights of a tiny T5 that was taught to write label words, other words and nothing."""
     model = backbone.load("random:tiny").train()
     targets = words(list(ANSWERS), padding=True, return_tensors="pt")["input_ids"]
     targets[targets == data.PAD] = -100

@@ -1,4 +1,4 @@
-"""Every (method, implementation): its sites, its start, its gradients, its count; ours against theirs."""
+"""Every (method, implementation): sites, start, gradients, count; ours against theirs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Bottleneck adapter, from scratch.
 
-Houlsby et al. (2019), "Parameter-Efficient Transfer Learning for NLP"; the placement of one adapter a
-layer, after the feed-forward sublayer, is Pfeiffer et al. (2021), "AdapterFusion".
+Houlsby et al. (2019), "Parameter-Efficient Transfer Learning for NLP"; the placement of one
+adapter a layer, after the feed-forward sublayer, is Pfeiffer et al. (2021), "AdapterFusion".
 
     h <- h + W_up ReLU(W_down h + b_down) + b_up
 

@@ -1,7 +1,7 @@
 """T5 models of the classic family: by hub name, from a local folder, or random of a known size.
 
-The project's own backbones are stored as int8 with one scale a row. The backbone *is* the dequantized
-tensor: what is loaded from the folder is what every run starts from.
+The project's own backbones are stored as int8 with one scale a row. The backbone *is* the
+dequantized tensor: what is loaded from the folder is what every run starts from.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def random_size(name: str) -> str:
 
 
 def read_config(name: str) -> Any:
-    """The configuration behind a hub name or folder; a T5 whose feed-forward is ReLU, or refused."""
+    """The configuration behind a hub name or folder: a T5 whose feed-forward is ReLU."""
     from transformers import AutoConfig
 
     try:

@@ -1,8 +1,8 @@
 """IMDB reviews as token arrays, from wherever they are.
 
 The same texts give the same tokens and the same fingerprint, whether they come from the hub, from a
-folder of parquet files in the hub's layout, or from an extracted `aclImdb/` tree: reviews are put in
-the order of their SHA-256, which also makes "the first n reviews" a fair sample.
+folder of parquet files in the hub's layout, or from an extracted `aclImdb/` tree: reviews are put
+in the order of their SHA-256, which also makes "the first n reviews" a fair sample.
 
 Shapes: B reviews of a batch, T tokens (padded to the longest of the batch).
 """

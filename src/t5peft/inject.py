@@ -1,4 +1,4 @@
-"""Freeze a model, find the sites of a method, put new modules there: the only code that walks a model."""
+"""Freeze a model, find a method's sites, put new modules there: all code that walks a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Sites = dict[str, nn.Module]
 
 
 def freeze(model: nn.Module) -> None:
-    """Take every parameter out of training; what is injected afterwards trains because it is new."""
+    """Take every parameter out of training; what is injected later trains because it is new."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
 

@@ -47,7 +47,7 @@ class LoRALinear(nn.Module):
 
 
 def sites(model: nn.Module) -> Sites:
-    """The query and value projection of every attention: encoder self-, decoder self- and cross-."""
+    """Query and value projection of every attention: encoder self-, decoder self- and cross-."""
     attentions = find(model, lambda name, module: isinstance(module, T5Attention))
     return {
         f"{name}.{projection}": getattr(attention, projection)

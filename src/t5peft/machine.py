@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import resource
@@ -66,10 +67,8 @@ def reset_peak_memory() -> None:
 
         torch.cuda.reset_peak_memory_stats()
     elif sys.platform == "linux":
-        try:
+        with contextlib.suppress(OSError):  # where not allowed, the peak is the process's own
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:  # not allowed in some containers: the peak is then the process's own
-            pass
 
 
 def peak_memory() -> int:

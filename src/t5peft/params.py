@@ -90,7 +90,7 @@ class Params:
 
 
 NOT_IDENTITY = ("study", "train", "backbone", "data", "tokenizer")
-"""Fields that cannot change a result: names. What they name enters a run's identity by fingerprint."""
+"""Fields that cannot change a result: names. What they name enters by its fingerprint."""
 
 POSITIVE = tuple(
     field.name

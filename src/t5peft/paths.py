@@ -39,7 +39,7 @@ def output() -> Path:
 
 
 def local(name: str) -> Path | None:
-    """The file or folder that `name` means: from the working folder, else from the root; or None."""
+    """The file or folder `name`: from the working folder, else from the root; or None."""
     if name:
         for path in (Path(name), root() / name):
             if path.exists():

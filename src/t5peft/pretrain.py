@@ -1,7 +1,7 @@
 """Pre-train a T5 of our own by T5's recipe: span corruption mixed with supervised sentences.
 
-Text: IMDB's training and unlabelled reviews (never a test review), lower-cased as the task has them,
-and the sentences of SST-2 with their label word as target, as T5's own mixture had them.
+Text: IMDB's training and unlabelled reviews (never a test review), lower-cased as the task has
+them, and the sentences of SST-2 with their label word as target, as T5's own mixture had them.
 
 Optimizer: AdamW whose step on each tensor is scaled by the tensor's root mean square, as Adafactor
 does (Shazeer and Stern, 2018, section 8) and nanoT5 (Nawrot, 2023). T5 has no 1/sqrt(d) in its
@@ -134,7 +134,9 @@ def span_batches(
                 spans.corrupt(stream[s : s + size.text], size, sentinel, tokens.eos_token_id, draw)
                 for s in starts[at : at + params.batch_size]
             ]
-            sources, targets = (np.stack(side).astype(np.int64) for side in zip(*pairs))
+            sources, targets = (
+                np.stack(side).astype(np.int64) for side in zip(*pairs, strict=True)
+            )
             yield torch.from_numpy(sources), torch.from_numpy(targets)
         sweep += 1
 
@@ -330,7 +332,8 @@ project pre-trained itself, so that its experiments need no hub.
   test review), and the training sentences of SST-2 with their label word as target
 - objective: span corruption, {spans.NOISE_DENSITY:.0%} in spans of mean length {spans.MEAN_SPAN}
 - seen: {record["steps"]:,} steps, {record["seen_tokens"]:,} tokens of reviews,
-  {record["sst2_sentences"]:,} sentences, in {record["seconds"] / 60:.0f} minutes on {record["device"]}
+  {record["sst2_sentences"]:,} sentences, in {record["seconds"] / 60:.0f} minutes
+- device: {record["device"]}
 - last losses: {", ".join(f"{key} {value:.3f}" for key, value in last.items() if key in LOSSES)}
 - stored: int8 with one scale a row; the dequantized tensors are the model
 - open it: `t5peft.backbone.load("weights/backbone/{settings["name"]}")`

@@ -100,7 +100,7 @@ def digest(identity: dict[str, Any]) -> str:
 
 @cache
 def source() -> str:
-    """SHA-256 of the deciding modules' syntax trees: comments, layout and docstrings do not count."""
+    """SHA-256 of the deciding modules' syntax trees, without comments, layout and docstrings."""
     total = hashlib.sha256()
     for name in DECIDING:
         code = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")

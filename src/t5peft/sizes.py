@@ -1,6 +1,6 @@
 """The dimensions of the T5 family, by name, so that parameters can be counted without weights.
 
-Raffel et al. (2020), table 13 and the released configurations; `mini` and `tiny` are this project's own.
+Raffel et al. (2020) and the released configurations; `mini` and `tiny` are this project's own.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ SENTINELS = 100
 
 
 def train(texts: Iterable[str], vocabulary: int, folder: Path) -> None:
-    """Train a unigram model with `vocabulary` pieces on `texts`; write the tokenizer to `folder`."""
+    """Train a unigram model with `vocabulary` pieces on `texts`; write it to `folder`."""
     import sentencepiece
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,8 +1,8 @@
 """One loop and one evaluation for every method and every implementation.
 
-AdamW (Loshchilov and Hutter, 2019) with PyTorch's defaults and a constant rate, as the exercise says.
-The order of epoch e and its dropout masks are drawn from (seed, e) alone: a run that is killed goes
-on from its last whole epoch and ends with the same numbers.
+AdamW (Loshchilov and Hutter, 2019) with PyTorch's defaults and a constant rate, as the exercise
+says. The order of epoch e and its dropout masks are drawn from (seed, e) alone: a run that is
+killed goes on from its last whole epoch and ends with the same numbers.
 """
 
 from __future__ import annotations
