@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_INPUT
     except KeyboardInterrupt:
         print("t5peft: stopped; the same command goes on from the last epoch", file=sys.stderr)
-        return 130
+        sys.stderr.flush()
+        os._exit(130)  # at once: what is stored is whole, and to unload PyTorch takes seconds
 
 
 def explain(error: Exception) -> InputError | None:
@@ -200,6 +202,20 @@ def render(options: argparse.Namespace) -> int:
     return 0
 
 
+def bench(options: argparse.Namespace) -> int:
+    """Time the exercise's own loop against ours, and print the ratios."""
+    from tabulate import tabulate
+
+    from t5peft import bench as benching
+
+    record = benching.bench(study(options), options.repeats)
+    heads = ["method", "s, or MB", "exercise", "ours", "ratio"]
+    print(tabulate(benching.table(record), heads, floatfmt=".2f"))
+    environment = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
+    print(f"differs in the mathematics: precision (fp32 in the exercise's loop); {environment}")
+    return 0
+
+
 def handin(options: argparse.Namespace) -> int:
     """Write what the exercise wants uploaded."""
     from t5peft import handin as handing
@@ -283,6 +299,11 @@ def parser() -> argparse.ArgumentParser:
     with_study(added, nargs="?")
     added.add_argument("--chapter", help="this chapter alone")
     added.add_argument("--to", choices=("pdf", "html"), default="pdf")
+
+    text = "Time the exercise's own loop against ours, on the same model, data and settings."
+    added = command("bench", bench, text)
+    with_study(added)
+    added.add_argument("--repeats", type=int, default=5, help="timed turns (default 5)")
 
     added = command(
         "handin", handin, "Write PDF, notebooks and weights as the exercise wants them."

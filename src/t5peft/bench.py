@@ -1,0 +1,168 @@
+"""The exercise's own loop against ours, side by side in one run.
+
+The exercise's loop: float32, batches of the study's size in the reviews' order, padded to their
+longest, and `generate` over the test reviews. Ours: what `training.py` and `evaluation.py` do, in
+the study's precision. Model, reviews, optimizer and dropout are the same; what differs in the
+mathematics is the precision, and nothing else.
+
+Each side lives in a process of its own, which shows its peak memory; they are timed in turns on the
+same reviews. An epoch is put together from its parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from t5peft import evaluation, files, machine, methods, paths, training
+from t5peft.methods import Run
+from t5peft.params import Params
+from t5peft.training import Job
+
+EXERCISE, OURS = "exercise", "ours"
+TEST_BATCHES = 8
+"""Test batches of the study's size that an evaluation is timed on."""
+
+
+def path(params: Params) -> Path:
+    """Where a study's bench is kept."""
+    return paths.weights() / params.study / "bench.json"
+
+
+# --- in the process of one side ----------------------------------------------------------------
+
+job: Job
+"""The side's model, reviews and optimizer."""
+
+
+def start(run: Run, params: Params, name: str) -> None:
+    """Make the side's job; the exercise's is in float32."""
+    global job
+    job = training.prepare(
+        run, dataclasses.replace(params, precision="fp32") if name == EXERCISE else params
+    )
+    machine.reset_peak_memory()
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """How long `work` takes, the accelerator's part included."""
+    wait = torch.cuda.synchronize if machine.has_accelerator() else lambda: None
+    wait()
+    began = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - began
+
+
+def step(turn: int) -> float:
+    """Seconds of one training step."""
+    size, reviews = job.params.batch_size, training.order(job.params, 1)
+    at = turn * size % (len(reviews) - size + 1)
+
+    def work() -> None:
+        job.model.train()
+        job.accelerator.backward(training.loss_of(job, reviews[at : at + size]))
+        job.optimizer.step()
+        job.optimizer.zero_grad(set_to_none=True)
+
+    return seconds(work)
+
+
+def evaluate(name: str) -> float:
+    """Seconds of answering the first test reviews as one side does."""
+    test = job.test.first(min(TEST_BATCHES * job.params.batch_size, len(job.test)), "test")
+    answer = by_generate if name == EXERCISE else evaluation.predict
+    with job.accelerator.autocast():
+        return seconds(
+            lambda: answer(
+                job.model, job.tokenizer, test, job.params.max_length, job.run.placeholders
+            )
+        )
+
+
+@torch.inference_mode()
+def by_generate(model: Any, tokenizer: Any, test: Any, room: int, placeholders: int) -> list[str]:
+    """The exercise's evaluation: batches in the reviews' order through `generate`."""
+    model.eval()
+    answers = []
+    for picked in np.array_split(np.arange(len(test)), -(-len(test) // job.params.batch_size)):
+        ids, mask = (x.to(model.device) for x in test.batch(picked, room, placeholders))
+        answers += evaluation.generate(model, tokenizer, ids, mask)
+    return answers
+
+
+# --- both sides --------------------------------------------------------------------------------
+
+
+def measure(run: Run, params: Params, repeats: int) -> dict[str, dict[str, float]]:
+    """Both sides' medians for one run's method, timed in turns; the first turn warms up."""
+    spawn = multiprocessing.get_context("spawn")
+    sides = {
+        name: ProcessPoolExecutor(1, spawn, start, (run, params, name)) for name in (EXERCISE, OURS)
+    }
+    steps: dict[str, list[float]] = {name: [] for name in sides}
+    tests: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + 1):
+        for name, side in sides.items():
+            steps[name].append(side.submit(step, turn).result())
+            tests[name].append(side.submit(evaluate, name).result())
+    figures = {
+        name: summary(steps[name][1:], tests[name][1:], params)
+        | {"peak_bytes": side.submit(machine.peak_memory).result()}
+        for name, side in sides.items()
+    }
+    for side in sides.values():
+        side.shutdown()
+    return figures
+
+
+def summary(steps: list[float], tests: list[float], params: Params) -> dict[str, float]:
+    """Medians in seconds: a step, the evaluation of all test reviews, an epoch of both."""
+    one_step = statistics.median(steps)
+    timed = min(TEST_BATCHES * params.batch_size, params.test_examples)
+    whole_test = statistics.median(tests) * params.test_examples / timed
+    count = -(-params.train_examples // params.batch_size)
+    return {"step": one_step, "evaluation": whole_test, "epoch": count * one_step + whole_test}
+
+
+def bench(params: Params, repeats: int) -> dict[str, Any]:
+    """Measure the four from-scratch methods and store the result."""
+    measured = {}
+    for run in methods.runs(params):
+        if run.implementation == "scratch":
+            print(f"{run.name} ...", flush=True)
+            measured[run.method] = measure(run, params, repeats)
+    record = {
+        "methods": measured,
+        "repeats": repeats,
+        "params": vars(params),
+        "environment": machine.environment(params.precision),
+    }
+    files.write_text(path(params), json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def table(record: dict[str, Any]) -> list[list[Any]]:
+    """Rows of (method, what, exercise, ours, ratio); times in seconds, memory in MB."""
+    units = {"step": 1, "evaluation": 1, "epoch": 1, "peak_bytes": 1e6}
+    return [
+        [
+            method,
+            what,
+            sides[EXERCISE][what] / unit,
+            sides[OURS][what] / unit,
+            sides[EXERCISE][what] / sides[OURS][what],
+        ]
+        for method, sides in record["methods"].items()
+        for what, unit in units.items()
+    ]

@@ -1,0 +1,45 @@
+"""The bench measures both loops on the same reviews, and stores what it prints."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from t5peft import bench, cli, methods
+from t5peft.params import Params
+
+
+def test_both_loops_are_measured(smoke: Params) -> None:
+    run = next(run for run in methods.runs(smoke) if run.name == "lora-scratch-r8")
+    sides = bench.measure(run, smoke, repeats=1)
+    assert list(sides) == [bench.EXERCISE, bench.OURS]
+    for figures in sides.values():
+        whole = 4 * figures["step"] + figures["evaluation"]  # 64 reviews in batches of 16
+        assert figures["epoch"] == pytest.approx(whole)
+        assert figures["peak_bytes"] > 1e6
+
+
+def test_what_is_measured_is_kept_and_printed(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {"step": 2.0, "evaluation": 4.0, "epoch": 12.0, "peak_bytes": 3e6}
+    slow = {name: 3 * value for name, value in figures.items()}
+    monkeypatch.setattr(bench, "measure", lambda *_: {"exercise": slow, "ours": figures})
+    assert cli.main(["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
+    assert list(json.loads(bench.path(smoke).read_text())["methods"]) == list(methods.METHODS)
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line.startswith("lora ")]
+    assert [row[1:] for row in rows] == [
+        ["step", "6.00", "2.00", "3.00"],
+        ["evaluation", "12.00", "4.00", "3.00"],
+        ["epoch", "36.00", "12.00", "3.00"],
+        ["peak_bytes", "9.00", "3.00", "3.00"],
+    ]
+    assert "differs in the mathematics: precision" in printed
+
+
+def test_medians_are_scaled_to_all_test_reviews(smoke: Params) -> None:
+    figures = bench.summary([1.0, 9.0, 2.0], [0.5, 0.4, 3.0], smoke)
+    assert figures["step"] == 2.0
+    assert figures["evaluation"] == 0.5  # its 64 test reviews are all timed
