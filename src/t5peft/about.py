@@ -11,6 +11,8 @@ from typing import Any
 from t5peft.params import Params
 from t5peft.show import (
     DASH,
+    MEGABYTE,
+    METHOD_NAMES,
     TIMES,
     Record,
     backbone_name,
@@ -178,6 +180,35 @@ def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
     )
     caption = f"What the pre-training of *{name}* took."
     return f"{text}\n\n{floating('tbl-backbone', backbone_table(card), caption)}"
+
+
+def bench_section(bench: Mapping[str, Any]) -> str:
+    """The exercise's own loop timed against this project's; "" where it was not measured."""
+    if not bench:
+        return ""
+    units = {"step": 1, "evaluation": 1, "epoch": 1, "peak_bytes": MEGABYTE}
+    names = ("training step (s)", "all test reviews (s)", "whole epoch (s)", "peak memory (MB)")
+    rows = [
+        (METHOD_NAMES[method], name, *(f"{sides[x][what] / unit:,.2f}" for x in ("exercise", "ours")),
+         f"{sides['exercise'][what] / sides['ours'][what]:.2f}")
+        for method, sides in bench["methods"].items()
+        for (what, unit), name in zip(units.items(), names, strict=True)
+    ]  # fmt: skip
+    settings, where = bench["params"], bench["environment"]
+    caption = (
+        f"The exercise's own loop (fp32) and this project's ({where['precision']}), timed in turns "
+        f"on the same reviews: medians of {bench['repeats']} turns. Backbone "
+        f"{settings['backbone']}, batches of {settings['batch_size']} reviews, at most "
+        f"{settings['max_length']} tokens, {where['device']}, {where['threads']} threads."
+    )
+    text = (
+        "## Against the exercise's own loop {#sec-bench}\n\nThe exercise trains in float32, pads "
+        "each batch to its longest review, and generates an answer to each test review after each "
+        "epoch. Model, reviews, optimizer and dropout of the two loops are the same; what differs "
+        "in the mathematics is the precision."
+    )
+    head = ("method", "what", "exercise's loop", "ours", "ratio")
+    return f"{text}\n\n{floating('tbl-bench', table(rows, head, left=2), caption)}"
 
 
 def commands(params: Params) -> str:

@@ -10,17 +10,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-
-from t5peft import backbone, data, evaluation, files, machine, methods, paths, runs, tokenizer
+from t5peft import backbone, data, files, machine, methods, paths, runs, tokenizer
 from t5peft.data import Tokens
-from t5peft.errors import InputError
 from t5peft.params import Params
 from t5peft.progress import Progress
 
-SAME = ("train_examples", "test_examples", "max_length", "backbone", "tokenizer", "data")
+SAME = (
+    *("train_examples", "test_examples", "max_length", "precision"),
+    *("backbone", "tokenizer", "data"),
+)
 """The part of a run's identity that decides a baseline."""
 
 
@@ -52,23 +50,20 @@ def measure(params: Params) -> dict[str, Any]:
 
 
 def load(params: Params) -> dict[str, Any]:
-    """The stored baselines of a study; `InputError` where there are none that belong to it."""
+    """The stored baselines of a study; {} where none were measured that belong to it."""
     try:
         record = json.loads(path(params).read_text())
     except (OSError, ValueError):
         record = {}
-    if record.get("identity") != identity(params):
-        raise InputError(
-            f"baselines of study {params.study}",
-            "none of this study" if record else "no whole file",
-            "a measured zero-shot and bag of words",
-            f"run: t5peft baselines {params.study}",
-        )
-    return record
+    return record if record.get("identity") == identity(params) else {}
 
 
 def zero_shot_accuracy(params: Params, words: Any, test: Tokens) -> tuple[float, float]:
     """(accuracy, share of other words) of the backbone as it is."""
+    import torch
+
+    from t5peft import evaluation
+
     device = "cuda" if machine.has_accelerator() else "cpu"
     model = backbone.load(params.backbone, params.seed).to(device)  # type: ignore[arg-type]
     progress = Progress("backbone before training", len(test))
@@ -79,7 +74,10 @@ def zero_shot_accuracy(params: Params, words: Any, test: Tokens) -> tuple[float,
 
 
 def bag_of_words_accuracy(params: Params, words: Any, train: Tokens, test: Tokens) -> float:
-    """Logistic regression on TF-IDF of words and pairs of words, with scikit-learn's defaults."""
+    """Logistic regression on TF-IDF of words and pairs of words, fitted by scikit-learn."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
     texts = [truncated(words, side, params.max_length) for side in (train, test)]
     bag = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     model = LogisticRegression(C=10, max_iter=1000).fit(bag.fit_transform(texts[0]), train.labels)

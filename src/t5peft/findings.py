@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import mean
+from typing import Any
 
 from t5peft.show import (
     IMPLEMENTATION_NAMES,
@@ -13,6 +14,7 @@ from t5peft.show import (
     bullets,
     gap,
     megabytes,
+    number,
     only,
     percent,
     rate,
@@ -34,6 +36,25 @@ def findings(records: Sequence[Record]) -> str:
         if record["run"]["method"] != "full"
     ]
     return bullets([*items, *map(twin_sentence, twins(records)), selection_sentence(records)])
+
+
+def baselines_sentence(baselines: Mapping[str, Any], records: Sequence[Record]) -> str:
+    """What the runs stand beside: the backbone as it was, and a bag of words."""
+    if not baselines:
+        return ""
+    bag = baselines["bag_of_words_accuracy"]
+    above = sum(record["best_accuracy"] > bag for record in records)
+    settings = records[0]["params"]
+    return (
+        f"Two landmarks on the same {number(baselines['test_examples'])} test reviews. **Before "
+        "any training** the backbone labels "
+        f"{percent(baselines['zero_shot_accuracy'])}% of them right "
+        f"({percent(baselines['zero_shot_other_words'])}% of its answers are neither label word). "
+        "**A bag of words**, logistic regression on TF-IDF of words and pairs of words, fitted on "
+        f"the same {number(settings['train_examples'])} training reviews and cut to the same "
+        f"{settings['max_length']} tokens, reaches {percent(bag)}%; {above} of the "
+        f"{len(records)} runs are above it."
+    )
 
 
 def twins(records: Sequence[Record]) -> list[tuple[Record, Record]]:

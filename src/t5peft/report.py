@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import ModuleType
@@ -66,6 +67,13 @@ def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
             status = runs.status(run, study)
             records.append({**record, "stale": status.reason if status.state == "stale" else ""})
     return records
+
+
+def bench(study: Params) -> dict[str, Any]:
+    """What `t5peft bench` measured on this study; {} where it never did."""
+    from t5peft.bench import path
+
+    return json.loads(path(study).read_text("utf-8")) if path(study).exists() else {}
 
 
 def scratch(study: Params, method: str) -> Run:

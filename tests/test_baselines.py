@@ -1,0 +1,33 @@
+"""The landmarks beside the runs: measured on what the runs see, shown only where they belong."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from t5peft import baselines, cli, data, tokenizer
+from t5peft.params import Params
+
+
+def test_baselines_are_measured_stored_and_found_again(smoke: Params) -> None:
+    assert baselines.load(smoke) == {}
+    assert cli.main(["baselines", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
+    record = baselines.load(smoke)
+    assert record["bag_of_words_accuracy"] > 0.9, "the made-up reviews say it in a word"
+    assert record["zero_shot_accuracy"] + record["zero_shot_other_words"] <= 1
+    assert record["test_examples"] == smoke.test_examples
+
+
+def test_baselines_of_other_settings_are_not_shown(smoke: Params) -> None:
+    baselines.measure(smoke)
+    assert baselines.load(dataclasses.replace(smoke, max_length=20)) == {}
+    assert baselines.load(dataclasses.replace(smoke, epochs=9)) != {}
+
+
+def test_texts_are_cut_to_what_the_runs_see(smoke: Params) -> None:
+    words, room = tokenizer.load(smoke.tokenizer), 9
+    test = data.tokens(smoke, "test")
+    ids, mask = test.batch(np.arange(len(test)), room)
+    seen = words.batch_decode([row[: kept - 1] for row, kept in zip(ids, mask.sum(1), strict=True)])
+    assert baselines.truncated(words, test, room) == seen
