@@ -140,3 +140,18 @@ def test_other_texts_than_the_study_pins_are_refused(smoke: Params) -> None:
 def test_a_pinned_fingerprint_stands_for_data_that_are_not_here(smoke: Params) -> None:
     away = params.load("smoke", vars(smoke) | {"data": "some/where", "data_fingerprint": "f" * 64})
     assert data.fingerprint(away) == "f" * 64
+
+
+def test_the_hubs_data_set_is_the_same(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real loading code, with the hub's client standing in for the hub."""
+    import datasets
+
+    def from_hub(name: str, split: str) -> datasets.Dataset:
+        assert name == "stanfordnlp/imdb"
+        texts, labels = zip(*data.read(data.MADE_UP, split), strict=True)
+        return datasets.Dataset.from_dict({"text": texts, "label": labels})
+
+    monkeypatch.setattr(datasets, "load_dataset", from_hub)
+    hub = params.load("smoke", vars(smoke) | {"data": "stanfordnlp/imdb"})
+    assert data.fingerprint(hub) == data.fingerprint(smoke)
+    assert np.array_equal(data.tokens(hub, "test").ids, data.tokens(smoke, "test").ids)

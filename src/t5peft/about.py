@@ -11,7 +11,6 @@ from typing import Any
 from t5peft.params import Params
 from t5peft.show import (
     DASH,
-    MEGABYTE,
     METHOD_NAMES,
     TIMES,
     Record,
@@ -186,14 +185,18 @@ def bench_section(bench: Mapping[str, Any]) -> str:
     """The exercise's own loop timed against this project's; "" where it was not measured."""
     if not bench:
         return ""
-    units = {"step": 1, "evaluation": 1, "epoch": 1, "peak_bytes": MEGABYTE}
-    names = ("training step (s)", "all test reviews (s)", "whole epoch (s)", "peak memory (MB)")
+    from t5peft.bench import table as timed
+
+    names = {
+        "step": "training step (s)",
+        "evaluation": "all test reviews (s)",
+        "epoch": "whole epoch (s)",
+        "peak_bytes": "peak memory (MB)",
+    }
     rows = [
-        (METHOD_NAMES[method], name, *(f"{sides[x][what] / unit:,.2f}" for x in ("exercise", "ours")),
-         f"{sides['exercise'][what] / sides['ours'][what]:.2f}")
-        for method, sides in bench["methods"].items()
-        for (what, unit), name in zip(units.items(), names, strict=True)
-    ]  # fmt: skip
+        (METHOD_NAMES[method], names[what], *(f"{figure:,.2f}" for figure in figures))
+        for method, what, *figures in timed(dict(bench))
+    ]
     settings, where = bench["params"], bench["environment"]
     caption = (
         f"The exercise's own loop (fp32) and this project's ({where['precision']}), timed in turns "

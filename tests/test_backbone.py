@@ -1,0 +1,79 @@
+"""T5s from folders and by size; what is no classic T5 is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, T5Config
+
+from t5peft import backbone, sizes
+from t5peft.errors import InputError
+from t5peft.params import Params
+
+
+@pytest.fixture
+def folder(tmp_path: Path, words_folder: Path) -> Path:
+    """A checkpoint as `save_pretrained` writes it, its tokenizer beside it."""
+    backbone.load("random:tiny", seed=3).save_pretrained(tmp_path / "t5")
+    shutil.copy(words_folder / "spiece.model", tmp_path / "t5")
+    return tmp_path / "t5"
+
+
+def test_a_folder_is_loaded_as_it_was_saved(folder: Path) -> None:
+    saved, loaded = backbone.load("random:tiny", seed=3), backbone.load(str(folder))
+    for name, parameter in saved.named_parameters():
+        assert torch.equal(parameter, dict(loaded.named_parameters())[name])
+    assert not loaded.training
+
+
+def test_random_weights_depend_on_the_seed_and_leave_the_draw_alone() -> None:
+    torch.manual_seed(0)
+    first = backbone.load("random:tiny", seed=1).shared.weight
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(1))
+    assert torch.equal(first, backbone.load("random:tiny", seed=1).shared.weight)
+    assert not torch.equal(first, backbone.load("random:tiny", seed=2).shared.weight)
+
+
+def test_the_fingerprint_is_of_the_files(folder: Path, smoke: Params) -> None:
+    study = dataclasses.replace(smoke, backbone=str(folder))
+    before = backbone.fingerprint(study)
+    assert backbone.fingerprint(dataclasses.replace(study, backbone_fingerprint=before)) == before
+    (folder / "README.md").write_text("no part of the model")
+    assert backbone.fingerprint(study) == before
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\7")
+    assert backbone.fingerprint(study) != before
+    with pytest.raises(InputError, match="as the study pins them"):
+        backbone.fingerprint(dataclasses.replace(study, backbone_fingerprint=before))
+
+
+def test_the_hubs_name_wants_a_pin_where_the_hub_is_away(smoke: Params) -> None:
+    study = dataclasses.replace(smoke, backbone="google-t5/t5-small")
+    with pytest.raises(InputError, match="--set backbone=FOLDER"):
+        backbone.fingerprint(study)
+    pinned = dataclasses.replace(study, backbone_fingerprint="f" * 64)
+    assert backbone.fingerprint(pinned) == "f" * 64
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [(BertConfig(), "bert"), (T5Config(feed_forward_proj="gated-gelu"), "gated-gelu")],
+)
+def test_what_is_no_classic_t5_is_refused(config: T5Config, found: str, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=found):
+        backbone.load(str(tmp_path))
+
+
+def test_the_published_sizes_have_the_published_counts() -> None:
+    """Of t5-small and t5-base the totals that the released checkpoints hold."""
+    totals = {"t5-small": 60_506_624, "t5-base": 222_903_552}
+    for size, total in totals.items():
+        assert backbone.load_on_meta(size).num_parameters() == total
+    assert set(totals) < set(sizes.SIZES)

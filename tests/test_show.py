@@ -1,0 +1,445 @@
+"""Tables, sentences and figures of the report, from records made up here."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+
+from t5peft import (
+    about,
+    counting,
+    figures,
+    findings,
+    methods,
+    notebook,
+    params,
+    paths,
+    plots,
+    report,
+    show,
+)
+from t5peft.counting import Count
+from t5peft.errors import InputError
+from t5peft.params import Params
+from t5peft.report import Checked, CountsDifferError
+
+BARE = 1_000_000
+"""Parameters of the made-up backbone."""
+
+ADDED = {"full": 0, "soft-prompt": 10, "adapter": 100, "lora": 1000}
+
+
+@pytest.fixture
+def exercise() -> Params:
+    return params.load(paths.CHECKOUT / "params" / "assignment.yaml")
+
+
+@pytest.fixture
+def records(exercise: Params) -> list[dict[str, Any]]:
+    """Ten runs of two epochs; run k ends at (60 + k)%, one point below its first epoch."""
+    return [record(run) for run in methods.runs(exercise)]
+
+
+def record(run: methods.Run) -> dict[str, Any]:
+    last = 0.60 + run.number / 100
+    added = ADDED[run.method]
+    history = [
+        {"epoch": 1, "loss": 0.7, "train_accuracy": 0.75, "test_accuracy": last + 0.01},
+        {"epoch": 2, "loss": 0.5, "train_accuracy": 0.80, "test_accuracy": last},
+    ]
+    return {
+        "run": {"name": run.name, **vars(run)},
+        "history": [{**epoch, "other_words": 0.02} for epoch in history],
+        "best_epoch": 1,
+        "best_accuracy": last + 0.01,
+        "last_accuracy": last,
+        "test_examples": 25_000,
+        "parameters": {"total": BARE + added, "trained": added or BARE, "added": added},
+        "memory": {"optimizer_bytes": 8 * (added or BARE), "peak_bytes": 10**9 + 4 * BARE},
+        "speed": {
+            "train_examples_per_second": 100.0,
+            "test_examples_per_second": 300.0,
+            "train_seconds": 500.0,
+            "test_seconds": 100.0,
+        },
+        "stored_bytes": 4 * (added or BARE),
+        "environment": {"python": "3.11", "threads": 2},
+        "stale": "the training source has changed" if run.number == 4 else "",
+    }
+
+
+def cells(table: str) -> list[list[str]]:
+    """The body of a pipe table."""
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.split("\n")[2:]]
+
+
+def column(table: str, name: str) -> list[str]:
+    head = [cell.strip() for cell in table.split("\n")[0].strip("|").split("|")]
+    return [row[head.index(name)] for row in cells(table)]
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def test_wilson_is_the_interval_of_the_textbook() -> None:
+    low, high = show.wilson(0.5, 10)
+    assert (low, high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert show.wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert show.wilson(1.0, 10)[1] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="0 trials"):
+        show.wilson(0.5, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1e-5, "1e-5"), (1e-4, "1e-4"), (2.5e-3, "2.5e-3"), (0.1, "0.1"), (4.0, "4")],
+)
+def test_rates_are_written_as_people_write_them(value: float, shown: str) -> None:
+    assert show.rate(value) == shown
+    assert float(shown) == value
+
+
+def test_percent_has_one_decimal_and_bytes_are_decimal_megabytes() -> None:
+    assert show.percent(0.87654) == "87.7"
+    assert show.megabytes(1_234_567) == "1.235"
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def test_numbers_of_a_table_stand_on_the_right() -> None:
+    table = show.table([("a", 1), ("b", 22)], ("name", "long head (%)"))
+    rule = table.split("\n")[1]
+    assert re.fullmatch(r"\|:-+\|-+:\|", rule)
+    assert rule.count("-") < len(table.split("\n")[0])  # a head may be broken between words
+
+
+def test_ten_results_stand_in_the_exercises_order_beside_the_reference(
+    records: list[dict[str, Any]],
+) -> None:
+    table = show.ten_results_table(records)
+    assert column(table, "run") == [str(number) for number in range(1, 11)]
+    assert column(table, "best epoch (%)") == [f"**{61 + k}.0**" for k in range(1, 11)]
+    assert column(table, "last epoch (%)") == [f"{60 + k}.0" for k in range(1, 11)]
+    assert column(table, "published reference (%)") == [
+        *("89.9", "86.6", "84.7", "86.9", "90.9", "90.4", "89.3", "89.2", "88.8", "88.7")
+    ]
+    for interval in column(table, "95% interval (%)"):
+        low, high = map(float, interval.split(show.DASH))
+        assert high - low == pytest.approx(1.2, abs=0.11)  # 25,000 reviews
+
+
+def test_a_stale_run_is_marked_wherever_it_is_shown(records: list[dict[str, Any]]) -> None:
+    tables = (
+        *(show.ten_results_table, show.results_table, show.memory_table),
+        *(show.storage_table, show.gap_table, about.speed_table),
+    )
+    for table in tables:
+        rows = table(records).split("\n")[2:]
+        assert ["(stale)" in row for row in rows] == [k == 4 for k in range(1, 11)], table
+
+
+def test_memory_and_storage_are_compared_with_full_fine_tuning(
+    records: list[dict[str, Any]],
+) -> None:
+    memory = show.memory_table(records)
+    assert column(memory, "8 bytes each (MB)") == column(memory, "AdamW state, measured (MB)")
+    assert column(memory, "8 bytes each (MB)")[0] == "8.000"
+    assert column(show.storage_table(records), "tasks in the space of one")[-1] == "1,000"
+
+
+def test_gap_is_train_minus_test_in_points(records: list[dict[str, Any]]) -> None:
+    first = cells(show.gap_table(records))[0]
+    assert first == ["full fine-tuning", "1", "75.0", "62.0", "+13.0", "80.0", "61.0", "+19.0"]
+
+
+# --- sentences -----------------------------------------------------------------------------------
+
+
+def test_findings_say_which_way_it_went(records: list[dict[str, Any]]) -> None:
+    text = findings.findings(records)
+    assert "**soft prompt** trains 0.001% as many parameters" in text
+    assert "reaches 63.0%: 1.0 points above (intervals overlap) full fine-tuning's 62.0%" in text
+    assert "Our LoRA (69.0%) is 2.0 points below (intervals apart) PEFT's (71.0%)" in text
+    assert "other learning rates, as the exercise wants it (1e-3 and 1e-4)" in text
+    records[1]["best_accuracy"] = records[0]["best_accuracy"]
+    assert "level with full fine-tuning's" in findings.findings(records)
+
+
+def test_twins_have_the_same_setting(records: list[dict[str, Any]]) -> None:
+    pairs = [(a["run"]["number"], b["run"]["number"]) for a, b in findings.twins(records)]
+    assert pairs == [(2, 4), (5, 6), (8, 10)]
+
+
+def test_claims_are_sentences_about_the_records(records: list[dict[str, Any]]) -> None:
+    assert "state of the PEFT runs is 0.001% to 0.100% of" in findings.optimizer_sentence(records)
+    assert "costs 4.000 MB" in findings.storage_sentence(records)
+    assert "smaller in 9 of the 9 PEFT runs" in findings.gap_sentence(records)
+    records[9]["history"][-1]["train_accuracy"] = 0.99
+    assert "smaller in 8 of the 9 PEFT runs" in findings.gap_sentence(records)
+
+
+def test_the_best_epoch_is_said_and_whether_it_was_the_last(
+    records: list[dict[str, Any]],
+) -> None:
+    assert findings.epochs_sentence(records[:1]) == "The best epoch is 1 of 2."
+    records[0]["best_epoch"] = 2
+    assert "more epochs might have given more" in findings.epochs_sentence(records[:1])
+
+
+# --- the study -----------------------------------------------------------------------------------
+
+
+def test_the_banner_names_study_and_backbone_and_warns_of_smoke(
+    exercise: Params, records: list[dict[str, Any]]
+) -> None:
+    text = about.banner(exercise, records)
+    assert text.startswith("# Results of the study “assignment”, backbone t5-small {.unnumbered")
+    assert "mean nothing" not in text
+    assert "soft prompt, OpenDelta, n = 10: the training source has changed" in text
+    smoke = dataclasses.replace(exercise, study="smoke")
+    assert "These numbers mean nothing" in about.banner(smoke, [])
+
+
+def test_every_setting_that_differs_is_listed_with_its_reason(exercise: Params) -> None:
+    assert "to the letter" in about.differences_section(exercise, exercise, {})
+    ours = dataclasses.replace(exercise, study="x", train="no", epochs=3, max_length=128)
+    assert about.differences(ours, exercise) == ["max_length", "epochs"]
+    text = about.differences_section(ours, exercise, {"epochs": "two cores"})
+    rows = [line for line in text.split("\n") if line.startswith("| `")]
+    assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows] == [
+        ["`max_length`", "256", "128", show.DASH],
+        ["`epochs`", "10", "3", "two cores"],
+    ]
+
+
+def test_reasons_are_the_comments_behind_settings(tmp_path: Path) -> None:
+    study = tmp_path / "s.yaml"
+    study.write_text("# a study\nepochs: 3  # two cores\nseed: 0\ndata: made-up # no hub\n")
+    assert about.reasons(study) == {"epochs": "two cores", "data": "no hub"}
+
+
+def test_what_runs_do_not_share_is_told_apart(records: list[dict[str, Any]]) -> None:
+    records[2]["environment"] = {"python": "3.12", "threads": 2}
+    rows = dict(cells(about.environment_table(records)))
+    assert rows["threads"] == "2"
+    assert rows["python"] == "3.11 (runs 1, 2, 4, 5, 6, 7, 8, 9, 10); 3.12 (runs 3)"
+
+
+def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise: Params) -> None:
+    card = {
+        "params": {
+            "vocabulary": 8000, "batch_size": 48, "input_length": 128, "learning_rate": 0.02
+        },
+        "parameters": 7, "steps": 5, "seconds": 3600.0, "corpus_tokens": 9, "seen_tokens": 8,
+        "sst2_sentences": 6, "device": "cpu", "history": [{"step": 5, "span": 4.5, "sst2": 0.1}],
+    }  # fmt: skip
+    text = about.backbone_section(exercise, card)
+    for fact in ("not Google's", "60 min", "4.500", "tbl-backbone"):
+        assert fact in text
+    assert "published checkpoint" in about.backbone_section(exercise, {})
+    tiny = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="x")
+    assert "never pre-trained" in about.backbone_section(tiny, {})
+
+
+def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
+    assert about.bench_section({}) == ""
+    ours = {"step": 2.0, "evaluation": 4.0, "epoch": 12.0, "peak_bytes": 3e6}
+    exercises = {name: 3 * figure for name, figure in ours.items()}
+    text = about.bench_section(
+        {
+            "methods": {"lora": {"exercise": exercises, "ours": ours}},
+            "repeats": 5,
+            "params": vars(exercise),
+            "environment": {"precision": "bf16", "device": "a CPU", "threads": 2},
+        }
+    )
+    rows = [line for line in text.split("\n") if line.startswith("| LoRA")]
+    assert [cell.strip() for cell in rows[-1].strip("|").split("|")] == [
+        *("LoRA", "peak memory (MB)", "9.00", "3.00", "3.00")
+    ]
+
+
+# --- parameters ----------------------------------------------------------------------------------
+
+
+def test_a_derivation_goes_from_sites_to_the_exercises_number() -> None:
+    text = show.derivation(counting.derive("lora", "t5-small", {"rank": 8, "alpha": 4}))
+    assert text.count("\n") == 4
+    assert "= 36$" in text
+    assert text.endswith(r"$\text{294,912}$ parameters.")
+
+
+def test_counts_that_differ_stop_the_report_by_name(exercise: Params) -> None:
+    run = report.scratch(exercise, "lora")
+    right, wrong = Count(8, 8, 108, 108), Count(8, 9, 108, 109)
+    report.check([Checked("t5-small", run, right)])
+    with pytest.raises(CountsDifferError, match=r"lora-scratch-r8 in tiny: derived 8 .* counted 9"):
+        report.check([Checked("t5-small", run, right), Checked("tiny", run, wrong)])
+    assert "**NO**" in show.counts_table([Checked("tiny", run, wrong)])
+
+
+def test_records_must_hold_the_derived_counts(exercise: Params) -> None:
+    run = report.scratch(exercise, "adapter")
+    held = {"added": 104_544, "total": 60_611_168}
+    stored = {"run": {"name": run.name, **vars(run)}, "parameters": held}
+    report.check_records(exercise, [stored])
+    stored["parameters"] = {**held, "added": 104_545}
+    with pytest.raises(CountsDifferError, match="adapter-scratch-b8 as trained"):
+        report.check_records(exercise, [stored])
+
+
+def test_number_of_parameters_is_the_exercises(exercise: Params) -> None:
+    table = show.number_of_parameters_table(report.scratch_counts(exercise), "t5-small")
+    assert column(table, "Number of parameters (counted)") == [
+        *("**60,506,624**", "**60,511,744**", "**60,611,168**", "**60,801,536**")
+    ]
+    assert set(column(table, "equal")) == {"yes"}
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def svg(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def test_every_figure_is_the_same_bytes_each_time(records: list[dict[str, Any]]) -> None:
+    figures.use_style()
+    added = {"soft prompt": 5120, "LoRA": 294_912}
+    for draw in (
+        *((lambda m=m: figures.method_in_t5(m)) for m in methods.METHODS),
+        lambda: figures.parameter_map("t5-small", added),
+        lambda: plots.learning_curves(records[:4]),
+        lambda: plots.all_curves(records),
+        lambda: plots.accuracy_vs_parameters(records),
+        lambda: plots.ten_results(records),
+    ):
+        assert svg(draw()) == svg(draw())
+
+
+def test_a_method_draws_what_it_trains_dark() -> None:
+    def dark(method: str) -> int:
+        (ax,) = figures.method_in_t5(method).axes
+        trained = matplotlib_rgb(figures.TRAINED["facecolor"])
+        return sum(patch.get_facecolor()[:3] == trained for patch in ax.patches)
+
+    assert dark("adapter") == 2 + 2  # one a layer; W_down and W_up of the detail
+    assert dark("lora") == 3 * 2 + 2  # q and v of three attentions; A and B of the detail
+    assert dark("soft-prompt") == 2 + 3
+    assert dark("full") > 15
+
+
+def matplotlib_rgb(colour: str) -> tuple[float, ...]:
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(colour)
+
+
+def test_the_map_is_true_to_area() -> None:
+    (ax,) = figures.parameter_map("t5-small", {"x": 100_000}).axes
+    boxes: list[Any] = list(ax.patches)
+    areas = [box.get_width() * box.get_height() for box in boxes]
+    parts = counting.parts("t5-small")
+    per_area = parts["embedding"] / areas[0]  # the embedding is one box, and drawn first
+    assert areas[-1] * per_area == pytest.approx(100_000)
+    assert sum(areas[1:-1]) * per_area == pytest.approx(
+        sum(count for name, count in parts.items() if name.startswith(("encoder", "decoder")))
+    )
+
+
+def test_labels_are_kept_apart_and_near() -> None:
+    assert plots.spread([1.0, 5.0, 9.0], 1.0) == [1.0, 5.0, 9.0]
+    assert plots.spread([1.0, 1.0], 1.0) == [0.5, 1.5]
+    placed = sorted(plots.spread([3.0, 1.0, 1.2, 1.1], 1.0))
+    assert all(b - a >= 1.0 - 1e-9 for a, b in zip(placed, placed[1:], strict=False))
+
+
+# --- the report's own source ---------------------------------------------------------------------
+
+ROOT = paths.CHECKOUT
+CHAPTERS = sorted((ROOT / "chapters").glob("*.qmd"))
+
+
+def parameters_cell() -> str:
+    text = (ROOT / "report.qmd").read_text()
+    (cell,) = [
+        cell for cell in notebook.cells(text) if "parameters" in cell.metadata.get("tags", [])
+    ]
+    return cell.source
+
+
+def test_the_parameters_cell_declares_every_setting_once() -> None:
+    names = [
+        node.targets[0].id
+        for node in ast.parse(parameters_cell()).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    ]
+    assert names == ["_before", *(field.name for field in dataclasses.fields(Params))]
+
+
+def given(**injected: Any) -> Params:
+    """What the set-up cell makes of the parameters cell and what was injected after it."""
+    namespace: dict[str, Any] = {"fig_width": 7, "open": open}  # Quarto's and IPython's own
+    exec(parameters_cell(), namespace)
+    return report.notebook_params({**namespace, **injected})
+
+
+def test_parameters_are_the_study_and_what_was_injected() -> None:
+    assert given() == params.load("self-contained")
+    smoke = params.read_yaml(ROOT / "params" / "smoke.yaml")
+    assert given(study="smoke", lora_rank=16) == params.load("smoke", {"lora_rank": 16})
+    assert given(**smoke) == params.load("smoke")
+
+
+@pytest.mark.parametrize(
+    ("injected", "complaint"),
+    [
+        ({"lora_rnak": 16}, "'lora_rnak'.*did you mean 'lora_rank'"),
+        ({"lora_rank": "16"}, "lora_rank: found '16'"),
+        ({"study": "nope"}, "nope.yaml"),
+        ({"study": None}, "study: found None"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_name(injected: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        given(**injected)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapters_cells_are_short_and_it_has_no_front_matter(chapter: Path) -> None:
+    text = chapter.read_text()
+    assert text.startswith("# ")
+    code = [cell for cell in notebook.cells(text) if "#| echo: false\n#| output: asis\nfrom" not in
+            cell.source and cell.cell_type == "code"]  # fmt: skip
+    for cell in code:
+        assert notebook.code(cell.source).count("\n") < 10, cell.source
+
+
+def test_peft_chapters_share_their_headings() -> None:
+    headings = [
+        re.findall(r"^## (.*?)(?: \{.*)?$", (ROOT / "chapters" / f"{name}.qmd").read_text(), re.M)
+        for name in methods.LIBRARY
+    ]
+    assert headings[0] == [
+        *("Idea and equation", "Our implementation", "With the library"),
+        *("How many parameters it adds", "Derived equals counted", "Results"),
+    ]
+    assert headings[1] == headings[2] == headings[0]
+
+
+def test_every_citation_is_in_the_bibliography_and_the_reference_run_is_cited() -> None:
+    source = "".join(path.read_text() for path in [*CHAPTERS, Path(about.__file__)])
+    known = set(re.findall(r"^@\w+\{(\S+),", (ROOT / "references.bib").read_text(), re.M))
+    cited = set(re.findall(r"@([a-z]+\d{4}\w*)", source))
+    assert cited == known
+    assert show.REFERENCE.citation in cited
