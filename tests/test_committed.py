@@ -22,7 +22,7 @@ def test_every_run_of_the_default_study_is_stored_whole(run: Run) -> None:
 def test_the_weight_files_are_those_of_the_stored_runs(method: str) -> None:
     run = next(r for r in RUNS if r.method == method and r.implementation == "scratch")
     handed_in = torch.load(paths.CHECKOUT / "weights" / export.FILES[method], weights_only=True)
-    stored = runs.tensors(runs.folder(run, STUDY))
+    _, stored = runs.tensors(runs.folder(run, STUDY))
     assert handed_in.keys() == stored.keys()
     assert all(torch.equal(handed_in[name], stored[name]) for name in stored)
 
