@@ -231,7 +231,7 @@ def test_what_runs_do_not_share_is_told_apart(records: list[dict[str, Any]]) -> 
     records[2]["environment"] = {"python": "3.12", "threads": 2}
     rows = dict(cells(about.environment_table(records)))
     assert rows["threads"] == "2"
-    assert rows["python"] == "3.11 (runs 1, 2, 4, 5, 6, 7, 8, 9, 10); 3.12 (runs 3)"
+    assert rows["python"] == "3.11 (runs 1, 2, 4, 5, 6, 7, 8, 9, 10); 3.12 (run 3)"
 
 
 def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise: Params) -> None:

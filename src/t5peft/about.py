@@ -124,9 +124,10 @@ def environment_table(records: Sequence[Record]) -> str:
         for record in records:
             found = str(record["environment"].get(key, DASH))
             runs_of.setdefault(found, []).append(str(record["run"]["number"]))
-        shown = list(runs_of) if len(runs_of) == 1 else [
-            f"{found} (runs {', '.join(numbers)})" for found, numbers in runs_of.items()
-        ]  # fmt: skip
+        shown = list(runs_of)
+        if len(runs_of) > 1:
+            names = {x: "runs" if len(numbers) > 1 else "run" for x, numbers in runs_of.items()}
+            shown = [f"{x} ({names[x]} {', '.join(numbers)})" for x, numbers in runs_of.items()]
         rows.append((key, "; ".join(shown)))
     return table(rows, ("what", "value"), left=2)
 

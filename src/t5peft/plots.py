@@ -76,7 +76,7 @@ def learning_curves(records: Sequence[Record]) -> Figure:
 
 def all_curves(records: Sequence[Record]) -> Figure:
     """Four small plots on one scale, a method each, the other methods' runs grey behind it."""
-    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     grid = figure.subplots(2, 2, sharex=True, sharey=True)
     for ax, method in zip(grid.flat, methods.METHODS, strict=True):
         ends = []
@@ -89,7 +89,7 @@ def all_curves(records: Sequence[Record]) -> Figure:
         ax.set_title(show.METHOD_NAMES[method], color=COLOURS[method], weight="bold")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if method != "full":
-            _label_ends(ax, ends)
+            _label_ends(ax, ends, least=0.12)
     figure.supylabel("test accuracy (%)", fontsize=9)
     figure.supxlabel("epoch", fontsize=9)
     return figure
@@ -173,10 +173,10 @@ def _epochs(record: Record) -> list[int]:
     return [item["epoch"] for item in record["history"]]
 
 
-def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Names at the right end of the curves, pushed apart where they would overlap."""
+def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], least: float = 0.085) -> None:
+    """Names at the right end of the curves, `least` of the axis apart or more."""
     low, high = ax.get_ylim()
-    places = spread([y for y, _, _ in ends], 0.085 * (high - low))
+    places = spread([y for y, _, _ in ends], least * (high - low))
     for (_, name, colour), y in zip(ends, places, strict=True):
         ax.annotate(
             name, (1.0, y), xycoords=("axes fraction", "data"), xytext=(3, 0),
