@@ -60,6 +60,7 @@ def sst2(tmp_path: Path) -> Path:
     folder.mkdir()
     rows = [{"sentence": text, "label": label} for text, label in data.read("made-up", "train")]
     pd.DataFrame(rows[:40]).to_parquet(folder / "train-00000-of-00001.parquet")
+    pd.DataFrame(rows[40:48]).to_parquet(folder / "validation-00000-of-00001.parquet")
     return folder
 
 
@@ -127,6 +128,11 @@ def test_the_stored_backbone_is_what_a_study_loads(small: BackboneParams) -> Non
     assert record["steps"] == 12
     assert record["parameters"] == model.num_parameters()
     assert backbone.card(str(folder)) == record
+    assert record["losses"].keys() <= {"span", "sst2"}
+    for name in ("zero_shot_sst2", "zero_shot_imdb_train"):
+        assert 0 <= record[name] <= 1
+    assert f"{record['zero_shot_sst2']:.1%}" in (folder / "README.md").read_text()
+    assert isinstance(json.loads((folder / "history.json").read_text()), list)
 
 
 def test_int8_rows_are_off_by_half_a_step_at_most() -> None:

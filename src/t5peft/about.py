@@ -19,6 +19,7 @@ from t5peft.show import (
     duration,
     floating,
     mark,
+    number,
     percent,
     rate,
     run_name,
@@ -132,6 +133,9 @@ def environment_table(records: Sequence[Record]) -> str:
     return table(rows, ("what", "value"), left=2)
 
 
+LOSS_NAMES = {"span": "span corruption", "sst2": "SST-2"}
+
+
 def backbone_table(card: Mapping[str, Any]) -> str:
     """What the pre-training of one of the project's own backbones took."""
     settings = card["params"]
@@ -149,16 +153,20 @@ def backbone_table(card: Mapping[str, Any]) -> str:
         ("learning rate, relative to each tensor's RMS", rate(settings["learning_rate"])),
         ("time", duration(card["seconds"])),
         ("device", card["device"]),
-        *((f"loss at the end: {kind}", f"{loss:.3f}") for kind, loss in last_losses(card).items()),
+        *(
+            (f"loss at the end: {LOSS_NAMES[kind]}", f"{loss:.3f}")
+            for kind, loss in card["losses"].items()
+        ),
+        (
+            "SST-2 validation sentences labelled right, before fine-tuning (%)",
+            percent(card["zero_shot_sst2"]),
+        ),
+        (
+            "IMDB training reviews labelled right, before fine-tuning (%)",
+            percent(card["zero_shot_imdb_train"]),
+        ),
     ]
     return table(rows, ("pre-training", "value"))
-
-
-def last_losses(card: Mapping[str, Any]) -> dict[str, float]:
-    """The losses in the last entry of a pre-training's history."""
-    names = {"span": "span corruption", "sst2": "SST-2"}
-    history = card["history"][-1] if card["history"] else {}
-    return {name: history[key] for key, name in names.items() if key in history}
 
 
 def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
@@ -180,6 +188,76 @@ def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
     )
     caption = f"What the pre-training of *{name}* took."
     return f"{text}\n\n{floating('tbl-backbone', backbone_table(card), caption)}"
+
+
+def rates_section(trials: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> str:
+    """How the learning rates were chosen; "" where nothing was tried."""
+    if not trials:
+        return ""
+    used = {r["run"]["name"]: r["run"]["learning_rate"] for r in records}
+    rows = []
+    for trial in trials:
+        taken = used.get(trial["run"]) == trial["learning_rate"]
+        accuracy = percent(trial["accuracy"])
+        rows.append(
+            (
+                METHOD_NAMES[trial["method"]],
+                rate(trial["learning_rate"]),
+                f"{trial['loss']:.3f}",
+                f"**{accuracy}**" if taken else accuracy,
+            )
+        )
+    reviews, held_out = trials[0]["reviews"], trials[0]["held_out"]
+    text = (
+        "## Learning rates {#sec-rates}\n\nThe exercise's rates were made for another backbone and "
+        "ten times as many steps. Here each from-scratch method was trained for one epoch on "
+        f"{number(reviews)} training reviews, once for every rate of a small grid, and scored on "
+        f"{number(held_out)} other training reviews that were held out. No test review was looked "
+        "at. A library's run has the rate of ours."
+    )
+    caption = (
+        f"Accuracy on {number(held_out)} held-out training reviews by learning rate; bold, the "
+        "rate that the study took."
+    )
+    body = table(rows, ("method", "learning rate", "training loss", "held out (%)"))
+    return f"{text}\n\n{floating('tbl-rates', body, caption)}"
+
+
+def exercise_rates_section(records: Sequence[Record], others: Sequence[Record]) -> str:
+    """The ten runs with the exercise's own rates beside the study's; "" where there are none."""
+    if not others:
+        return ""
+    by_name = {record["run"]["name"]: record for record in records}
+    rows = [
+        (
+            run_name(other["run"]) + mark(other),
+            rate(other["run"]["learning_rate"]),
+            percent(other["best_accuracy"]),
+            rate(by_name[name]["run"]["learning_rate"]),
+            percent(by_name[name]["best_accuracy"]),
+        )
+        for other in others
+        if (name := other["run"]["name"]) in by_name
+    ]
+    ours, theirs = records[0]["params"], others[0]["params"]
+    keys = ("train_examples", "max_length", "epochs")
+    cut, their_cut = (
+        "{} training reviews of at most {} tokens, {} epoch{}".format(
+            *(number(settings[key]) for key in keys), "s" if settings["epochs"] > 1 else ""
+        )
+        for settings in (ours, theirs)
+    )
+    text = (
+        "## With the exercise's own rates {#sec-exercise-rates}\n\nThe study "
+        f"“{theirs['study']}” has the same backbone and the rates of the exercise ({their_cut}). "
+        f"@tbl-exercise-rates puts it beside this one ({cut})."
+    )
+    caption = (
+        f"Best test accuracy with the exercise's rates (study “{theirs['study']}”) and with this "
+        f"study's (“{ours['study']}”), percent."
+    )
+    head = ("run", "exercise's rate", "accuracy (%)", "rate here", "accuracy (%)")
+    return f"{text}\n\n{floating('tbl-exercise-rates', table(rows, head), caption)}"
 
 
 def bench_section(bench: Mapping[str, Any]) -> str:

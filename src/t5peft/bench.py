@@ -48,9 +48,11 @@ job: Job
 def start(run: Run, params: Params, name: str) -> None:
     """Make the side's job; the exercise's is in float32."""
     global job
-    job = training.prepare(
-        run, dataclasses.replace(params, precision="fp32") if name == EXERCISE else params
-    )
+    if name == EXERCISE:
+        plain = dataclasses.replace(params, precision="fp32")
+        job = training.with_model(run, plain, training.build(run, plain))
+    else:
+        job = training.prepare(run, params)
     machine.reset_peak_memory()
 
 
@@ -64,14 +66,18 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def step(turn: int) -> float:
+def step(name: str, turn: int) -> float:
     """Seconds of one training step."""
     size, reviews = job.params.batch_size, training.order(job.params, 1)
     at = turn * size % (len(reviews) - size + 1)
 
     def work() -> None:
         job.model.train()
-        job.accelerator.backward(training.loss_of(job, reviews[at : at + size]))
+        batch = reviews[at : at + size]
+        if name == EXERCISE:
+            training.loss_of(job, batch).backward()
+        else:
+            training.add_gradients(job, batch)
         job.optimizer.step()
         job.optimizer.zero_grad(set_to_none=True)
 
@@ -114,7 +120,7 @@ def measure(run: Run, params: Params, repeats: int) -> dict[str, dict[str, float
     tests: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeats + 1):
         for name, side in sides.items():
-            steps[name].append(side.submit(step, turn).result())
+            steps[name].append(side.submit(step, name, turn).result())
             tests[name].append(side.submit(evaluate, name).result())
     figures = {
         name: summary(steps[name][1:], tests[name][1:], params)

@@ -187,6 +187,19 @@ def pretrain(options: argparse.Namespace) -> int:
     return 0
 
 
+def tune(options: argparse.Namespace) -> int:
+    """Try learning rates on held-out training reviews, and print what each gave."""
+    from tabulate import tabulate
+
+    from t5peft import tune as tuning
+
+    only: list[str] = options.only or [*methods.METHODS]
+    done = tuning.tune(study(options), options.reviews, only)
+    rows = [[x["run"], f"{x['learning_rate']:g}", 100 * x["accuracy"]] for x in done]
+    print(tabulate(rows, ["run", "rate", "held-out accuracy, %"], floatfmt=".2f"))
+    return 0
+
+
 def notebook(options: argparse.Namespace) -> int:
     """Write the report, or one chapter, as a notebook for papermill."""
     from t5peft import notebook as notebooks
@@ -292,6 +305,11 @@ def parser() -> argparse.ArgumentParser:
     added = command("pretrain", pretrain, "Pre-train a backbone, or go on with one.")
     added.add_argument("backbone", help="a YAML file such as params/backbone-mini.yaml")
     with_set(added)
+
+    added = command("tune", tune, "Try learning rates on a held-out tenth of the training reviews.")
+    with_study(added)
+    added.add_argument("--reviews", type=int, default=6400, help="to train on (default 6,400)")
+    added.add_argument("--only", nargs="+", choices=methods.METHODS, help="these methods")
 
     added = command("notebook", notebook, "Write the report or a chapter as a notebook.")
     added.add_argument("chapter", nargs="?", help="a name in chapters/; none: the whole report")

@@ -32,6 +32,8 @@ from t5peft.sizes import SIZES, config
 CHECKPOINT_SECONDS = 120
 LOG_SECONDS = 10
 LOSSES = ("span", "sst2")
+ZERO_SHOT_REVIEWS, ZERO_SHOT_TOKENS = 2000, 256
+"""Training reviews, and tokens of each, on which a finished backbone is tried."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,9 @@ def pretrain(params: BackboneParams) -> Path:
     state = start(params, checkpoint, device)
     span, sst2 = span_batches(stream, params, tokens), sst2_batches(sentences, params, tokens)
     fit(state, params, span, sst2, checkpoint)
-    return store(state, params, work, len(stream))
+    return store(
+        state, params, work, {"corpus_tokens": len(stream), **zero_shot(state, params, tokens)}
+    )
 
 
 def fit(
@@ -298,31 +302,56 @@ def update(
     return losses
 
 
-def store(state: State, params: BackboneParams, work: Path, corpus_tokens: int) -> Path:
-    """Write the backbone's folder: int8 shards, tokenizer, pre-training record."""
+def zero_shot(state: State, params: BackboneParams, words: Any) -> dict[str, float]:
+    """Accuracy on SST-2's validation sentences and on training reviews, before any fine-tuning.
+
+    The reviews' texts were seen in span corruption, their labels never.
+    """
+    reviews = [(data.normalize(text), label) for text, label in data.read(params.data, "train")]
+    texts = {
+        "zero_shot_sst2": (read_sst2(params.sst2, "validation"), params.sst2_length),
+        "zero_shot_imdb_train": (reviews[:ZERO_SHOT_REVIEWS], ZERO_SHOT_TOKENS),
+    }
+    found = {}
+    with torch.autocast(
+        state.model.device.type, torch.bfloat16, enabled=params.precision == "bf16"
+    ):
+        for name, (pairs, room) in texts.items():
+            ids = words([text for text, _ in pairs], add_special_tokens=False)["input_ids"]
+            labels = np.array([label for _, label in pairs])
+            tokens = data.Tokens(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), labels)
+            answers = evaluation.predict(state.model, words, tokens, room)
+            found[name] = round(evaluation.score(answers, labels)[0], 4)
+    return found
+
+
+def store(state: State, params: BackboneParams, work: Path, measured: dict[str, Any]) -> Path:
+    """Write the backbone's folder: int8 shards, tokenizer, pre-training record, history."""
     folder = paths.weights() / "backbone" / params.name
     state.model.config.dropout_rate = 0.1  # what fine-tuning uses, as T5's own configuration
     backbone.save_int8(state.model, folder)
     (folder / tokenizer.MODEL_FILE).write_bytes((work / tokenizer.MODEL_FILE).read_bytes())
+    last = state.history[-1] if state.history else {}
     record = {
         "params": asdict(params),
         "parameters": state.model.num_parameters(),
         "steps": state.step,
         "seconds": round(state.seconds, 1),
-        "corpus_tokens": corpus_tokens,
         "seen_tokens": state.step * params.batch_size * spans.lengths(params.input_length).text,
         "sst2_sentences": state.step * params.sst2_batch_size,
         "device": machine.environment(params.precision)["device"],
-        "history": state.history,
+        "losses": {kind: last[kind] for kind in LOSSES if kind in last},
+        **measured,
     }
     files.write_text(folder / "pretraining.json", json.dumps(record, indent=1) + "\n")
+    files.write_text(folder / "history.json", json.dumps(state.history, indent=1) + "\n")
     files.write_text(folder / "README.md", model_card(record))
     return folder
 
 
 def model_card(record: dict[str, Any]) -> str:
     """What a reader of the folder should know, from the record."""
-    settings, last = record["params"], record["history"][-1] if record["history"] else {}
+    settings, losses = record["params"], record["losses"]
     return f"""# {settings["name"]}: a T5 of this project
 
 Not Google's T5: a T5 with {record["parameters"]:,} parameters (size `{settings["size"]}`) that this
@@ -334,7 +363,9 @@ project pre-trained itself, so that its experiments need no hub.
 - seen: {record["steps"]:,} steps, {record["seen_tokens"]:,} tokens of reviews,
   {record["sst2_sentences"]:,} sentences, in {record["seconds"] / 60:.0f} minutes
 - device: {record["device"]}
-- last losses: {", ".join(f"{key} {value:.3f}" for key, value in last.items() if key in LOSSES)}
+- last losses: {", ".join(f"{key} {value:.3f}" for key, value in losses.items())}
+- before any fine-tuning: {record["zero_shot_sst2"]:.1%} of SST-2's validation sentences,
+  {record["zero_shot_imdb_train"]:.1%} of {ZERO_SHOT_REVIEWS:,} training reviews of IMDB
 - stored: int8 with one scale a row; the dequantized tensors are the model
 - open it: `t5peft.backbone.load("weights/backbone/{settings["name"]}")`
 """

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from t5peft.counting import Model
 
 EXERCISE_SIZE = "t5-small"
+SHOWN = ("fresh", "stale")
 
 
 def notebook_params(namespace: Mapping[str, Any]) -> Params:
@@ -63,10 +64,35 @@ def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
     records = []
     for run in methods.runs(study):
         if not wanted or run.method in wanted:
-            record = training.result(run, study)
-            status = runs.status(run, study)
-            records.append({**record, "stale": status.reason if status.state == "stale" else ""})
+            records.append(with_mark(run, study, training.result(run, study)))
     return records
+
+
+def with_mark(run: Run, study: Params, record: dict[str, Any]) -> dict[str, Any]:
+    """The record, and under `stale` why it is, or ""."""
+    status = runs.status(run, study)
+    return {**record, "stale": status.reason if status.state == "stale" else ""}
+
+
+def trials(study: Params) -> list[dict[str, Any]]:
+    """What `t5peft tune` tried with this study's backbone and data; [] where it never did."""
+    from t5peft.tune import trials as tried
+
+    decided = runs.identity(methods.runs(study)[0], study)
+    return [
+        trial
+        for trial in tried(study)
+        if all(trial["identity"][key] == decided[key] for key in ("backbone", "data", "max_length"))
+    ]
+
+
+def exercise_rates(study: Params) -> list[dict[str, Any]]:
+    """The stored runs of the default study's companion, which has the exercise's own rates."""
+    if study.study != "self-contained":
+        return []
+    other = params.load("exercise-rates")
+    stored = [run for run in methods.runs(other) if runs.status(run, other).state in SHOWN]
+    return [with_mark(run, other, runs.load(run, other)) for run in stored]
 
 
 def bench(study: Params) -> dict[str, Any]:

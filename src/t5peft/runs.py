@@ -36,6 +36,7 @@ DECIDING = [
     "backbone",
     "data",
     "evaluation",
+    "fast",
     "inject",
     "library",
     "lora",

@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 import zipfile
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +25,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
-from t5peft import backbone, data, evaluation, files, machine, methods, runs, tokenizer
+from t5peft import backbone, data, evaluation, fast, files, machine, methods, runs, tokenizer
 from t5peft.data import Tokens
 from t5peft.errors import InputError
 from t5peft.methods import Run
@@ -33,6 +34,10 @@ from t5peft.progress import Progress
 
 CHECK_EVERY = 20
 """Steps between two looks at the losses: each look waits for the accelerator."""
+
+REVIEWS_AT_ONCE = {"cpu": 8}
+"""On a CPU a batch goes through the model in parts of similar length that the caches hold: less
+padding, a fraction of the memory, the same gradients. A GPU takes the batch whole."""
 
 A_MINUTE = 90.0
 """Seconds that a run may take for `train: auto` to train it on a CPU."""
@@ -70,16 +75,21 @@ def build(run: Run, params: Params) -> T5ForConditionalGeneration:
 
 def prepare(run: Run, params: Params) -> Job:
     """Everything that a run needs, on its device."""
+    return with_model(run, params, fast.speed_up(build(run, params)))
+
+
+def with_model(run: Run, params: Params, model: T5ForConditionalGeneration) -> Job:
+    """A run's job around a model that has its method in place."""
     accelerator = Accelerator(mixed_precision="bf16" if params.precision == "bf16" else "no")
     words = tokenizer.load(params.tokenizer or params.backbone)
     train, test = data.tokens(params, "train"), data.tokens(params, "test")
     check_words(words, run, params)
-    job = Job(run, params, build(run, params), words, train, test, accelerator)
+    job = Job(run, params, model, words, train, test, accelerator)
     job.model.to(accelerator.device)
     optimizer = torch.optim.AdamW(
         [p for p in job.model.parameters() if p.requires_grad],
         lr=run.learning_rate,
-        fused=accelerator.device.type == "cuda",
+        fused=True,
     )
     job.wrapped, job.optimizer = accelerator.prepare(job.model, optimizer)
     return job
@@ -124,11 +134,30 @@ def loss_of(job: Job, picked: np.ndarray) -> Tensor:
     ).loss
 
 
+def add_gradients(job: Job, batch: np.ndarray) -> Tensor:
+    """Gradients of the mean loss of a batch, over all processes; returns that loss.
+
+    Each process takes its share in parts of similar length; gradients are exchanged at the last.
+    """
+    count = job.accelerator.num_processes
+    mine = batch[job.accelerator.process_index :: count]
+    mine = mine[np.argsort(job.train.lengths(job.params.max_length)[mine], kind="stable")]
+    at_once = REVIEWS_AT_ONCE.get(job.accelerator.device.type, len(mine))
+    parts = np.array_split(mine, -(-len(mine) // at_once))
+    total = torch.zeros((), device=job.accelerator.device)
+    for number, part in enumerate(parts, 1):
+        last = number == len(parts)
+        with nullcontext() if last else job.accelerator.no_sync(job.wrapped):
+            loss = loss_of(job, part) * (len(part) * count / len(batch))
+            job.accelerator.backward(loss)
+        total += loss.detach()
+    return cast(Tensor, job.accelerator.reduce(total, "mean"))
+
+
 def train_epoch(job: Job, epoch: int) -> float:
     """One pass over the training reviews; returns the mean loss of a review."""
     set_seed(1000 * job.params.seed + epoch)
     job.model.train()
-    share, count = job.accelerator.process_index, job.accelerator.num_processes
     reviews = order(job.params, epoch)
     batches = [
         reviews[at : at + job.params.batch_size]
@@ -137,12 +166,9 @@ def train_epoch(job: Job, epoch: int) -> float:
     progress = Progress(f"{job.run.name}, epoch {epoch} of {job.params.epochs}", len(reviews))
     losses: list[Tensor] = []
     for step, batch in enumerate(batches, 1):
-        mine = batch[share::count]
-        loss = loss_of(job, mine) * (len(mine) * count / len(batch))  # the batch's mean over shares
-        job.accelerator.backward(loss)
+        losses.append(add_gradients(job, batch))
         job.optimizer.step()
         job.optimizer.zero_grad(set_to_none=True)
-        losses.append(cast(Tensor, job.accelerator.reduce(loss.detach(), "mean")))
         if step % CHECK_EVERY == 0 or step == len(batches):
             check_finite(job, epoch, losses, batches)
             progress.add(

@@ -1,0 +1,85 @@
+"""Learning rates for a backbone that the exercise's were not made for.
+
+Each from-scratch method is trained once for every rate of its grid on the study's first training
+reviews, and scored on the study's last tenth of them, which it has not seen. Test reviews are never
+looked at. The rates enter a study by hand, in its YAML; this is the record of why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from t5peft import data, files, machine, methods, paths, runs, training
+from t5peft.data import Tokens
+from t5peft.errors import InputError
+from t5peft.methods import Run
+from t5peft.params import Params
+
+GRID = {
+    "full": (1e-4, 3e-4, 1e-3),
+    "soft-prompt": (0.1, 0.3, 1.0),
+    "adapter": (1e-3, 3e-3, 1e-2),
+    "lora": (1e-3, 3e-3, 1e-2),
+}
+"""Rates a factor of about 3 apart."""
+
+
+def folder(params: Params) -> Path:
+    """Where a study's trials are kept, one file each."""
+    return paths.weights() / params.study / "tuning"
+
+
+def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
+    """Make the trials that are missing, one epoch over `reviews` training reviews each.
+
+    Raises `InputError` where the reviews would reach into the tenth that is held out.
+    """
+    held_out = params.train_examples // 10
+    if not 0 < reviews <= params.train_examples - held_out:
+        raise InputError(
+            "--reviews",
+            reviews,
+            f"1 to {params.train_examples - held_out}, as {held_out} are held out",
+            "give another number",
+        )
+    for run in methods.runs(params):
+        if run.implementation == "scratch" and run.method in only:
+            for rate in GRID[run.method]:
+                path = folder(params) / f"{run.name}-{rate:g}.json"
+                if not path.exists():
+                    record = trial(dataclasses.replace(run, learning_rate=rate), params, reviews)
+                    files.write_text(path, json.dumps(record, indent=1) + "\n")
+    return trials(params)
+
+
+def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
+    """Train for one epoch and score on the held-out reviews."""
+    everything = data.tokens(params, "train")
+    cut = len(everything) - len(everything) // 10
+    job = training.prepare(run, dataclasses.replace(params, train_examples=reviews))
+    job.test = Tokens(everything.ids, everything.starts[cut:], everything.labels[cut:])
+    began = time.perf_counter()
+    loss = training.train_epoch(job, 1)
+    accuracy, _ = training.accuracy(job, job.test, f"rate {run.learning_rate:g}, held out")
+    return {
+        "run": run.name,
+        "method": run.method,
+        "learning_rate": run.learning_rate,
+        "reviews": reviews,
+        "held_out": len(job.test),
+        "loss": loss,
+        "accuracy": accuracy,
+        "seconds": round(time.perf_counter() - began, 1),
+        "identity": runs.identity(run, params) | {"train_examples": reviews},
+        "environment": machine.environment(params.precision),
+    }
+
+
+def trials(params: Params) -> list[dict[str, Any]]:
+    """The stored trials, in the order of the grid."""
+    found = [json.loads(path.read_text()) for path in folder(params).glob("*.json")]
+    return sorted(found, key=lambda x: (methods.METHODS.index(x["method"]), x["learning_rate"]))

@@ -1,0 +1,135 @@
+"""The faster forward computes what transformers' own does, for every method and library."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from torch import Tensor
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from t5peft import evaluation, fast, methods, params, paths, training
+from t5peft.methods import Run
+from t5peft.params import Params
+from t5peft.training import Job
+
+RUNS = methods.runs(params.load(paths.CHECKOUT / "params" / "smoke.yaml"))
+
+
+def made(run: Run, study: Params, quick: bool, dry: bool = True) -> Job:
+    """A run's job with the fast forward or transformers' own, without dropout if `dry`."""
+    AcceleratorState._reset_state()  # it keeps one precision a process
+    model = training.build(run, study)
+    if quick:
+        fast.speed_up(model)
+    for module in model.modules() if dry else []:
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, T5Attention):
+            module.dropout = 0.0
+    return training.with_model(run, study, model)
+
+
+def gradients(job: Job) -> tuple[float, dict[str, Tensor]]:
+    """Loss and gradients of the first batch."""
+    job.model.train()
+    loss = training.add_gradients(job, training.order(job.params, 1)[: job.params.batch_size])
+    found = {n: p.grad.clone() for n, p in job.model.named_parameters() if p.grad is not None}
+    job.optimizer.zero_grad()
+    return float(loss), found
+
+
+def distance(these: dict[str, Tensor], those: dict[str, Tensor]) -> float:
+    """Root of the summed squares of all differences, relative to `those`."""
+    assert these.keys() == those.keys()
+    off = sum(float((these[name] - those[name]).square().sum()) for name in those)
+    return math.sqrt(off / sum(float(x.square().sum()) for x in those.values()))
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_loss_and_gradients_are_those_of_transformers(
+    run: Run, smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32, whole or in parts of five reviews of similar length."""
+    loss, wanted = gradients(made(run, smoke, quick=False))
+    for at_once in (smoke.batch_size, 5):
+        monkeypatch.setitem(training.REVIEWS_AT_ONCE, "cpu", at_once)
+        ours, found = gradients(made(run, smoke, quick=True))
+        assert ours == pytest.approx(loss, rel=1e-5)
+        assert distance(found, wanted) < 1e-4
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_in_bf16_it_is_as_close_to_float32_as_transformers_is(method: str, smoke: Params) -> None:
+    run = next(run for run in RUNS if run.method == method)
+    _, exact = gradients(made(run, smoke, quick=False))
+    rounded = dataclasses.replace(smoke, precision="bf16")
+    ours, theirs = (distance(gradients(made(run, rounded, q))[1], exact) for q in (True, False))
+    assert 0 < ours < 1.5 * theirs
+
+
+def test_it_answers_like_transformers(smoke: Params) -> None:
+    """Answers of a soft prompt and LoRA that are all lengths and words, in float32."""
+    for run in (RUNS[1], RUNS[3], RUNS[7]):
+        plain, quick = made(run, smoke, quick=False), made(run, smoke, quick=True)
+        wanted, found = (
+            evaluation.predict(j.model, j.tokenizer, j.test, smoke.max_length, run.placeholders)
+            for j in (plain, quick)
+        )
+        assert found == wanted
+
+
+def test_fifty_steps_with_dropout_stay_within_the_spread_of_seeds(smoke: Params) -> None:
+    """Other dropout draws are like another seed: the losses' means differ by no more than that."""
+    run = RUNS[0]
+    study = dataclasses.replace(smoke, full_learning_rate=1e-3)
+    run = dataclasses.replace(run, learning_rate=1e-3)
+
+    def fifty(quick: bool, seed: int) -> np.ndarray:
+        job = made(run, dataclasses.replace(study, seed=seed), quick, dry=False)
+        torch.manual_seed(100 + seed)
+        job.model.train()
+        losses = []
+        for step in range(50):
+            batch = training.order(study, 1 + step)[: study.batch_size]
+            losses.append(float(training.add_gradients(job, batch)))
+            job.optimizer.step()
+            job.optimizer.zero_grad()
+        return np.array(losses)
+
+    plain, quick = (np.stack([fifty(q, seed) for seed in range(4)]) for q in (False, True))
+    spread = plain.mean(axis=1).std(ddof=1)
+    assert plain[:, -5:].mean() < 0.7 * plain[:, :5].mean(), "they learn, or nothing is compared"
+    assert abs(plain.mean() - quick.mean()) < 3 * spread * math.sqrt(2 / 4)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_dropout_drops_its_share_and_scales_the_rest(p: float, kind: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(3, 70_001, dtype=kind, requires_grad=True)  # no multiple of 4
+    y: Any = fast.dropout(x, p, training=True)
+    share = float((y == 0).float().mean())
+    assert share == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / x.numel()))
+    assert set(y.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - p)).to(kind))}
+    y.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, y.detach()), "the gradient passes where the value did"
+
+
+def test_dropout_follows_the_seed_and_leaves_evaluation_alone() -> None:
+    x = torch.ones(1000)
+
+    def drawn(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return fast.dropout(x, 0.1, training=True)
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+    assert not torch.equal(drawn(1)[:500], drawn(1)[500:])
+    assert fast.dropout(x, 0.1, training=False) is x
