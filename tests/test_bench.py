@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from t5peft import bench, cli, methods
+from t5peft import bench, cli, data, evaluation, methods
 from t5peft.params import Params
 
 
@@ -18,6 +18,27 @@ def test_both_loops_are_measured(smoke: Params) -> None:
         whole = 4 * figures["step"] + figures["evaluation"]  # 64 reviews in batches of 16
         assert figures["epoch"] == pytest.approx(whole)
         assert figures["peak_bytes"] > 1e6
+
+
+@pytest.mark.parametrize("side", [bench.EXERCISE, bench.OURS])
+def test_a_random_backbone_is_taught_to_answer_before_it_is_timed(
+    smoke: Params, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = next(run for run in methods.runs(smoke) if run.name == "lora-scratch-r8")
+
+    def answers() -> list[str]:
+        job = bench.job
+        return evaluation.predict(job.model, job.tokenizer, job.test, smoke.max_length)
+
+    with monkeypatch.context() as untaught:
+        untaught.setattr(bench, "teach", lambda: None)
+        bench.start(run, smoke, side)
+    assert not set(answers()) & set(data.LABELS)
+    bench.start(run, smoke, side)
+    assert set(answers()) <= set(data.LABELS)
+    names = [name for name, p in bench.job.model.named_parameters() if p.requires_grad]
+    assert names
+    assert all(name.endswith((".A", ".B")) for name in names), "the backbone is frozen again"
 
 
 def test_what_is_measured_is_kept_and_printed(

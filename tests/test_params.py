@@ -12,7 +12,7 @@ from t5peft.errors import InputError
 from t5peft.methods import runs
 from t5peft.params import Params
 
-STUDIES = ("assignment", "self-contained", "smoke")
+STUDIES = ("assignment", "exercise-rates", "self-contained", "smoke")
 
 EXERCISE = [
     ("full", {}, 1e-5),
@@ -38,6 +38,8 @@ def test_every_shipped_study_is_a_params(study: str) -> None:
 def test_the_assignment_is_the_exercise_to_the_letter() -> None:
     study = params.load(paths.CHECKOUT / "params" / "assignment.yaml")
     assert [(run.name, run.settings, run.learning_rate) for run in runs(study)] == EXERCISE
+    companion = params.load(paths.CHECKOUT / "params" / "exercise-rates.yaml")
+    assert runs(companion) == runs(study)
     assert [run.number for run in runs(study)] == list(range(1, 11))
     common = (study.train_examples, study.test_examples, study.max_length)
     assert common == (25_000, 25_000, 256)

@@ -269,6 +269,45 @@ def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
     ]
 
 
+def test_the_rates_show_what_was_tried_and_which_was_taken(
+    exercise: Params, records: list[dict[str, Any]]
+) -> None:
+    assert about.rates_section([], records) == ""
+    base = {"run": "lora-scratch-r8", "method": "lora", "reviews": 6400, "held_out": 2500}
+    tried = [
+        {**base, "learning_rate": rate, "loss": 0.25, "accuracy": accuracy}
+        for rate, accuracy in ((exercise.lora_learning_rate, 0.81), (1e-2, 0.79))
+    ]
+    text = about.rates_section(tried, records)
+    rows = [
+        [x.strip() for x in line.strip("|").split("|")]
+        for line in text.split("\n")
+        if "LoRA" in line
+    ]
+    assert rows == [["LoRA", "1e-4", "0.250", "**81.0**"], ["LoRA", "0.01", "0.250", "79.0"]]
+    assert "6,400 training reviews" in text
+    assert "2,500 other training reviews" in text
+
+
+def test_the_exercises_rates_stand_beside_the_studys(
+    exercise: Params, records: list[dict[str, Any]]
+) -> None:
+    settings = vars(exercise)
+    here = [{**r, "params": settings} for r in records]
+    assert about.exercise_rates_section(here, []) == ""
+    there = [
+        {**r, "params": {**settings, "study": "exercise-rates", "epochs": 1}, "best_accuracy": 0.5}
+        for r in records[:2]
+    ]
+    text = about.exercise_rates_section(here, there)
+    (row,) = (line for line in text.split("\n") if line.startswith("| full fine-tuning"))
+    cells = [x.strip() for x in row.strip("|").split("|")][1:]
+    assert cells == ["1e-5", "50.0", "1e-5", "62.0"]
+    assert "256 tokens, 1 epoch)" in text
+    assert "256 tokens, 10 epochs)" in text
+    assert "exercise-rates" in text
+
+
 # --- parameters ----------------------------------------------------------------------------------
 
 

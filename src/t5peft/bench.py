@@ -2,8 +2,8 @@
 
 The exercise's loop: float32, batches of the study's size in the reviews' order, padded to their
 longest, and `generate` over the test reviews. Ours: what `training.py` and `evaluation.py` do, in
-the study's precision. Model, reviews, optimizer and dropout are the same; what differs in the
-mathematics is the precision, and nothing else.
+the study's precision. Model, reviews, optimizer and dropout's rate are the same; what differs in
+the mathematics is the precision, and nothing else.
 
 Each side lives in a process of its own, which shows its peak memory; they are timed in turns on the
 same reviews. An epoch is put together from its parts.
@@ -24,14 +24,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from t5peft import evaluation, files, machine, methods, paths, training
+from t5peft import backbone, evaluation, files, machine, methods, paths, training
 from t5peft.methods import Run
 from t5peft.params import Params
 from t5peft.training import Job
 
 EXERCISE, OURS = "exercise", "ours"
-TEST_BATCHES = 8
+TEST_BATCHES = 4
 """Test batches of the study's size that an evaluation is timed on."""
+
+LESSONS = 30
+"""Steps on eight short reviews that teach a random backbone to answer with a label word."""
 
 
 def path(params: Params) -> Path:
@@ -53,7 +56,28 @@ def start(run: Run, params: Params, name: str) -> None:
         job = training.with_model(run, plain, training.build(run, plain))
     else:
         job = training.prepare(run, params)
+    if params.backbone.startswith(backbone.RANDOM):
+        teach()
     machine.reset_peak_memory()
+
+
+def teach() -> None:
+    """Train a random backbone until it answers with a label word, as one that was trained does.
+
+    Its own answers are of any length, which would be what an evaluation's time measures.
+    """
+    everything = list(job.model.parameters())
+    frozen = [p for p in everything if not p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(everything, lr=1e-3)
+    few = dataclasses.replace(job, params=dataclasses.replace(job.params, max_length=16))
+    for _ in range(LESSONS):
+        training.loss_of(few, np.arange(8)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
 
 
 def seconds(work: Callable[[], Any]) -> float:

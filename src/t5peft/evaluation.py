@@ -21,7 +21,7 @@ from t5peft.errors import InputError
 MAX_LENGTH = 5
 """Tokens of an answer at most, the decoder's start token included."""
 
-BATCH = {"cpu": 64, "cuda": 500}
+BATCH = {"cpu": 16, "cuda": 500}
 """Reviews at once."""
 
 

@@ -1,0 +1,69 @@
+"""Learning rates are tried on training reviews that the trial has not seen, never on test ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from t5peft import cli, data, methods, training, tune
+from t5peft.errors import InputError
+from t5peft.params import Params
+
+
+def test_a_trial_sees_no_held_out_review_and_no_test_review(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = data.tokens(smoke, "train")
+    seen: list[int] = []
+    loss_of, accuracy = training.loss_of, training.accuracy
+    answered: list[data.Tokens] = []
+
+    def watched(job: training.Job, picked: Any) -> Any:
+        seen.extend(picked.tolist())
+        return loss_of(job, picked)
+
+    def noted(job: training.Job, tokens: data.Tokens, title: str) -> Any:
+        answered.append(tokens)
+        return accuracy(job, tokens, title)
+
+    monkeypatch.setattr(training, "loss_of", watched)
+    monkeypatch.setattr(training, "accuracy", noted)
+    held_out = smoke.train_examples // 10
+    run = methods.runs(smoke)[7]
+    record = tune.trial(run, smoke, smoke.train_examples - held_out)
+    assert sorted(seen) == list(range(smoke.train_examples - held_out))
+    (asked,) = answered
+    assert record["held_out"] == len(asked) == held_out
+    for place in range(held_out):
+        review = smoke.train_examples - held_out + place
+        start, end = everything.starts[review : review + 2]
+        assert (asked.starts[place], asked.starts[place + 1]) == (start, end)
+        assert asked.labels[place] == everything.labels[review]
+    assert asked.ids is everything.ids or (asked.ids == everything.ids).all()
+
+
+def test_trials_are_kept_and_not_made_twice(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[tuple[str, float]] = []
+
+    def trial(run: methods.Run, params: Params, reviews: int) -> dict[str, Any]:
+        made.append((run.name, run.learning_rate))
+        facts = {"run": run.name, "method": run.method, "learning_rate": run.learning_rate}
+        return {**facts, "accuracy": 0.75, "reviews": reviews}
+
+    monkeypatch.setattr(tune, "trial", trial)
+    command = ["tune", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--reviews", "16"]
+    assert cli.main([*command, "--only", "lora"]) == 0
+    assert made == [("lora-scratch-r8", rate) for rate in tune.GRID["lora"]]
+    assert cli.main(command) == 0
+    assert len(made) == sum(map(len, tune.GRID.values())), "the first three were there"
+    last = capsys.readouterr().out.splitlines()[-1].split()
+    assert last == ["lora-scratch-r8", f"{tune.GRID['lora'][-1]:g}", "75.00"]
+
+
+@pytest.mark.parametrize("reviews", [0, 60])
+def test_a_trial_may_not_reach_into_what_is_held_out(smoke: Params, reviews: int) -> None:
+    with pytest.raises(InputError, match="are held out"):
+        tune.tune(smoke, reviews, ["lora"])
