@@ -195,8 +195,8 @@ def tune(options: argparse.Namespace) -> int:
 
     only: list[str] = options.only or [*methods.METHODS]
     done = tuning.tune(study(options), options.reviews, only)
-    rows = [[x["run"], f"{x['learning_rate']:g}", 100 * x["accuracy"]] for x in done]
-    print(tabulate(rows, ["run", "rate", "held-out accuracy, %"], floatfmt=".2f"))
+    rows = [[x["run"], f"{x['learning_rate']:g}", f"{100 * x['accuracy']:.2f}"] for x in done]
+    print(tabulate(rows, ["run", "rate", "held-out accuracy, %"], disable_numparse=True))
     return 0
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from t5peft import backbone, data, evaluation, files, machine, paths, spans, tokenizer
+from t5peft import backbone, data, evaluation, fast, files, machine, paths, spans, tokenizer
 from t5peft.errors import InputError
 from t5peft.params import Precision, check_types
 from t5peft.sizes import SIZES, config
@@ -182,7 +182,9 @@ class State:
 def start(params: BackboneParams, checkpoint: Path, device: torch.device) -> State:
     """A fresh state, or the one in the checkpoint."""
     torch.manual_seed(params.seed)
-    model = T5ForConditionalGeneration(config(params.size, dropout_rate=params.dropout))
+    model = fast.speed_up(
+        T5ForConditionalGeneration(config(params.size, dropout_rate=params.dropout))
+    )
     model.to(device).train()  # type: ignore[arg-type]
     groups = [{"params": [p], "relative_lr": 0.0} for p in model.parameters()]
     optimizer = ScaledAdamW(groups, weight_decay=0.0, fused=True)
