@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -18,6 +19,20 @@ def test_both_loops_are_measured(smoke: Params) -> None:
         whole = 4 * figures["step"] + figures["evaluation"]  # 64 reviews in batches of 16
         assert figures["epoch"] == pytest.approx(whole)
         assert figures["peak_bytes"] > 1e6
+        assert 0 < bench.share(figures) < 1
+    # parts of similar length are padded less, never more
+    assert sides[bench.OURS]["operations"] <= sides[bench.EXERCISE]["operations"]
+
+
+def test_the_operations_of_a_step_are_those_of_its_matrix_products(smoke: Params) -> None:
+    """Full fine-tuning: 6 a weight of the encoder and token, and some for all the rest."""
+    study = dataclasses.replace(smoke, train_examples=16)
+    run = next(run for run in methods.runs(study) if run.method == "full")
+    bench.start(run, study, bench.EXERCISE)
+    tokens = 16 * bench.job.train.lengths(study.max_length).max()
+    encoder = bench.job.model.get_encoder().named_parameters()
+    weights = sum(p.numel() for name, p in encoder if p.dim() == 2 and "embed" not in name)
+    assert 1 < bench.operations(bench.EXERCISE) / (6 * weights * tokens) < 3
 
 
 @pytest.mark.parametrize("side", [bench.EXERCISE, bench.OURS])
@@ -45,6 +60,7 @@ def test_what_is_measured_is_kept_and_printed(
     smoke: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = {"step": 2.0, "evaluation": 4.0, "epoch": 12.0, "peak_bytes": 3e6}
+    figures |= {"operations": 1e9, "matrix_rate": 2e9}
     slow = {name: 3 * value for name, value in figures.items()}
     monkeypatch.setattr(bench, "measure", lambda *_: {"exercise": slow, "ours": figures})
     assert cli.main(["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
@@ -57,6 +73,7 @@ def test_what_is_measured_is_kept_and_printed(
         ["epoch", "36.00", "12.00", "3.00"],
         ["peak_bytes", "9.00", "3.00", "3.00"],
     ]
+    assert "lora 25% (exercise's loop 8%)" in printed
     assert "differs in the mathematics: precision" in printed
 
 

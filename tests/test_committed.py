@@ -5,17 +5,32 @@ from __future__ import annotations
 import pytest
 import torch
 
-from t5peft import backbone, export, methods, params, paths, prediction, runs, tokenizer
+from t5peft import backbone, export, methods, params, paths, prediction, report, runs, tokenizer
 from t5peft.methods import Run
+from t5peft.params import Params
 
 STUDY = params.load(paths.CHECKOUT / "params" / "self-contained.yaml")
+COMPANION = params.load(paths.CHECKOUT / "params" / "exercise-rates.yaml")
 RUNS = methods.runs(STUDY)
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_every_run_of_the_default_study_is_stored_whole(run: Run) -> None:
+@pytest.mark.parametrize("study", [STUDY, COMPANION], ids=lambda study: study.study)
+@pytest.mark.parametrize("number", range(10), ids=[run.name for run in RUNS])
+def test_every_run_of_the_shipped_studies_is_stored_whole(study: Params, number: int) -> None:
     """A change of the training code makes it stale, which the report marks; nothing else may be."""
-    assert runs.status(run, STUDY).state in ("fresh", "stale")
+    assert runs.status(methods.runs(study)[number], study).state in ("fresh", "stale")
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run) -> None:
+    tried = {
+        trial["learning_rate"]: trial["accuracy"]
+        for trial in report.trials(STUDY)
+        if trial["method"] == run.method
+    }
+    assert len(tried) >= 3
+    assert run.learning_rate == max(tried, key=lambda rate: tried[rate])
+    assert min(tried) < run.learning_rate < max(tried), "the grid reaches beyond on both sides"
 
 
 @pytest.mark.parametrize("method", export.FILES)

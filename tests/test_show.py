@@ -254,6 +254,7 @@ def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise:
 def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
     assert about.bench_section({}) == ""
     ours = {"step": 2.0, "evaluation": 4.0, "epoch": 12.0, "peak_bytes": 3e6}
+    ours |= {"operations": 1e9, "matrix_rate": 2e9}
     exercises = {name: 3 * figure for name, figure in ours.items()}
     text = about.bench_section(
         {

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from t5peft import backbone, evaluation, files, machine, methods, paths, training
 from t5peft.methods import Run
@@ -90,22 +91,37 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def step(name: str, turn: int) -> float:
-    """Seconds of one training step."""
+def train_batch(name: str, turn: int) -> None:
+    """One training step."""
     size, reviews = job.params.batch_size, training.order(job.params, 1)
     at = turn * size % (len(reviews) - size + 1)
+    job.model.train()
+    if name == EXERCISE:
+        training.loss_of(job, reviews[at : at + size]).backward()
+    else:
+        training.add_gradients(job, reviews[at : at + size])
+    job.optimizer.step()
+    job.optimizer.zero_grad(set_to_none=True)
 
-    def work() -> None:
-        job.model.train()
-        batch = reviews[at : at + size]
-        if name == EXERCISE:
-            training.loss_of(job, batch).backward()
-        else:
-            training.add_gradients(job, batch)
-        job.optimizer.step()
-        job.optimizer.zero_grad(set_to_none=True)
 
-    return seconds(work)
+def step(name: str, turn: int) -> float:
+    """Seconds of one training step."""
+    return seconds(lambda: train_batch(name, turn))
+
+
+def operations(name: str) -> int:
+    """Floating-point operations of the matrix products of one training step, there and back."""
+    with FlopCounterMode(display=False) as counter:
+        train_batch(name, 0)
+    return counter.get_total_flops()
+
+
+def matrix_rate() -> float:
+    """Operations a second of large bf16 matrix products here: the best of five."""
+    side = 8192 if machine.has_accelerator() else 2048
+    square = torch.randn(side, side, dtype=torch.bfloat16, device=job.model.device)
+    square @ square
+    return 2 * side**3 / min(seconds(lambda: square @ square) for _ in range(5))
 
 
 def evaluate(name: str) -> float:
@@ -146,11 +162,13 @@ def measure(run: Run, params: Params, repeats: int) -> dict[str, dict[str, float
         for name, side in sides.items():
             steps[name].append(side.submit(step, name, turn).result())
             tests[name].append(side.submit(evaluate, name).result())
-    figures = {
-        name: summary(steps[name][1:], tests[name][1:], params)
-        | {"peak_bytes": side.submit(machine.peak_memory).result()}
-        for name, side in sides.items()
-    }
+    figures = {}
+    for name, side in sides.items():
+        figures[name] = summary(steps[name][1:], tests[name][1:], params) | {
+            "peak_bytes": side.submit(machine.peak_memory).result(),
+            "operations": side.submit(operations, name).result(),
+            "matrix_rate": side.submit(matrix_rate).result(),
+        }
     for side in sides.values():
         side.shutdown()
     return figures
@@ -180,6 +198,20 @@ def bench(params: Params, repeats: int) -> dict[str, Any]:
     }
     files.write_text(path(params), json.dumps(record, indent=1) + "\n")
     return record
+
+
+def shares(record: dict[str, Any]) -> str:
+    """How near a training step is to the matrix rate of the machine (MFU), by method."""
+    found = [
+        f"{method} {share(sides[OURS]):.0%} (exercise's loop {share(sides[EXERCISE]):.0%})"
+        for method, sides in record["methods"].items()
+    ]
+    return ", ".join(found)
+
+
+def share(side: dict[str, float]) -> float:
+    """Matrix products of a training step, by the time that the measured bf16 rate would take."""
+    return side["operations"] / side["step"] / side["matrix_rate"]
 
 
 def table(record: dict[str, Any]) -> list[list[Any]]:

@@ -227,6 +227,7 @@ def bench(options: argparse.Namespace) -> int:
     heads = ["method", "s, or MB", "exercise", "ours", "ratio"]
     print(tabulate(benching.table(record), heads, floatfmt=".2f"))
     environment = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
+    print(f"a training step's share of the bf16 matrix rate: {benching.shares(record)}")
     print(f"differs in the mathematics: precision (fp32 in the exercise's loop); {environment}")
     return 0
 
