@@ -309,6 +309,14 @@ def test_the_exercises_rates_stand_beside_the_studys(
     assert "exercise-rates" in text
 
 
+def test_a_single_epoch_has_one_tick(records: list[dict[str, Any]]) -> None:
+    once = [{**r, "history": r["history"][:1]} for r in records[7:]]
+    figure = plots.learning_curves(once)
+    figure.canvas.draw()
+    for ax in figure.axes:
+        assert [tick for tick in ax.get_xticks() if tick != round(tick)] == []
+
+
 # --- parameters ----------------------------------------------------------------------------------
 
 

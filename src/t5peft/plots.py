@@ -70,7 +70,7 @@ def learning_curves(records: Sequence[Record]) -> Figure:
         right, [(accuracies(r)[-1], short_name(r), COLOURS[r["run"]["method"]]) for r in records]
     )
     for ax in (left, right):
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
@@ -87,7 +87,7 @@ def all_curves(records: Sequence[Record]) -> Figure:
             if mine:
                 ends.append((accuracies(record)[-1], short_name(record), COLOURS[method]))
         ax.set_title(show.METHOD_NAMES[method], color=COLOURS[method], weight="bold")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if method != "full":
             _label_ends(ax, ends, least=0.12)
     figure.supylabel("test accuracy (%)", fontsize=9)

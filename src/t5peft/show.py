@@ -160,7 +160,12 @@ def table(rows: Iterable[Sequence[object]], head: Sequence[str], left: int = 1) 
 
 
 def visible(markdown: str) -> int:
-    """About how many characters of a cell are seen, without the marks of math and emphasis."""
+    """About how many characters of a cell are seen, without the marks of math and emphasis.
+
+    Code is set in a wider type.
+    """
+    if markdown.startswith("`"):
+        return round(1.3 * len(markdown))
     return len(re.sub(r"\\\w+|[\\${}_*` ]", "", markdown)) + markdown.count(" ")
 
 
