@@ -51,7 +51,8 @@ def test_trials_are_kept_and_not_made_twice(
     def trial(run: methods.Run, params: Params, reviews: int) -> dict[str, Any]:
         made.append((run.name, run.learning_rate))
         facts = {"run": run.name, "method": run.method, "learning_rate": run.learning_rate}
-        return {**facts, "accuracy": 0.75, "reviews": reviews}
+        identity = tune.identity(run, params, reviews)
+        return {**facts, "accuracy": 0.75, "reviews": reviews, "identity": identity}
 
     monkeypatch.setattr(tune, "trial", trial)
     command = ["tune", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--reviews", "16"]
@@ -59,6 +60,8 @@ def test_trials_are_kept_and_not_made_twice(
     assert made == [("lora-scratch-r8", rate) for rate in tune.GRID["lora"]]
     assert cli.main(command) == 0
     assert len(made) == sum(map(len, tune.GRID.values())), "the first three were there"
+    assert cli.main([*command, "--only", "lora", "--set", "seed=1"]) == 0
+    assert len(made) == sum(map(len, tune.GRID.values())) + len(tune.GRID["lora"]), "another seed"
     last = capsys.readouterr().out.splitlines()[-1].split()
     assert last == ["lora-scratch-r8", f"{tune.GRID['lora'][-1]:g}", "75.00"]
 

@@ -210,10 +210,10 @@ def rates_section(trials: Sequence[Mapping[str, Any]], records: Sequence[Record]
     reviews, held_out = trials[0]["reviews"], trials[0]["held_out"]
     text = (
         "## Learning rates {#sec-rates}\n\nThe exercise's rates were made for another backbone and "
-        "ten times as many steps. Here each from-scratch method was trained for one epoch on "
+        "a longer training. Here each from-scratch method was trained for one epoch on "
         f"{number(reviews)} training reviews, once for every rate of a small grid, and scored on "
         f"{number(held_out)} other training reviews that were held out. No test review was looked "
-        "at. A library's run has the rate of ours."
+        "at."
     )
     caption = (
         f"Accuracy on {number(held_out)} held-out training reviews by learning rate; bold, the "

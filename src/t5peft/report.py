@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from t5peft.counting import Model
 
 EXERCISE_SIZE = "t5-small"
-SHOWN = ("fresh", "stale")
 
 
 def notebook_params(namespace: Mapping[str, Any]) -> Params:
@@ -91,7 +90,7 @@ def exercise_rates(study: Params) -> list[dict[str, Any]]:
     if study.study != "self-contained":
         return []
     other = params.load("exercise-rates")
-    stored = [run for run in methods.runs(other) if runs.status(run, other).state in SHOWN]
+    stored = [run for run in methods.runs(other) if runs.status(run, other).state in runs.SHOWN]
     return [with_mark(run, other, runs.load(run, other)) for run in stored]
 
 

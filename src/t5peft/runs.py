@@ -61,6 +61,9 @@ STUDY_SETTINGS = [
 """The settings of a study that enter every run's identity."""
 
 
+SHOWN = ("fresh", "stale")
+"""The states of a run that may be shown."""
+
 KEYS = {
     *("run", "study", "identity", "fingerprint", "source", "params", "backbone", "history"),
     *("best_epoch", "best_accuracy", "last_accuracy", "test_examples", "parameters", "memory"),
@@ -247,7 +250,7 @@ def tensor_bytes(where: Path, record: dict[str, Any]) -> bytes:
 def load(run: Run, params: Params) -> dict[str, Any]:
     """The record of a stored run that is fresh or stale; `InputError` where it is neither."""
     state, record = _look(run, params)
-    if state.state not in ("fresh", "stale"):
+    if state.state not in SHOWN:
         raise InputError(
             f"run {run.name} of study {params.study}",
             f"{state.state} ({state.reason})",

@@ -34,7 +34,7 @@ def folder(params: Params) -> Path:
 
 
 def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
-    """Make the trials that are missing, one epoch over `reviews` training reviews each.
+    """Make the trials that are missing or of another identity, one epoch over `reviews` reviews.
 
     Raises `InputError` where the reviews would reach into the tenth that is held out.
     """
@@ -49,11 +49,24 @@ def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
     for run in methods.runs(params):
         if run.implementation == "scratch" and run.method in only:
             for rate in GRID[run.method]:
+                candidate = dataclasses.replace(run, learning_rate=rate)
                 path = folder(params) / f"{run.name}-{rate:g}.json"
-                if not path.exists():
-                    record = trial(dataclasses.replace(run, learning_rate=rate), params, reviews)
+                wanted = identity(candidate, params, reviews)
+                if not path.exists() or json.loads(path.read_text())["identity"] != wanted:
+                    record = trial(candidate, params, reviews)
                     files.write_text(path, json.dumps(record, indent=1) + "\n")
     return trials(params)
+
+
+def identity(run: Run, params: Params, reviews: int) -> dict[str, Any]:
+    """What decides a trial: a run's identity, on other numbers of reviews, without the test's."""
+    decided = runs.identity(run, params)
+    del decided["test_examples"]
+    return decided | {
+        "train_examples": reviews,
+        "held_out": params.train_examples // 10,
+        "epochs": 1,
+    }
 
 
 def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
@@ -74,7 +87,7 @@ def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
         "loss": loss,
         "accuracy": accuracy,
         "seconds": round(time.perf_counter() - began, 1),
-        "identity": runs.identity(run, params) | {"train_examples": reviews},
+        "identity": identity(run, params, reviews),
         "environment": machine.environment(params.precision),
     }
 
