@@ -46,7 +46,7 @@ def test_a_random_backbone_is_taught_to_answer_before_it_is_timed(
         return evaluation.predict(job.model, job.tokenizer, job.test, smoke.max_length)
 
     with monkeypatch.context() as untaught:
-        untaught.setattr(bench, "teach", lambda: None)
+        untaught.setattr(bench, "teach", lambda *_: None)
         bench.start(run, smoke, side)
     assert not set(answers()) & set(data.LABELS)
     bench.start(run, smoke, side)
@@ -73,8 +73,13 @@ def test_what_is_measured_is_kept_and_printed(
         ["epoch", "36.00", "12.00", "3.00"],
         ["peak_bytes", "9.00", "3.00", "3.00"],
     ]
-    assert "lora 25% (exercise's loop 8%)" in printed
+    assert "LoRA 25% (exercise's loop 8%)" in printed
     assert "differs in the mathematics: precision" in printed
+
+
+def test_no_repeats_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "smoke", "--repeats", "0"]) == 2
+    assert "--repeats: found 0, expected 1 or more" in capsys.readouterr().err
 
 
 def test_medians_are_scaled_to_all_test_reviews(smoke: Params) -> None:

@@ -78,6 +78,20 @@ def test_a_batch_is_cut_ended_padded_and_masked(placeholders: int) -> None:
     assert mask.tolist() == [[1] * room, [1] * len(short) + [0] * (room - len(short))]
 
 
+@pytest.mark.parametrize(("lengths", "width"), [([2, 3], 4), ([2, 4], 8), ([2, 20], 10)])
+def test_a_batch_is_as_wide_as_a_multiple_or_the_room(lengths: list[int], width: int) -> None:
+    starts = np.cumsum([0, *lengths])
+    tokens = data.Tokens(np.arange(100, 100 + sum(lengths)), starts, np.zeros(2, np.int8))
+    exact, exact_mask = tokens.batch(np.array([0, 1]), room=10)
+    ids, mask = tokens.batch(np.array([0, 1]), room=10, multiple=4)
+    assert ids.shape == mask.shape == (2, width)
+    longest = exact.shape[1]
+    assert (ids[:, :longest] == exact).all()
+    assert (mask[:, :longest] == exact_mask).all()
+    assert (ids[:, longest:] == data.PAD).all()
+    assert not mask[:, longest:].any()
+
+
 def test_truncation_is_the_tokenizers_own(words_folder: Path, smoke: Params) -> None:
     words = tokenizer.load(str(words_folder))
     texts = [data.normalize(text) for text, _ in data.read(data.MADE_UP, "test")]

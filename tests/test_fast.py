@@ -64,6 +64,32 @@ def test_loss_and_gradients_are_those_of_transformers(
         assert distance(found, wanted) < 1e-4
 
 
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_one_kernel_for_the_attention_computes_the_same(
+    run: Run, smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU's path, on whatever is here."""
+    loss, wanted = gradients(made(run, smoke, quick=True))
+    monkeypatch.setattr(fast, "FUSED", {"cpu", "cuda"})
+    ours, found = gradients(made(run, smoke, quick=True))
+    assert ours == pytest.approx(loss, rel=1e-5)
+    assert distance(found, wanted) < 1e-4
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_rounding_frozen_projections_once_changes_no_bit(run: Run, smoke: Params) -> None:
+    """Autocast would round them to the same numbers at every use."""
+    study = dataclasses.replace(smoke, precision="bf16")
+    every_time, once = made(run, study, quick=True), made(run, study, quick=True)
+    fast.round_frozen(once.model)
+    kinds = {parameter.dtype for parameter in once.model.parameters()}
+    assert (torch.bfloat16 in kinds) == (run.method != "full")
+    assert all(x.dtype == torch.float32 for x in training.trained(once.model).values())
+    (loss, wanted), (ours, found) = gradients(every_time), gradients(once)
+    assert ours == loss
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_in_bf16_it_is_as_close_to_float32_as_transformers_is(method: str, smoke: Params) -> None:
     run = next(run for run in RUNS if run.method == method)
@@ -85,12 +111,12 @@ def test_it_answers_like_transformers(smoke: Params) -> None:
 
 
 def test_fifty_steps_with_dropout_stay_within_the_spread_of_seeds(smoke: Params) -> None:
-    """Other dropout draws are like another seed: the losses' means differ by no more than that."""
+    """Other dropout draws are like another seed: losses and final accuracy differ no more."""
     run = RUNS[0]
     study = dataclasses.replace(smoke, full_learning_rate=1e-3)
     run = dataclasses.replace(run, learning_rate=1e-3)
 
-    def fifty(quick: bool, seed: int) -> np.ndarray:
+    def fifty(quick: bool, seed: int) -> tuple[np.ndarray, float]:
         job = made(run, dataclasses.replace(study, seed=seed), quick, dry=False)
         torch.manual_seed(100 + seed)
         job.model.train()
@@ -100,12 +126,15 @@ def test_fifty_steps_with_dropout_stay_within_the_spread_of_seeds(smoke: Params)
             losses.append(float(training.add_gradients(job, batch)))
             job.optimizer.step()
             job.optimizer.zero_grad()
-        return np.array(losses)
+        return np.array(losses), training.accuracy(job, job.test, "test")[0]
 
-    plain, quick = (np.stack([fifty(q, seed) for seed in range(4)]) for q in (False, True))
-    spread = plain.mean(axis=1).std(ddof=1)
+    (plain, plain_right), (quick, quick_right) = (
+        map(np.array, zip(*(fifty(q, seed) for seed in range(4)), strict=True))
+        for q in (False, True)
+    )
     assert plain[:, -5:].mean() < 0.7 * plain[:, :5].mean(), "they learn, or nothing is compared"
-    assert abs(plain.mean() - quick.mean()) < 3 * spread * math.sqrt(2 / 4)
+    for these, those in ((plain.mean(axis=1), quick.mean(axis=1)), (plain_right, quick_right)):
+        assert abs(these.mean() - those.mean()) < 3 * these.std(ddof=1) * math.sqrt(2 / 4)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])

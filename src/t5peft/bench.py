@@ -15,8 +15,6 @@ import dataclasses
 import json
 import multiprocessing
 import statistics
-import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import T5ForConditionalGeneration
 
-from t5peft import backbone, evaluation, files, machine, methods, paths, training
+from t5peft import (
+    backbone,
+    data,
+    evaluation,
+    files,
+    machine,
+    methods,
+    paths,
+    tokenizer,
+    training,
+)
 from t5peft.methods import Run
 from t5peft.params import Params
+from t5peft.show import METHOD_NAMES
 from t5peft.training import Job
 
 EXERCISE, OURS = "exercise", "ours"
@@ -52,43 +62,36 @@ job: Job
 def start(run: Run, params: Params, name: str) -> None:
     """Make the side's job; the exercise's is in float32."""
     global job
-    if name == EXERCISE:
-        plain = dataclasses.replace(params, precision="fp32")
-        job = training.with_model(run, plain, training.build(run, plain))
-    else:
-        job = training.prepare(run, params)
+    model = training.build(run, params)
     if params.backbone.startswith(backbone.RANDOM):
-        teach()
+        teach(model, run, params)
+    if name == EXERCISE:
+        job = training.with_model(run, dataclasses.replace(params, precision="fp32"), model)
+    else:
+        job = training.with_fast_model(run, params, model)
     machine.reset_peak_memory()
 
 
-def teach() -> None:
+def teach(model: T5ForConditionalGeneration, run: Run, params: Params) -> None:
     """Train a random backbone until it answers with a label word, as one that was trained does.
 
     Its own answers are of any length, which would be what an evaluation's time measures.
     """
-    everything = list(job.model.parameters())
+    everything = list(model.parameters())
     frozen = [p for p in everything if not p.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(everything, lr=1e-3)
-    few = dataclasses.replace(job, params=dataclasses.replace(job.params, max_length=16))
+    reviews = data.tokens(params, "train")
+    ids, mask = reviews.batch(np.arange(8), 16, run.placeholders)
+    words = evaluation.word_ids(tokenizer.load(params.tokenizer or params.backbone))
+    targets = torch.tensor([[words[label], data.EOS] for label in reviews.labels[:8]])
     for _ in range(LESSONS):
-        training.loss_of(few, np.arange(8)).backward()
+        model(input_ids=ids, attention_mask=mask, labels=targets).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     for parameter in frozen:
         parameter.requires_grad_(False)
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """How long `work` takes, the accelerator's part included."""
-    wait = torch.cuda.synchronize if machine.has_accelerator() else lambda: None
-    wait()
-    began = time.perf_counter()
-    work()
-    wait()
-    return time.perf_counter() - began
 
 
 def train_batch(name: str, turn: int) -> None:
@@ -97,7 +100,7 @@ def train_batch(name: str, turn: int) -> None:
     at = turn * size % (len(reviews) - size + 1)
     job.model.train()
     if name == EXERCISE:
-        training.loss_of(job, reviews[at : at + size]).backward()
+        training.loss_of(job, reviews[at : at + size], multiple=1).backward()
     else:
         training.add_gradients(job, reviews[at : at + size])
     job.optimizer.step()
@@ -106,7 +109,7 @@ def train_batch(name: str, turn: int) -> None:
 
 def step(name: str, turn: int) -> float:
     """Seconds of one training step."""
-    return seconds(lambda: train_batch(name, turn))
+    return machine.seconds(lambda: train_batch(name, turn))
 
 
 def operations(name: str) -> int:
@@ -116,20 +119,12 @@ def operations(name: str) -> int:
     return counter.get_total_flops()
 
 
-def matrix_rate() -> float:
-    """Operations a second of large bf16 matrix products here: the best of five."""
-    side = 8192 if machine.has_accelerator() else 2048
-    square = torch.randn(side, side, dtype=torch.bfloat16, device=job.model.device)
-    square @ square
-    return 2 * side**3 / min(seconds(lambda: square @ square) for _ in range(5))
-
-
 def evaluate(name: str) -> float:
     """Seconds of answering the first test reviews as one side does."""
     test = job.test.first(min(TEST_BATCHES * job.params.batch_size, len(job.test)), "test")
     answer = by_generate if name == EXERCISE else evaluation.predict
     with job.accelerator.autocast():
-        return seconds(
+        return machine.seconds(
             lambda: answer(
                 job.model, job.tokenizer, test, job.params.max_length, job.run.placeholders
             )
@@ -167,7 +162,7 @@ def measure(run: Run, params: Params, repeats: int) -> dict[str, dict[str, float
         figures[name] = summary(steps[name][1:], tests[name][1:], params) | {
             "peak_bytes": side.submit(machine.peak_memory).result(),
             "operations": side.submit(operations, name).result(),
-            "matrix_rate": side.submit(matrix_rate).result(),
+            "matrix_rate": side.submit(machine.matrix_rate, "bf16").result(),
         }
     for side in sides.values():
         side.shutdown()
@@ -203,7 +198,7 @@ def bench(params: Params, repeats: int) -> dict[str, Any]:
 def shares(record: dict[str, Any]) -> str:
     """How near a training step is to the matrix rate of the machine (MFU), by method."""
     found = [
-        f"{method} {share(sides[OURS]):.0%} (exercise's loop {share(sides[EXERCISE]):.0%})"
+        f"{METHOD_NAMES[method]} {share(sides[OURS]):.0%} (exercise's loop {share(sides[EXERCISE]):.0%})"
         for method, sides in record["methods"].items()
     ]
     return ", ".join(found)

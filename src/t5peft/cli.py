@@ -223,6 +223,8 @@ def bench(options: argparse.Namespace) -> int:
 
     from t5peft import bench as benching
 
+    if options.repeats < 1:
+        raise InputError("--repeats", options.repeats, "1 or more", "give another number")
     record = benching.bench(study(options), options.repeats)
     heads = ["method", "s, or MB", "exercise", "ours", "ratio"]
     print(tabulate(benching.table(record), heads, floatfmt=".2f"))
@@ -309,7 +311,7 @@ def parser() -> argparse.ArgumentParser:
 
     added = command("tune", tune, "Try learning rates on a held-out tenth of the training reviews.")
     with_study(added)
-    added.add_argument("--reviews", type=int, default=6400, help="to train on (default 6,400)")
+    added.add_argument("--reviews", type=int, default=9600, help="to train on (default 9,600)")
     added.add_argument("--only", nargs="+", choices=methods.METHODS, help="these methods")
 
     added = command("notebook", notebook, "Write the report or a chapter as a notebook.")

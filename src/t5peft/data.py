@@ -271,16 +271,19 @@ class Tokens:
         return np.minimum(np.diff(self.starts) + 1, room)
 
     def batch(
-        self, picked: np.ndarray, room: int, placeholders: int = 0
+        self, picked: np.ndarray, room: int, placeholders: int = 0, multiple: int = 1
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T) ids and attention mask of the picked reviews, padded to the longest of them.
 
-        `placeholders` pad tokens with mask 1 stand first; they count towards `room`.
+        T is rounded up to a multiple of `multiple` where `room` allows it. `placeholders` pad
+        tokens with mask 1 stand first; they count towards `room`.
         """
         import torch
 
         kept = self.lengths(room - placeholders)[picked]
-        ids = np.full((len(picked), placeholders + kept.max()), PAD, np.int64)
+        longest = placeholders + int(kept.max())
+        width = min(room, -(-longest // multiple) * multiple)
+        ids = np.full((len(picked), width), PAD, np.int64)
         mask = np.zeros_like(ids)
         for row, (review, length) in enumerate(zip(picked, kept, strict=True)):
             start, end = self.starts[review], placeholders + length
@@ -289,6 +292,9 @@ class Tokens:
             mask[row, :end] = 1
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
+
+MULTIPLE = 32
+"""Few lengths of padded batches: a kernel is made, and keeps its memory, for each."""
 
 PAD, EOS = 0, 1
 """T5's ids of <pad>, with which its decoder starts too, and of </s>."""

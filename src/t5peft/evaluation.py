@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from t5peft.data import EOS, LABELS, PAD, Tokens
+from t5peft.data import EOS, LABELS, MULTIPLE, PAD, Tokens
 from t5peft.errors import InputError
 
 MAX_LENGTH = 5
@@ -59,7 +59,8 @@ def predict(
     answers = [""] * len(tokens)
     words = torch.tensor(word_ids(tokenizer), device=model.device)
     for picked in by_length(tokens, room, BATCH[model.device.type]):
-        ids, mask = (side.to(model.device) for side in tokens.batch(picked, room, placeholders))
+        batch = tokens.batch(picked, room, placeholders, MULTIPLE)
+        ids, mask = (side.to(model.device) for side in batch)
         first, second = two_steps(model, ids, mask)
         usual = torch.isin(first, words) & (second == EOS)
         picked_words = (first == words[1]).long().tolist()

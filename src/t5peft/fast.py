@@ -1,12 +1,15 @@
 """T5's own arithmetic with less memory traffic; the mathematics stays, only rounding differs.
 
-Three places of `transformers` spend more time on moving numbers than on computing them:
+These places of `transformers` spend more time on moving numbers than they need:
 
     encoder attention   softmax((q k^T) + bias + mask) v  in the working precision: the scores are
                         not copied to float32 and back, the kernel itself sums in float32
+    cross-attention     (q W_k^T) E^T  and  (softmax E) W_v  instead of the keys E W_k and values
+                        E W_v of all encoder states, for the one or two queries of a label word
     feed-forward        W_o dropout(ReLU(W_i h))  without a trip through the weight's precision
     RMS norm            one kernel, rounded once for all projections that read it
     dropout, on a CPU   16 random bits an entry, drawn 64 at a time, instead of one draw an entry
+    frozen projections  rounded to bf16 once, instead of by autocast at every use
 
 What the methods inject (LoRA inside projections, adapters behind sublayers, prompts before the
 encoder) stays where it is: modules keep their names and parameters, and only `forward` changes.
@@ -14,13 +17,23 @@ encoder) stays where it is: modules keep their names and parameters, and only `f
 
 from __future__ import annotations
 
+from functools import partial
 from types import MethodType
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense, T5LayerNorm
+from transformers import T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import (
+    T5Attention,
+    T5DenseActDense,
+    T5LayerCrossAttention,
+    T5LayerNorm,
+)
+
+FUSED = {"cuda"}
+"""Devices with one kernel for the whole attention, which keeps no scores."""
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -30,6 +43,9 @@ def speed_up(model: Model) -> Model:
     for module in model.modules():
         if isinstance(module, T5Attention) and not module.is_decoder:
             module.forward = MethodType(encoder_attention, module)
+        elif isinstance(module, T5LayerCrossAttention):
+            attention = module.EncDecAttention
+            attention.forward = MethodType(cross_attention, attention)
         elif isinstance(module, T5DenseActDense):
             module.forward = MethodType(feed_forward, module)
         elif isinstance(module, T5LayerNorm):
@@ -37,6 +53,21 @@ def speed_up(model: Model) -> Model:
         elif isinstance(module, nn.Dropout):
             module.forward = MethodType(dropout_layer, module)
     return model
+
+
+def round_frozen(model: T5ForConditionalGeneration) -> None:
+    """Keep frozen projections in bf16, in place: what autocast would make of them at every use.
+
+    The embedding stays in float32, as its rows are added up unrounded; the output projection that
+    shares its weights gets a rounded copy.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.requires_grad:
+            rounded = module.weight.data.bfloat16()
+            if module is model.lm_head:
+                module.forward = partial(F.linear, weight=rounded)
+            else:
+                module.weight.data = rounded
 
 
 def working(x: Tensor) -> Tensor:
@@ -75,13 +106,43 @@ def encoder_attention(
     )
     bias = position_bias
     if bias is None:
-        bias = cast(Tensor, self.compute_bias(length, length, device=q.device).to(q.dtype))
-    scores = (q @ k.transpose(2, 3)).add_(bias)
-    if mask is not None:
-        scores.add_(mask.to(q.dtype))
-    weights = dropout(torch.softmax(scores, dim=-1), self.dropout, self.training)
-    out = (weights @ v).transpose(1, 2).reshape(batch, length, self.inner_dim)
-    return self.o(out), bias
+        bias = self.compute_bias(length, length, device=q.device).to(q.dtype)
+        bias = cast(Tensor, bias.contiguous())  # heads last otherwise: ten times slower to add
+    mask = q.new_zeros(()) if mask is None else mask.to(q.dtype)
+    if q.device.type in FUSED:
+        p = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, bias + mask, dropout_p=p, scale=1.0)  # type: ignore[operator]
+    else:
+        scores = (q @ k.transpose(2, 3)).add_(bias).add_(mask)
+        out = dropout(torch.softmax(scores, dim=-1), self.dropout, self.training) @ v
+    return self.o(out.transpose(1, 2).reshape(batch, length, self.inner_dim)), bias
+
+
+def cross_attention(
+    self: Any,
+    hidden_states: Tensor,
+    mask: Tensor,
+    key_value_states: Tensor,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """(B, N, d) that look at E (B, T, d) -> (B, N, d), and the mask that the next layers take.
+
+    mask: (B, 1, 1, T), 0 or a large negative number. There is nothing to cache: E itself is read.
+    """
+    batch, queries, width = hidden_states.shape
+    states = key_value_states  # E
+    eye = torch.eye(width, dtype=states.dtype, device=states.device)
+    w_k, w_v = (  # (d, H, c), whatever the method put into the projection
+        projection(eye).view(width, self.n_heads, -1) for projection in (self.k, self.v)
+    )
+    q = self.q(hidden_states).view(batch, queries, self.n_heads, -1)
+    asked = torch.einsum("bnhc,dhc->bhnd", q, w_k).flatten(1, 2)
+    scores = (asked @ states.transpose(1, 2)).view(batch, self.n_heads, queries, -1)
+    weights = torch.softmax(scores.add_(mask.to(scores.dtype)), dim=-1)
+    mixed = dropout(weights, self.dropout, self.training).flatten(1, 2) @ states
+    mixed = mixed.view(batch, self.n_heads, queries, width)
+    out = torch.einsum("bhnd,dhc->bnhc", mixed, w_v).reshape(batch, queries, self.inner_dim)
+    return self.o(out), mask
 
 
 def dropout_layer(self: nn.Dropout, x: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import importlib.metadata
 import platform
 import resource
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,29 @@ def environment(precision: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": precision,
     }
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """How long `work` takes, the accelerator's part included."""
+    import torch
+
+    wait = torch.cuda.synchronize if has_accelerator() else lambda: None
+    wait()
+    began = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - began
+
+
+def matrix_rate(precision: str) -> float:
+    """Operations a second of large matrix products in a precision (bf16, fp32): best of five."""
+    import torch
+
+    device, side = ("cuda", 8192) if has_accelerator() else ("cpu", 2048)
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    square = torch.randn(side, side, dtype=kind, device=device)
+    times = [seconds(lambda: square @ square) for _ in range(6)]
+    return 2 * side**3 / min(times[1:])  # the first warms up
 
 
 def reset_peak_memory() -> None:

@@ -75,7 +75,15 @@ def build(run: Run, params: Params) -> T5ForConditionalGeneration:
 
 def prepare(run: Run, params: Params) -> Job:
     """Everything that a run needs, on its device."""
-    return with_model(run, params, fast.speed_up(build(run, params)))
+    return with_fast_model(run, params, build(run, params))
+
+
+def with_fast_model(run: Run, params: Params, model: T5ForConditionalGeneration) -> Job:
+    """`with_model`, with the faster forward."""
+    job = with_model(run, params, fast.speed_up(model))
+    if params.precision == "bf16":
+        fast.round_frozen(model)
+    return job
 
 
 def with_model(run: Run, params: Params, model: T5ForConditionalGeneration) -> Job:
@@ -121,9 +129,9 @@ def order(params: Params, epoch: int) -> np.ndarray:
     return np.random.default_rng([params.seed, epoch]).permutation(params.train_examples)
 
 
-def loss_of(job: Job, picked: np.ndarray) -> Tensor:
+def loss_of(job: Job, picked: np.ndarray, multiple: int = data.MULTIPLE) -> Tensor:
     """Mean cross-entropy of the label words (word and end of sequence) of the picked reviews."""
-    ids, mask = job.train.batch(picked, job.params.max_length, job.run.placeholders)
+    ids, mask = job.train.batch(picked, job.params.max_length, job.run.placeholders, multiple)
     words = evaluation.word_ids(job.tokenizer)
     targets = torch.tensor([[words[label], data.EOS] for label in job.train.labels[picked]])
     device = job.accelerator.device
@@ -406,10 +414,4 @@ def estimate(run: Run, params: Params) -> float:
     step = 6 if run.method == "full" else 4
     tokens = params.max_length * params.epochs
     work = size * tokens * (step * params.train_examples + 2 * params.test_examples)
-    side = torch.rand(512, 512, device="cuda" if machine.has_accelerator() else "cpu")
-    began = time.perf_counter()
-    for _ in range(10):
-        side = side @ side / 512
-    side.sum().item()
-    rate = 10 * 2 * 512**3 / (time.perf_counter() - began)
-    return 10 + 3 * work / rate
+    return 10 + 3 * work / machine.matrix_rate(params.precision)
