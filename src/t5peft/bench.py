@@ -198,7 +198,8 @@ def bench(params: Params, repeats: int) -> dict[str, Any]:
 def shares(record: dict[str, Any]) -> str:
     """How near a training step is to the matrix rate of the machine (MFU), by method."""
     found = [
-        f"{METHOD_NAMES[method]} {share(sides[OURS]):.0%} (exercise's loop {share(sides[EXERCISE]):.0%})"
+        f"{METHOD_NAMES[method]} {share(sides[OURS]):.0%} "
+        f"(exercise's loop {share(sides[EXERCISE]):.0%})"
         for method, sides in record["methods"].items()
     ]
     return ", ".join(found)
