@@ -107,7 +107,7 @@ def encoder_attention(
     bias = position_bias
     if bias is None:
         bias = self.compute_bias(length, length, device=q.device).to(q.dtype)
-        bias = cast(Tensor, bias.contiguous())  # heads last otherwise: ten times slower to add
+        bias = cast(Tensor, bias.contiguous())  # its heads lie last, which is slow to add
     mask = q.new_zeros(()) if mask is None else mask.to(q.dtype)
     if q.device.type in FUSED:
         p = self.dropout if self.training else 0.0
