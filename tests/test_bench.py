@@ -82,6 +82,18 @@ def test_no_repeats_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--repeats: found 0, expected 1 or more" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "wrong", ["backbone=random:t5-smal", "backbone=nowhere", "data=nowhere", "train_examples=90000"]
+)
+def test_wrong_settings_are_one_line_and_no_broken_process(
+    smoke: Params, wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["--set", f"tokenizer={smoke.tokenizer}", "--set", wrong]
+    assert cli.main(["bench", "smoke", *settings]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert wrong.split("=")[1] in line
+
+
 def test_medians_are_scaled_to_all_test_reviews(smoke: Params) -> None:
     figures = bench.summary([1.0, 9.0, 2.0], [0.5, 0.4, 3.0], smoke)
     assert figures["step"] == 2.0

@@ -179,10 +179,17 @@ def summary(steps: list[float], tests: list[float], params: Params) -> dict[str,
 
 
 def bench(params: Params, repeats: int) -> dict[str, Any]:
-    """Measure the four from-scratch methods and store the result."""
+    """Measure the four from-scratch methods and store the result.
+
+    Raises `InputError` for wrong settings here: a side's process would only break.
+    """
     measured = {}
+    words = tokenizer.load(params.tokenizer or params.backbone)
+    for split in data.SPLITS:
+        data.tokens(params, split)
     for run in methods.runs(params):
         if run.implementation == "scratch":
+            training.check_words(words, run, params)
             print(f"{run.name} ...", flush=True)
             measured[run.method] = measure(run, params, repeats)
     record = {
