@@ -132,6 +132,8 @@ def test_the_stored_backbone_is_what_a_study_loads(small: BackboneParams) -> Non
     for name in ("zero_shot_sst2", "zero_shot_imdb_train"):
         assert 0 <= record[name] <= 1
     assert f"{record['zero_shot_sst2']:.1%}" in (folder / "README.md").read_text()
+    assert 0 < record["span_loss"] < 20
+    assert record["span_loss_other_input"] > 0
     assert isinstance(json.loads((folder / "history.json").read_text()), list)
 
 
@@ -169,3 +171,25 @@ def _weights(folder: Path) -> list[bytes]:
 def test_more_pieces_than_the_size_holds_are_refused(small: BackboneParams) -> None:
     with pytest.raises(InputError, match="at most 8028 for tiny"):
         dataclasses.replace(small, vocabulary=8_100)
+
+
+def test_a_checkpoint_of_other_settings_is_refused_by_name(small: BackboneParams) -> None:
+    pretrain.pretrain(small)
+    with pytest.raises(InputError, match="batch_size 4, expected batch_size 8"):
+        pretrain.pretrain(dataclasses.replace(small, batch_size=8))
+    longer = dataclasses.replace(small, steps=14)
+    record = json.loads((pretrain.pretrain(longer) / "pretraining.json").read_text())
+    assert record["steps"] == 14, "a later end is the same training"
+
+
+def test_a_model_that_does_not_read_shows(small: BackboneParams) -> None:
+    """Without cross-attention, another text's input changes nothing."""
+    state = pretrain.start(small, Path("none"), torch.device("cpu"))
+    sources, targets = (torch.randint(3, 100, shape) for shape in ((6, 20), (6, 8)))
+    reads = pretrain.reading(state, small, sources, targets)
+    assert reads["span_loss"] != reads["span_loss_other_input"]
+    blocks: Any = state.model.decoder.block
+    for block in blocks:
+        torch.nn.init.zeros_(block.layer[1].EncDecAttention.o.weight)
+    idle = pretrain.reading(state, small, sources, targets)
+    assert idle["span_loss"] == idle["span_loss_other_input"]

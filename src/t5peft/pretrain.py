@@ -3,9 +3,7 @@
 Text: IMDB's training and unlabelled reviews (never a test review), lower-cased as the task has
 them, and the sentences of SST-2 with their label word as target, as T5's own mixture had them.
 
-Optimizer: AdamW whose step on each tensor is scaled by the tensor's root mean square, as Adafactor
-does (Shazeer and Stern, 2018, section 8) and nanoT5 (Nawrot, 2023). T5 has no 1/sqrt(d) in its
-attention and was made for such steps: plain AdamW stalls on it.
+How it starts and steps is `recipe.py`'s.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,18 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from t5peft import backbone, data, evaluation, fast, files, machine, paths, spans, tokenizer
+from t5peft import (
+    backbone,
+    data,
+    evaluation,
+    fast,
+    files,
+    machine,
+    paths,
+    recipe,
+    spans,
+    tokenizer,
+)
 from t5peft.errors import InputError
 from t5peft.params import Precision, check_types
 from t5peft.sizes import SIZES, config
@@ -34,6 +43,9 @@ LOG_SECONDS = 10
 LOSSES = ("span", "sst2")
 ZERO_SHOT_REVIEWS, ZERO_SHOT_TOKENS = 2000, 256
 """Training reviews, and tokens of each, on which a finished backbone is tried."""
+
+READ = 192
+"""Texts on which a finished backbone shows what it makes of its input."""
 
 
 @dataclass(frozen=True)
@@ -69,26 +81,6 @@ class BackboneParams:
                 f"at most {SIZES[self.size].vocab_size - tokenizer.SENTINELS} for {self.size}",
                 "give fewer pieces",
             )
-
-
-class ScaledAdamW(torch.optim.AdamW):
-    """AdamW without weight decay whose learning rate is relative to each tensor's RMS."""
-
-    floor = 1e-3  # the smallest RMS that counts: tensors that start at zero must be able to grow
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """One step; every group holds one tensor, so that it can have its own rate."""
-        for group in self.param_groups:
-            rms = group["params"][0].square().mean().sqrt().item()
-            group["lr"] = group["relative_lr"] * max(rms, self.floor)
-        return super().step(closure)
-
-
-def rate(progress: float, step: int, params: BackboneParams) -> float:
-    """Linear warm-up, then a cosine to a hundredth at progress 1."""
-    decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return params.learning_rate * min(1.0, (step + 1) / params.warmup_steps) * decay
 
 
 # --- text --------------------------------------------------------------------------------------
@@ -173,37 +165,55 @@ class State:
     """Where the training is; all of it is in the checkpoint."""
 
     model: T5ForConditionalGeneration
-    optimizer: ScaledAdamW
+    optimizer: recipe.Optimizer
     step: int
     seconds: float
     history: list[dict[str, float]]
 
 
+MAY_CHANGE = {"name", "data", "sst2", "steps", "minutes"}
+"""Settings that a training may be gone on with: its end, and where things lie."""
+
+
+def settings(params: BackboneParams) -> dict[str, Any]:
+    """What a checkpoint must have been made with."""
+    return {key: value for key, value in asdict(params).items() if key not in MAY_CHANGE}
+
+
 def start(params: BackboneParams, checkpoint: Path, device: torch.device) -> State:
-    """A fresh state, or the one in the checkpoint."""
+    """A fresh state, or the one in the checkpoint; `InputError` for one of other settings."""
     torch.manual_seed(params.seed)
     model = fast.speed_up(
         T5ForConditionalGeneration(config(params.size, dropout_rate=params.dropout))
     )
+    recipe.start(model)
     model.to(device).train()  # type: ignore[arg-type]
-    groups = [{"params": [p], "relative_lr": 0.0} for p in model.parameters()]
-    optimizer = ScaledAdamW(groups, weight_decay=0.0, fused=True)
-    state = State(model, optimizer, 0, 0.0, [])
+    state = State(model, recipe.Optimizer(model), 0, 0.0, [])
     if checkpoint.exists():
         held = torch.load(checkpoint, map_location=device, weights_only=True)
+        made_with = held.get("settings", {})
+        for key, value in settings(params).items():
+            if made_with.get(key) != value:
+                raise InputError(
+                    f"checkpoint {checkpoint}",
+                    f"{key} {made_with.get(key)}",
+                    f"{key} {value}, as now asked for",
+                    "give another --set name=NAME, or remove it",
+                )
         model.load_state_dict(held["model"])
-        optimizer.load_state_dict(held["optimizer"])
+        state.optimizer.load_state_dict(held["optimizer"])
         state.step, state.seconds, state.history = held["step"], held["seconds"], held["history"]
     return state
 
 
-def save(state: State, checkpoint: Path) -> None:
+def save(state: State, made_with: dict[str, Any], checkpoint: Path) -> None:
     """Write the checkpoint, whole or not at all."""
     content = io.BytesIO()
     torch.save(
         {
             "model": state.model.state_dict(),
             "optimizer": state.optimizer.state_dict(),
+            "settings": made_with,
             "step": state.step,
             "seconds": state.seconds,
             "history": state.history,
@@ -234,9 +244,13 @@ def pretrain(params: BackboneParams) -> Path:
     state = start(params, checkpoint, device)
     span, sst2 = span_batches(stream, params, tokens), sst2_batches(sentences, params, tokens)
     fit(state, params, span, sst2, checkpoint)
-    return store(
-        state, params, work, {"corpus_tokens": len(stream), **zero_shot(state, params, tokens)}
-    )
+    other = span_batches(stream, replace(params, seed=params.seed + 1, batch_size=READ), tokens)
+    measured = {
+        "corpus_tokens": len(stream),
+        **reading(state, params, *next(other)),
+        **zero_shot(state, params, tokens),
+    }
+    return store(state, params, work, measured)
 
 
 def fit(
@@ -257,9 +271,8 @@ def fit(
         progress = max(state.step / params.steps, state.seconds / 60 / params.minutes)
         if progress >= 1:
             break
-        step_losses = update(
-            state, next(span), next(sst2), rate(progress, state.step, params), params
-        )
+        rate = recipe.rate(params.learning_rate, params.warmup_steps, progress, state.step)
+        step_losses = update(state, next(span), next(sst2), rate, params)
         for kind, loss in step_losses.items():
             losses[kind].append(loss)
         state.step += 1
@@ -272,16 +285,16 @@ def fit(
             line = "  ".join(f"{key} {value:.3f}" for key, value in means.items())
             print(f"step {state.step}  {state.seconds / 60:.1f} min  {line}", flush=True)
         if now - saved > CHECKPOINT_SECONDS:
-            save(state, checkpoint)
+            save(state, settings(params), checkpoint)
             saved = now
-    save(state, checkpoint)
+    save(state, settings(params), checkpoint)
 
 
 def update(
     state: State,
     span: tuple[Tensor, Tensor],
     sst2: tuple[Tensor, Tensor],
-    relative_lr: float,
+    rate: float,
     params: BackboneParams,
 ) -> dict[str, float]:
     """One optimizer step on the weighted sum of both losses; returns each of them."""
@@ -297,11 +310,26 @@ def update(
     if not all(map(math.isfinite, losses.values())):
         raise FloatingPointError(f"losses {losses} at step {state.step}")
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
-    for group in state.optimizer.param_groups:
-        group["relative_lr"] = relative_lr
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.step(rate)
     return losses
+
+
+@torch.inference_mode()
+def reading(
+    state: State, params: BackboneParams, sources: Tensor, targets: Tensor
+) -> dict[str, float]:
+    """Span loss with each target's own input, and with another text's, in nats a token.
+
+    Where they are equal, the model is a language model of its targets and its encoder is idle.
+    """
+    model = state.model.eval()
+    sources, targets = sources.to(model.device), targets.to(model.device)
+    inputs = {"span_loss": sources, "span_loss_other_input": sources.roll(1, 0)}
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=params.precision == "bf16"):
+        return {
+            name: round(model(input_ids=side, labels=targets).loss.item(), 4)
+            for name, side in inputs.items()
+        }
 
 
 def zero_shot(state: State, params: BackboneParams, words: Any) -> dict[str, float]:
@@ -366,6 +394,8 @@ project pre-trained itself, so that its experiments need no hub.
   {record["sst2_sentences"]:,} sentences, in {record["seconds"] / 60:.0f} minutes
 - device: {record["device"]}
 - last losses: {", ".join(f"{key} {value:.3f}" for key, value in losses.items())}
+- span loss {record["span_loss"]:.2f} nats a target token, and
+  {record["span_loss_other_input"]:.2f} where the input is another text's: what reading is worth
 - before any fine-tuning: {record["zero_shot_sst2"]:.1%} of SST-2's validation sentences,
   {record["zero_shot_imdb_train"]:.1%} of {ZERO_SHOT_REVIEWS:,} training reviews of IMDB
 - stored: int8 with one scale a row; the dequantized tensors are the model
