@@ -309,6 +309,19 @@ def test_the_exercises_rates_stand_beside_the_studys(
     assert "exercise-rates" in text
 
 
+def test_seeds_show_each_result_and_their_spread(records: list[dict[str, Any]]) -> None:
+    assert about.seeds_section([]) == ""
+    repeated = [
+        {**records[7], "params": {"seed": seed}, "best_accuracy": best}
+        for seed, best in ((0, 0.80), (1, 0.79), (2, 0.81))
+    ]
+    text = about.seeds_section([repeated])
+    (row,) = (line for line in text.split("\n") if line.startswith("| LoRA"))
+    cells = [x.strip() for x in row.strip("|").split("|")][1:]
+    assert cells == ["80.0 (seed 0), 79.0 (seed 1), 81.0 (seed 2)", "80.0", "2.0"]
+    assert "up to 2.0 points apart" in text
+
+
 def test_a_single_epoch_has_one_tick(records: list[dict[str, Any]]) -> None:
     once = [{**r, "history": r["history"][:1]} for r in records[7:]]
     figure = plots.learning_curves(once)

@@ -60,8 +60,10 @@ def explain(error: Exception) -> InputError | None:
 
 
 def study(options: argparse.Namespace) -> Params:
-    """The study that the options name, with their `--set` on top."""
-    return params.load(options.study, params.overrides(options.set))
+    """The study that the options name, with their `--set` and `--seed` on top."""
+    settings = params.load(options.study, params.overrides(options.set))
+    seed = getattr(options, "seed", None)
+    return settings if seed is None else params.with_seed(settings, seed)
 
 
 def chosen(options: argparse.Namespace, settings: Params) -> list[Run]:
@@ -121,6 +123,7 @@ def side_by_side(options: argparse.Namespace, todo: list[Run]) -> int:
 
     def one(run: Run) -> int:
         changes = [part for text in options.set for part in ("--set", text)]
+        changes += [] if options.seed is None else ["--seed", str(options.seed)]
         command = [sys.executable, "-m", "t5peft", "train", options.study, "--only", run.name]
         process = subprocess.Popen([*command, *changes])
         started.append(process)
@@ -275,16 +278,23 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("study", nargs=nargs, default=default, help="a YAML file or its name")
         with_set(added)
 
+    def with_seed(added: argparse.ArgumentParser) -> None:
+        text = "another seed than the study's: its runs are kept beside, in STUDY-seed-SEED"
+        added.add_argument("--seed", type=int, help=text)
+
     def with_set(added: argparse.ArgumentParser) -> None:
         text = "change one setting, as in --set lora_rank=16 (again for more)"
         added.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
 
     added = command("train", train, "Train a study's runs that are missing or stale.")
     with_study(added)
+    with_seed(added)
     added.add_argument("--only", nargs="+", metavar="RUN", help="these runs, by name")
     added.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
 
-    with_study(command("status", status, "Say of each run: fresh, stale, missing, damaged."))
+    added = command("status", status, "Say of each run: fresh, stale, missing, damaged.")
+    with_study(added)
+    with_seed(added)
 
     added = command("count", count, "Derive a method's parameters and count the live model's.")
     added.add_argument("method", choices=methods.METHODS)

@@ -229,3 +229,10 @@ def load(study: str | Path, changes: Mapping[str, Any] | None = None) -> Params:
                 stacklevel=2,
             )
     return params
+
+
+def with_seed(study: Params, seed: int) -> Params:
+    """The study with another seed, whose runs are kept beside its own."""
+    if seed == study.seed:
+        return study
+    return dataclasses.replace(study, seed=seed, study=f"{study.study}-seed-{seed}")

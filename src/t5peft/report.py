@@ -85,6 +85,21 @@ def trials(study: Params) -> list[dict[str, Any]]:
     ]
 
 
+def seeds(study: Params) -> list[list[dict[str, Any]]]:
+    """Of each from-scratch PEFT run that is stored with several seeds, all its records."""
+    folders = paths.weights().glob(f"{study.study}-seed-*")
+    numbers = [folder.name.rpartition("-")[2] for folder in folders]
+    others = sorted(int(number) for number in numbers if number.isdecimal())
+    studies = [study, *(params.with_seed(study, seed) for seed in others)]
+    found = []
+    for method in methods.LIBRARY:
+        run = scratch(study, method)
+        stored = [one for one in studies if runs.status(run, one).state in runs.SHOWN]
+        if len(stored) > 1:
+            found.append([with_mark(run, one, runs.load(run, one)) for one in stored])
+    return found
+
+
 def exercise_rates(study: Params) -> list[dict[str, Any]]:
     """The stored runs of the default study's companion, which has the exercise's own rates."""
     if study.study != "self-contained":

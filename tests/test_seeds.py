@@ -1,0 +1,23 @@
+"""Other seeds of a run: kept beside the study, found by the report, part of no other result."""
+
+from __future__ import annotations
+
+from t5peft import cli, methods, report, runs
+from t5peft.params import Params, with_seed
+
+NAME = "lora-scratch-r8"
+
+
+def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Params) -> None:
+    command = ["train", "smoke", "--only", NAME, "--set", f"tokenizer={smoke.tokenizer}"]
+    assert report.seeds(smoke) == []
+    assert cli.main(command) == 0
+    assert report.seeds(smoke) == [], "one seed has no spread"
+    assert cli.main([*command, "--seed", "1"]) == 0
+    ((own, other),) = report.seeds(smoke)
+    assert (own["run"]["name"], own["params"]["seed"]) == (NAME, 0)
+    assert (other["run"]["name"], other["params"]["seed"]) == (NAME, 1)
+    assert own["history"][0]["loss"] != other["history"][0]["loss"]
+    run = next(run for run in methods.runs(smoke) if run.name == NAME)
+    assert runs.load(run, smoke)["seal"] == own["seal"], "the study's own is untouched"
+    assert runs.status(run, with_seed(smoke, 2)).state == "missing"
