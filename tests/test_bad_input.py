@@ -6,6 +6,8 @@ import io
 import json
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -430,3 +432,14 @@ def test_another_error_is_not_hidden(place: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_smoke_study_is_a_right_input(place: Path) -> None:
     assert isinstance(params.load("smoke"), Params)
     assert cli.main(["status", "smoke"]) == 0
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(home: Path) -> None:
+    """As in `t5peft status smoke | head -1`."""
+    command = [sys.executable, "-m", "t5peft", "count", "lora"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

@@ -242,10 +242,15 @@ def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise:
         "parameters": 7, "steps": 5, "seconds": 3600.0, "corpus_tokens": 9, "seen_tokens": 8,
         "sst2_sentences": 6, "device": "cpu", "losses": {"span": 4.5, "sst2": 0.1},
         "zero_shot_sst2": 0.771, "zero_shot_imdb_train": 0.752,
+        "span_loss": 4.1, "span_loss_other_input": 5.6,
     }  # fmt: skip
     text = about.backbone_section(exercise, card)
     for fact in ("not Google's", "60 min", "4.500", "77.1", "75.2", "tbl-backbone"):
         assert fact in text
+    assert "4.10 nats a target token" in text
+    assert "hardly reads" not in text
+    idle = {**card, "span_loss": 5.55}
+    assert "hardly reads" in about.backbone_section(exercise, idle)
     assert "published checkpoint" in about.backbone_section(exercise, {})
     tiny = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="x")
     assert "never pre-trained" in about.backbone_section(tiny, {})
