@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -49,8 +51,11 @@ def test_a_stored_run_labels_reviews() -> None:
     assert all(0.5 < probability < 1 for _, probability, _ in answers)
 
 
-def test_the_backbone_is_the_one_of_its_card() -> None:
-    folder = paths.CHECKOUT / STUDY.backbone
+BACKBONES = sorted((paths.CHECKOUT / "weights" / "backbone").iterdir())
+
+
+@pytest.mark.parametrize("folder", BACKBONES, ids=lambda folder: folder.name)
+def test_a_backbone_is_the_one_of_its_card(folder: Path) -> None:
     card = backbone.card(str(folder))
     assert backbone.load(str(folder)).num_parameters() == card["parameters"]
     words = tokenizer.load(str(folder))
@@ -58,3 +63,12 @@ def test_the_backbone_is_the_one_of_its_card() -> None:
     shards = list(folder.glob("int8-*.safetensors"))
     assert shards
     assert all(shard.stat().st_size < 16 * 2**20 for shard in shards)
+
+
+def test_the_shipped_recipe_is_the_one_that_made_the_newest_backbone() -> None:
+    """All but where the data lay."""
+    shipped = params.read_yaml(paths.params() / "backbone-mini.yaml")
+    made_with = backbone.card(str(paths.weights() / "backbone" / shipped["name"]))["params"]
+    places = {"data", "sst2"}
+    assert made_with.keys() == shipped.keys()
+    assert {key for key in shipped if shipped[key] != made_with[key]} <= places
