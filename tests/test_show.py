@@ -249,6 +249,8 @@ def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise:
         assert fact in text
     assert "4.10 nats a target token" in text
     assert "hardly reads" not in text
+    unmeasured = {key: value for key, value in card.items() if "span" not in key}
+    assert "another text" not in about.backbone_section(exercise, unmeasured)
     idle = {**card, "span_loss": 5.55}
     assert "hardly reads" in about.backbone_section(exercise, idle)
     assert "published checkpoint" in about.backbone_section(exercise, {})

@@ -170,20 +170,22 @@ def backbone_table(card: Mapping[str, Any]) -> str:
     return table(rows, ("pre-training", "value"))
 
 
+HARDLY = 0.1
+"""Nats a target token: a backbone whose input is worth less hardly reads it."""
+
+
 def reading_sentence(card: Mapping[str, Any]) -> str:
-    """Whether the backbone reads its input."""
+    """Whether the backbone reads its input; "" where it was not measured."""
+    if "span_loss" not in card:
+        return ""
     own, other = card["span_loss"], card["span_loss_other_input"]
     text = (
-        f"Its span loss is {own:.2f} nats a target token with the text's own input and "
+        f" Its span loss is {own:.2f} nats a target token with the text's own input and "
         f"{other:.2f} with another text's"
     )
     if other - own < HARDLY:
         return f"{text}: it hardly reads its input, and is little more than a bag of words."
     return f"{text}: the difference is what reading the input is worth to it."
-
-
-HARDLY = 0.1
-"""Nats a target token: a backbone whose input is worth less hardly reads it."""
 
 
 def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
@@ -201,8 +203,8 @@ def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
         "test review, mixed with the sentences of SST-2 [@socher2013sst] in text-to-text form; a "
         "unigram tokenizer [@kudo2018subword] of its own; and AdamW whose step on each tensor is "
         "relative to the tensor's size, as Adafactor's is [@shazeer2018adafactor]. So it has seen "
-        "film reviews and sentiment before, but far less text than Google's T5. "
-        f"{reading_sentence(card)}"
+        "film reviews and sentiment before, but far less text than Google's T5."
+        + reading_sentence(card)
     )
     caption = f"What the pre-training of *{name}* took."
     return f"{text}\n\n{floating('tbl-backbone', backbone_table(card), caption)}"
