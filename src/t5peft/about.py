@@ -184,7 +184,7 @@ def reading_sentence(card: Mapping[str, Any]) -> str:
         f"{other:.2f} with another text's"
     )
     if other - own < HARDLY:
-        return f"{text}: it hardly reads its input, and is little more than a bag of words."
+        return f"{text}: it hardly reads its input."
     return f"{text}: the difference is what reading the input is worth to it."
 
 

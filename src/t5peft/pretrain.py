@@ -196,7 +196,7 @@ def start(params: BackboneParams, checkpoint: Path, device: torch.device) -> Sta
             if made_with.get(key) != value:
                 raise InputError(
                     f"checkpoint {checkpoint}",
-                    f"{key} {made_with.get(key)}",
+                    f"{key} {made_with.get(key, 'unknown')}",
                     f"{key} {value}, as now asked for",
                     "give another --set name=NAME, or remove it",
                 )

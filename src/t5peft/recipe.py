@@ -2,7 +2,7 @@
 
 Span corruption asks the decoder to find its sentinel in the input and to read what stands around
 it. A fresh T5 can do neither: it becomes a language model of its targets, and its encoder drifts
-where no gradient holds it. Two things get it over that early, both measured here:
+where no gradient holds it (`pretrain.reading` shows it). Two things get it over that early:
 
     start   the encoder's heads look near (slopes of ALiBi, Press et al., 2022, as T5's relative
             biases), and cross-attention looks for the decoder's own token (W_k = W_q, Trockman
@@ -29,7 +29,8 @@ LOWEST = -6.0
 """No bias starts below this, so that every token can still be found."""
 
 SAME = 8.0
-"""What a token's score against itself starts at in cross-attention; against others, about 1."""
+"""What a token's score against itself starts at in cross-attention; others' are SAME / sqrt(d_kv)
+in size."""
 
 MUON_RMS = 0.2
 """The RMS of `torch.optim.Muon`'s step at a rate of 1, where it matches AdamW's."""
@@ -92,7 +93,7 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """One step: a matrix turns by about `rate`, an entry of the rest moves by at most that."""
+        """One step: a matrix turns by about `rate`, an entry of the rest moves by about that."""
         for group in self.muon.param_groups:
             group["lr"] = rate * group["rms"] / MUON_RMS
         self.adamw.param_groups[0]["lr"] = rate
