@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from t5peft import backbone, export, methods, params, paths, prediction, report, runs, tokenizer
+from t5peft import (
+    backbone,
+    data,
+    export,
+    methods,
+    params,
+    paths,
+    prediction,
+    pretrain,
+    report,
+    runs,
+    tokenizer,
+)
 from t5peft.methods import Run
 from t5peft.params import Params
 
@@ -51,6 +63,7 @@ def test_a_stored_run_labels_reviews() -> None:
     assert all(0.5 < probability < 1 for _, probability, _ in answers)
 
 
+IMDB = paths.CHECKOUT / "data" / "imdb"
 BACKBONES = sorted((paths.CHECKOUT / "weights" / "backbone").iterdir())
 
 
@@ -72,3 +85,18 @@ def test_the_shipped_recipe_is_the_one_that_made_the_newest_backbone() -> None:
     places = {"data", "sst2"}
     assert made_with.keys() == shipped.keys()
     assert {key for key in shipped if shipped[key] != made_with[key]} <= places
+
+
+@pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
+@pytest.mark.parametrize("folder", BACKBONES, ids=lambda folder: folder.name)
+def test_a_backbone_reads_its_input_as_its_card_says(folder: Path, tmp_path: Path) -> None:
+    """On a few other texts, so only about."""
+    card = backbone.card(str(folder))
+    settings = params.build(pretrain.BackboneParams, card["params"], "card")
+    words = tokenizer.load(str(folder))
+    texts = [data.normalize(text) for text, _ in data.read(str(IMDB), "train")[:300]]
+    stream = pretrain.pack(texts, words, tmp_path)
+    batch = next(pretrain.span_batches(stream, settings, words))
+    found = pretrain.reading(backbone.load(str(folder)), settings, *batch)
+    for name in ("span_loss", "span_loss_other_input"):
+        assert found[name] == pytest.approx(card[name], abs=0.3)

@@ -186,10 +186,10 @@ def test_a_model_that_does_not_read_shows(small: BackboneParams) -> None:
     """Without cross-attention, another text's input changes nothing."""
     state = pretrain.start(small, Path("none"), torch.device("cpu"))
     sources, targets = (torch.randint(3, 100, shape) for shape in ((6, 20), (6, 8)))
-    reads = pretrain.reading(state, small, sources, targets)
+    reads = pretrain.reading(state.model, small, sources, targets)
     assert reads["span_loss"] != reads["span_loss_other_input"]
     blocks: Any = state.model.decoder.block
     for block in blocks:
         torch.nn.init.zeros_(block.layer[1].EncDecAttention.o.weight)
-    idle = pretrain.reading(state, small, sources, targets)
+    idle = pretrain.reading(state.model, small, sources, targets)
     assert idle["span_loss"] == idle["span_loss_other_input"]

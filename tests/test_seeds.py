@@ -13,7 +13,8 @@ def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Params
     assert report.seeds(smoke) == []
     assert cli.main(command) == 0
     assert report.seeds(smoke) == [], "one seed has no spread"
-    assert cli.main([*command, "--seed", "1"]) == 0
+    side_by_side = [*command, "--seed", "1", "--jobs", "2", "--only", NAME, "lora-peft-r8"]
+    assert cli.main(side_by_side) == 0
     ((own, other),) = report.seeds(smoke)
     assert (own["run"]["name"], own["params"]["seed"]) == (NAME, 0)
     assert (other["run"]["name"], other["params"]["seed"]) == (NAME, 1)

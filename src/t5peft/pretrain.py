@@ -247,7 +247,7 @@ def pretrain(params: BackboneParams) -> Path:
     other = span_batches(stream, replace(params, seed=params.seed + 1, batch_size=READ), tokens)
     measured = {
         "corpus_tokens": len(stream),
-        **reading(state, params, *next(other)),
+        **reading(state.model, params, *next(other)),
         **zero_shot(state, params, tokens),
     }
     return store(state, params, work, measured)
@@ -316,13 +316,13 @@ def update(
 
 @torch.inference_mode()
 def reading(
-    state: State, params: BackboneParams, sources: Tensor, targets: Tensor
+    model: T5ForConditionalGeneration, params: BackboneParams, sources: Tensor, targets: Tensor
 ) -> dict[str, float]:
     """Span loss with each target's own input, and with another text's, in nats a token.
 
     Where they are equal, the model is a language model of its targets and its encoder is idle.
     """
-    model = state.model.eval()
+    model.eval()
     sources, targets = sources.to(model.device), targets.to(model.device)
     inputs = {"span_loss": sources, "span_loss_other_input": sources.roll(1, 0)}
     with torch.autocast(model.device.type, torch.bfloat16, enabled=params.precision == "bf16"):
