@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from t5peft import bench, cli, data, evaluation, methods
@@ -22,6 +23,22 @@ def test_both_loops_are_measured(smoke: Params) -> None:
         assert 0 < bench.share(figures) < 1
     # parts of similar length are padded less, never more
     assert sides[bench.OURS]["operations"] <= sides[bench.EXERCISE]["operations"]
+
+
+def test_the_timed_reviews_are_padded_as_all_are(smoke: Params) -> None:
+    test, room, size = data.tokens(smoke, "test"), smoke.max_length, 4
+    timed = bench.sample(test, room, size)
+    assert len(timed) == bench.TEST_BLOCKS * size
+    order = [block.tolist() for block in evaluation.by_length(test, room, size)]
+    number_of = {text(test, i): i for i in range(len(test))}
+    found = {number_of[text(timed, i)] for i in range(len(timed))}
+    whole = [number for number, block in enumerate(order) if found >= set(block)]
+    assert len(whole) == bench.TEST_BLOCKS, "whole blocks"
+    assert set(np.diff(whole)) == {len(order) // bench.TEST_BLOCKS}, "evenly spread"
+
+
+def text(tokens: data.Tokens, review: int) -> bytes:
+    return tokens.ids[tokens.starts[review] : tokens.starts[review + 1]].tobytes()
 
 
 def test_the_operations_of_a_step_are_those_of_its_matrix_products(smoke: Params) -> None:
@@ -97,4 +114,4 @@ def test_wrong_settings_are_one_line_and_no_broken_process(
 def test_medians_are_scaled_to_all_test_reviews(smoke: Params) -> None:
     figures = bench.summary([1.0, 9.0, 2.0], [0.5, 0.4, 3.0], smoke)
     assert figures["step"] == 2.0
-    assert figures["evaluation"] == 0.5  # its 64 test reviews are all timed
+    assert figures["evaluation"] == 0.5 * smoke.test_examples

@@ -35,14 +35,15 @@ from t5peft import (
     tokenizer,
     training,
 )
+from t5peft.data import Tokens
 from t5peft.methods import Run
 from t5peft.params import Params
 from t5peft.show import METHOD_NAMES
 from t5peft.training import Job
 
 EXERCISE, OURS = "exercise", "ours"
-TEST_BATCHES = 4
-"""Test batches of the study's size that an evaluation is timed on."""
+TEST_BLOCKS = 4
+"""Blocks of test reviews that an evaluation is timed on."""
 
 LESSONS = 30
 """Steps on eight short reviews that teach a random backbone to answer with a label word."""
@@ -119,16 +120,30 @@ def operations(name: str) -> int:
     return counter.get_total_flops()
 
 
+def sample(test: Tokens, room: int, size: int) -> Tokens:
+    """Test reviews in a random order: blocks of `size` neighbours by length, evenly spread.
+
+    Ours answers reviews in such blocks. Reviews drawn one by one would lie farther apart, and so be
+    padded more than all test reviews are.
+    """
+    blocks = list(evaluation.by_length(test, room, size))
+    count = min(TEST_BLOCKS, len(blocks))
+    spread = [blocks[(2 * block + 1) * len(blocks) // (2 * count)] for block in range(count)]
+    return test.picked(np.random.default_rng(0).permutation(np.concatenate(spread)))
+
+
 def evaluate(name: str) -> float:
-    """Seconds of answering the first test reviews as one side does."""
-    test = job.test.first(min(TEST_BATCHES * job.params.batch_size, len(job.test)), "test")
+    """Seconds of answering a test review as one side does."""
+    size = evaluation.BATCH[job.model.device.type]
+    test = sample(job.test, job.params.max_length, size)
     answer = by_generate if name == EXERCISE else evaluation.predict
     with job.accelerator.autocast():
-        return machine.seconds(
+        seconds = machine.seconds(
             lambda: answer(
                 job.model, job.tokenizer, test, job.params.max_length, job.run.placeholders
             )
         )
+    return seconds / len(test)
 
 
 @torch.inference_mode()
@@ -170,10 +185,12 @@ def measure(run: Run, params: Params, repeats: int) -> dict[str, dict[str, float
 
 
 def summary(steps: list[float], tests: list[float], params: Params) -> dict[str, float]:
-    """Medians in seconds: a step, the evaluation of all test reviews, an epoch of both."""
+    """Medians in seconds: a step, the evaluation of all test reviews, an epoch of both.
+
+    steps: seconds of each; tests: seconds of a review.
+    """
     one_step = statistics.median(steps)
-    timed = min(TEST_BATCHES * params.batch_size, params.test_examples)
-    whole_test = statistics.median(tests) * params.test_examples / timed
+    whole_test = statistics.median(tests) * params.test_examples
     count = -(-params.train_examples // params.batch_size)
     return {"step": one_step, "evaluation": whole_test, "epoch": count * one_step + whole_test}
 

@@ -266,6 +266,12 @@ class Tokens:
             )
         return Tokens(self.ids, self.starts[: count + 1], self.labels[:count])
 
+    def picked(self, reviews: np.ndarray) -> Tokens:
+        """These reviews alone, in this order."""
+        ids = [self.ids[self.starts[i] : self.starts[i + 1]] for i in reviews]
+        starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+        return Tokens(np.concatenate(ids), starts, self.labels[reviews])
+
     def lengths(self, room: int) -> np.ndarray:
         """Tokens of each review once it is cut to `room` and its end of sequence is set."""
         return np.minimum(np.diff(self.starts) + 1, room)
@@ -293,7 +299,7 @@ class Tokens:
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
-MULTIPLE = 32
+MULTIPLE = 16
 """Few lengths of padded batches: a kernel is made, and keeps its memory, for each."""
 
 PAD, EOS = 0, 1

@@ -7,7 +7,7 @@ length, encoded once, and only those whose answer is anything else go through `g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,8 +21,11 @@ from t5peft.errors import InputError
 MAX_LENGTH = 5
 """Tokens of an answer at most, the decoder's start token included."""
 
-BATCH = {"cpu": 16, "cuda": 500}
-"""Reviews at once."""
+BATCH = {"cpu": 64, "cuda": 500}
+"""Reviews that are answered at once: the decoder's weights are read once for all of them."""
+
+ENCODED_AT_ONCE = {"cpu": 16}
+"""On a CPU a batch is encoded in parts that the caches hold; a GPU encodes it whole."""
 
 
 def word_ids(tokenizer: Any) -> list[int]:
@@ -79,9 +82,8 @@ def two_steps(
     model: T5ForConditionalGeneration, ids: Tensor, mask: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The first two tokens (B,), (B,) that greedy decoding writes."""
-    mask = mask.clone()  # OpenDelta lengthens it in place, and the decoder needs the longer one
-    encoded = model.get_encoder()(input_ids=ids, attention_mask=mask)
-    state = BaseModelOutput(last_hidden_state=encoded[0])
+    states, mask = encode(model, ids, mask)
+    state = BaseModelOutput(last_hidden_state=cast(Any, states))
     start = torch.full((len(ids), 1), PAD, device=ids.device)
     begun = model(
         encoder_outputs=state, attention_mask=mask, decoder_input_ids=start, use_cache=True
@@ -95,6 +97,17 @@ def two_steps(
         use_cache=True,
     )
     return first, second.logits[:, -1].argmax(-1)
+
+
+def encode(model: T5ForConditionalGeneration, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, T, d) states of (B, T) reviews, and their mask, which OpenDelta lengthens in place."""
+    at_once = ENCODED_AT_ONCE.get(ids.device.type, len(ids))
+    masks = [part.clone() for part in mask.split(at_once)]
+    states = [
+        model.get_encoder()(input_ids=part, attention_mask=its_mask)[0]
+        for part, its_mask in zip(ids.split(at_once), masks, strict=True)
+    ]
+    return torch.cat(states), torch.cat(masks)
 
 
 def generate(
