@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t5peft import backbone, data, params, pretrain, spans, tokenizer
+from t5peft import backbone, data, params, paths, pretrain, spans, tokenizer
 from t5peft.errors import InputError
 from t5peft.pretrain import BackboneParams
 
@@ -116,6 +117,27 @@ def test_no_test_review_is_ever_read(
     assert texts["test"] - seen, "or nothing is shown"
 
 
+def test_a_worker_draws_the_same_batches(small: BackboneParams, words_folder: Path) -> None:
+    stream = np.arange(100, 3_000).astype(np.uint16)
+    spans = pretrain.Spans(stream, small, tokenizer.load(str(words_folder)))
+    alone, ahead = pretrain.feed(spans, workers=0), pretrain.feed(spans, workers=1)
+    for _ in range(40):  # more than one pass over the text
+        for ours, theirs in zip(next(alone), next(ahead), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_the_checkpoint(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain.pretrain(small)
+    (checkpoint,) = (paths.cache() / "pretrain" / small.name).glob("checkpoint.pt")
+    before = checkpoint.read_bytes()
+    monkeypatch.setattr(pretrain, "update", lambda *_: torch.tensor([1.0, math.nan]))
+    with pytest.raises(FloatingPointError, match="at step 14"):
+        pretrain.pretrain(dataclasses.replace(small, steps=14))
+    assert checkpoint.read_bytes() == before
+
+
 def test_the_stored_backbone_is_what_a_study_loads(small: BackboneParams) -> None:
     folder = pretrain.pretrain(small)
     model = backbone.load(str(folder))
@@ -149,10 +171,11 @@ def test_a_stopped_training_goes_on_and_ends_the_same(
     small: BackboneParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = pretrain.pretrain(dataclasses.replace(small, name="whole"))
+    monkeypatch.setattr(pretrain, "LOG_SECONDS", 0)
     monkeypatch.setattr(pretrain, "CHECKPOINT_SECONDS", 0)
     stopped, update = dataclasses.replace(small, name="stopped"), pretrain.update
 
-    def stops_at_five(state: pretrain.State, *rest: Any) -> dict[str, float]:
+    def stops_at_five(state: pretrain.State, *rest: Any) -> torch.Tensor:
         if state.step == 5:
             raise KeyboardInterrupt
         return update(state, *rest)

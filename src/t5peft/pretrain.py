@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import T5ForConditionalGeneration
 
 from t5peft import (
@@ -157,6 +158,24 @@ def sst2_batches(
         sweep += 1
 
 
+class Spans(IterableDataset[tuple[Tensor, Tensor]]):
+    """`span_batches` as a loader takes them."""
+
+    def __init__(self, stream: np.ndarray, params: BackboneParams, tokens: Any) -> None:
+        """What `span_batches` is called with."""
+        self.settings = stream, params, tokens
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches from the first one on."""
+        return span_batches(*self.settings)
+
+
+def feed(spans: Spans, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same batches; with a worker they are drawn ahead, so that no GPU waits for them."""
+    ahead = 8 if workers else None
+    return iter(DataLoader(spans, batch_size=None, num_workers=workers, prefetch_factor=ahead))
+
+
 # --- training ----------------------------------------------------------------------------------
 
 
@@ -242,7 +261,8 @@ def pretrain(params: BackboneParams) -> Path:
     evaluation.word_ids(tokens)  # refuses pieces that the task could not be told in
     stream = pack(reviews, tokens, work)
     state = start(params, checkpoint, device)
-    span, sst2 = span_batches(stream, params, tokens), sst2_batches(sentences, params, tokens)
+    span = feed(Spans(stream, params, tokens), workers=int(device.type == "cuda"))
+    sst2 = sst2_batches(sentences, params, tokens)
     fit(state, params, span, sst2, checkpoint)
     other = span_batches(stream, replace(params, seed=params.seed + 1, batch_size=READ), tokens)
     measured = {
@@ -265,29 +285,33 @@ def fit(
         next(span)
         next(sst2)
     before, began = state.seconds, time.perf_counter()
-    saved = logged = began
-    losses: dict[str, list[float]] = {kind: [] for kind in LOSSES}
-    while True:
-        progress = max(state.step / params.steps, state.seconds / 60 / params.minutes)
-        if progress >= 1:
-            break
+    saved = told = began
+    losses: list[Tensor] = []
+    while (progress := max(state.step / params.steps, state.seconds / 60 / params.minutes)) < 1:
         rate = recipe.rate(params.learning_rate, params.warmup_steps, progress, state.step)
-        step_losses = update(state, next(span), next(sst2), rate, params)
-        for kind, loss in step_losses.items():
-            losses[kind].append(loss)
+        losses.append(update(state, next(span), next(sst2), rate, params))
         state.step += 1
         now = time.perf_counter()
         state.seconds = before + now - began
-        if now - logged > LOG_SECONDS:
-            means = {kind: float(np.mean(values)) for kind, values in losses.items() if values}
-            state.history.append({"step": state.step, "seconds": round(state.seconds, 1), **means})
-            losses, logged = {kind: [] for kind in LOSSES}, now
-            line = "  ".join(f"{key} {value:.3f}" for key, value in means.items())
-            print(f"step {state.step}  {state.seconds / 60:.1f} min  {line}", flush=True)
-        if now - saved > CHECKPOINT_SECONDS:
-            save(state, settings(params), checkpoint)
-            saved = now
+        if now - told > LOG_SECONDS:
+            tell(state, losses)
+            losses, told = [], now
+            if now - saved > CHECKPOINT_SECONDS:
+                save(state, settings(params), checkpoint)
+                saved = now
+    if losses:
+        tell(state, losses)
     save(state, settings(params), checkpoint)
+
+
+def tell(state: State, losses: list[Tensor]) -> None:
+    """Add the mean losses to the history and print them; `FloatingPointError` if not finite."""
+    means = dict(zip(LOSSES, torch.stack(losses).mean(0).tolist(), strict=True))
+    if not all(map(math.isfinite, means.values())):
+        raise FloatingPointError(f"losses {means} at step {state.step}")
+    state.history.append({"step": state.step, "seconds": round(state.seconds, 1), **means})
+    line = "  ".join(f"{kind} {loss:.3f}" for kind, loss in means.items())
+    print(f"step {state.step}  {state.seconds / 60:.1f} min  {line}", flush=True)
 
 
 def update(
@@ -296,22 +320,23 @@ def update(
     sst2: tuple[Tensor, Tensor],
     rate: float,
     params: BackboneParams,
-) -> dict[str, float]:
-    """One optimizer step on the weighted sum of both losses; returns each of them."""
+) -> Tensor:
+    """One optimizer step on the weighted sum of both losses; returns each, in `LOSSES`' order.
+
+    They stay on the device: to look at them is to wait for it.
+    """
     device = state.model.device
-    losses = {}
-    for kind, batch, weight in (("span", span, 1.0), ("sst2", sst2, params.sst2_weight)):
+    losses = []
+    for batch, weight in ((span, 1.0), (sst2, params.sst2_weight)):
         source, target = (side.to(device, non_blocking=True) for side in batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=params.precision == "bf16"):
             mask = source.ne(data.PAD)
             loss = state.model(input_ids=source, attention_mask=mask, labels=target).loss
         (weight * loss).backward()
-        losses[kind] = loss.item()
-    if not all(map(math.isfinite, losses.values())):
-        raise FloatingPointError(f"losses {losses} at step {state.step}")
+        losses.append(loss.detach())
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     state.optimizer.step(rate)
-    return losses
+    return torch.stack(losses)
 
 
 @torch.inference_mode()

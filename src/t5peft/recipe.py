@@ -84,7 +84,7 @@ class Optimizer:
         inside -= {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}  # tied
         matrices = [p for p in model.parameters() if id(p) in inside]
         self.muon = torch.optim.Muon(
-            [{"params": [matrix], "rms": rms(matrix)} for matrix in matrices],
+            [{"params": [matrix], "rms": rms(matrix).item()} for matrix in matrices],
             weight_decay=0.0,
             adjust_lr_fn="match_rms_adamw",
         )
@@ -114,9 +114,9 @@ class Optimizer:
         self.adamw.load_state_dict(state["adamw"])
 
 
-def rms(tensor: Tensor) -> float:
-    """The root mean square of a tensor's entries."""
-    return tensor.detach().square().mean().sqrt().item()
+def rms(tensor: Tensor) -> Tensor:
+    """The root mean square of a tensor's entries, still on its device."""
+    return tensor.detach().square().mean().sqrt()
 
 
 def rate(highest: float, warmup_steps: int, progress: float, step: int) -> float:
