@@ -201,9 +201,12 @@ def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
         f"The backbone *{name}* is not Google's. This project pre-trained it by T5's recipe: span "
         "corruption [@raffel2020t5] on the training and the unlabelled reviews of IMDB, never a "
         "test review, mixed with the sentences of SST-2 [@socher2013sst] in text-to-text form; a "
-        "unigram tokenizer [@kudo2018subword] of its own; and AdamW whose step on each tensor is "
-        "relative to the tensor's size, as Adafactor's is [@shazeer2018adafactor]. So it has seen "
-        "film reviews and sentiment before, but far less text than Google's T5."
+        "unigram tokenizer [@kudo2018subword] of its own; and a start and an optimizer that make "
+        "the most of few tokens. The encoder's heads start by looking near, with the slopes of "
+        "ALiBi [@press2022alibi]; cross-attention starts with equal query and key projections, a "
+        "mimetic start [@trockman2023mimetic]; Muon [@jordan2024muon] steps the matrices of the "
+        "blocks, which keep their root mean square, and AdamW [@loshchilov2019adamw] the rest. So "
+        "it has seen film reviews and sentiment before, but far less text than Google's T5."
         + reading_sentence(card)
     )
     caption = f"What the pre-training of *{name}* took."
