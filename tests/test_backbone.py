@@ -40,6 +40,18 @@ def test_random_weights_depend_on_the_seed_and_leave_the_draw_alone() -> None:
     assert not torch.equal(first, backbone.load("random:tiny", seed=2).shared.weight)
 
 
+def test_a_t5_small_is_stored_in_shards_that_any_host_takes(tmp_path: Path) -> None:
+    model = backbone.load("random:t5-small")
+    backbone.save_int8(model, tmp_path)
+    sizes_of_shards = [path.stat().st_size for path in tmp_path.glob("int8-*")]
+    assert len(sizes_of_shards) > 1
+    assert max(sizes_of_shards) < 16 * 2**20
+    stored = backbone.load(str(tmp_path))
+    for name, parameter in model.named_parameters():
+        dequantized = backbone.dequantize(*backbone.quantize(parameter))
+        assert torch.equal(stored.get_parameter(name), dequantized), name
+
+
 def test_the_fingerprint_is_of_the_files(folder: Path, smoke: Params) -> None:
     study = dataclasses.replace(smoke, backbone=str(folder))
     before = backbone.fingerprint(study)
