@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import shlex
 import shutil
 import subprocess
@@ -443,3 +444,14 @@ def test_a_reader_that_leaves_early_gets_no_traceback(home: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_a_hub_that_cannot_be_reached_says_nothing_before_our_line() -> None:
+    """Its client tells of each of five retries unless it is told otherwise before its import."""
+    code = (
+        "from t5peft import cli; cli.main(['no-such-command']); "
+        "from huggingface_hub.utils import logging; print(logging.get_verbosity())"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == logging.ERROR

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import subprocess
@@ -25,7 +24,7 @@ WRONG_INPUT = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (2 after one line about wrong input)."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not our word
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are not our word
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         options = parser().parse_args(arguments)
