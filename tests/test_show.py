@@ -195,6 +195,19 @@ def test_the_best_epoch_is_said_and_whether_it_was_the_last(
     assert "more epochs might have given more" in findings.epochs_sentence(records[:1])
 
 
+def test_of_one_epoch_none_is_said_to_be_chosen(records: list[dict[str, Any]]) -> None:
+    sentences = (findings.epochs_sentence, findings.selection_sentence, findings.gap_sentence)
+    of_two = [sentence(records) for sentence in sentences]
+    for record in records:
+        del record["history"][1:]
+    of_one = [sentence(records) for sentence in sentences]
+    for text, word in zip(
+        of_one, ("none to choose", "nothing was chosen", "weak test"), strict=True
+    ):
+        assert word in text
+        assert not any(word in other for other in of_two)
+
+
 # --- the study -----------------------------------------------------------------------------------
 
 
