@@ -62,10 +62,12 @@ def learning_curves(records: Sequence[Record]) -> Figure:
     for record in records:
         epochs = _epochs(record)
         left.plot(epochs, [item["loss"] for item in record["history"]], **look(record))
-        right.plot(epochs, accuracies(record, "train_accuracy"), color=FAINT, lw=0.6, ls=":")
+        trained = accuracies(record, "train_accuracy")
+        right.plot(epochs, trained, color=FAINT, lw=0.6, ls=":", marker="_", ms=7)
         right.plot(epochs, accuracies(record), **look(record))
     left.set(title="training loss (nats a token)", xlabel="epoch")
     right.set(title="test accuracy (%); dotted: on training reviews", xlabel="epoch")
+    right.margins(y=0.15)
     _label_ends(
         right, [(accuracies(r)[-1], short_name(r), COLOURS[r["run"]["method"]]) for r in records]
     )
@@ -88,6 +90,7 @@ def all_curves(records: Sequence[Record]) -> Figure:
                 ends.append((accuracies(record)[-1], short_name(record), COLOURS[method]))
         ax.set_title(show.METHOD_NAMES[method], color=COLOURS[method], weight="bold")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        ax.margins(y=0.15)
         if method != "full":
             _label_ends(ax, ends, least=0.12)
     figure.supylabel("test accuracy (%)", fontsize=9)
