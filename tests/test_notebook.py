@@ -322,6 +322,15 @@ def test_captions_kinds_and_callouts_in_typst(whole: Path) -> None:
     assert f'image("_output/report_files/{picture.name}"' in text
 
 
+def test_a_render_tells_its_progress_in_plain_lines(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    book = notebook.build("lora")
+    cells = len(book.cells)
+    render.run(book, {}, paths.output() / "lora.ipynb")
+    assert f"Executing: {cells} of {cells} cells\n" in capsys.readouterr().err
+
+
 def test_chapter_refers_to_the_rest_in_words(toy: Path) -> None:
     target = paths.output() / "lora.pdf"
     book = render.run(notebook.build("lora"), {"lora_rank": 4}, target.with_suffix(".ipynb"))

@@ -21,6 +21,9 @@ from t5peft.errors import InputError
 TEMPLATES = Path(__file__).parent / "templates"
 Format = Literal["pdf", "html"]
 
+LINES = {"mininterval": 5, "bar_format": "{desc}: {n_fmt} of {total_fmt} cells\n"}
+"""Papermill's progress where there is no terminal: a line every few seconds."""
+
 
 class RenderError(InputError):
     """A render that did not reach its end, in one line."""
@@ -82,6 +85,7 @@ def run(book: NotebookNode, values: Mapping[str, Any], output: Path) -> Notebook
             parameters=dict(values),
             cwd=str(paths.root()),
             stderr_file=sys.stderr,
+            progress_bar=sys.stderr.isatty() or LINES,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no word on its own transport
         )
     except PapermillExecutionError as error:
