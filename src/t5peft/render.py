@@ -85,7 +85,7 @@ def run(book: NotebookNode, values: Mapping[str, Any], output: Path) -> Notebook
             parameters=dict(values),
             cwd=str(paths.root()),
             stderr_file=sys.stderr,
-            progress_bar=sys.stderr.isatty() or LINES,
+            progress_bar=sys.stderr.isatty() or LINES,  # type: ignore[arg-type]  # as to tqdm
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no word on its own transport
         )
     except PapermillExecutionError as error:
