@@ -47,6 +47,15 @@ def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run)
     assert min(tried) < run.learning_rate < max(tried), "the grid reaches beyond on both sides"
 
 
+def test_each_from_scratch_peft_run_is_stored_with_several_seeds() -> None:
+    found = report.seeds(STUDY)
+    assert [records[0]["run"]["method"] for records in found] == [*methods.LIBRARY]
+    for records in found:
+        seeds = [record["params"]["seed"] for record in records]
+        assert len(seeds) > 1
+        assert len(set(seeds)) == len(seeds)
+
+
 @pytest.mark.parametrize("method", export.FILES)
 def test_the_weight_files_are_those_of_the_stored_runs(method: str) -> None:
     run = next(r for r in RUNS if r.method == method and r.implementation == "scratch")
