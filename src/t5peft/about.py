@@ -202,10 +202,11 @@ def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
         "corruption [@raffel2020t5] on the training and the unlabelled reviews of IMDB, never a "
         "test review, mixed with the sentences of SST-2 [@socher2013sst] in text-to-text form; a "
         "unigram tokenizer [@kudo2018subword] of its own; and a start and an optimizer that make "
-        "the most of few tokens. The encoder's heads start by looking near, with the slopes of "
-        "ALiBi [@press2022alibi]; cross-attention starts with equal query and key projections, a "
-        "mimetic start [@trockman2023mimetic]; Muon [@jordan2024muon] steps the matrices of the "
-        "blocks, which keep their root mean square, and AdamW [@loshchilov2019adamw] the rest. So "
+        "the most of few tokens. The encoder's heads start by looking near, with biases that fall "
+        "with the distance, as ALiBi's do [@press2022alibi]; cross-attention starts with equal "
+        "query and key projections, a mimetic start [@trockman2023mimetic]; Muon "
+        "[@jordan2024muon] steps the matrices of the blocks, which keep their root mean "
+        "square, and AdamW [@loshchilov2019adamw] the rest. So "
         "it has seen film reviews and sentiment before, but far less text than Google's T5."
         + reading_sentence(card)
     )

@@ -3,10 +3,10 @@
 These places of `transformers` spend more time on moving numbers than they need:
 
     encoder attention   softmax((q k^T) + bias + mask) v  in the working precision: the scores are
-                        not copied to float32 and back, the kernel itself sums in float32
+                        not copied to float32 and back, the kernel itself sums in float32; where
+                        no gradient is wanted, on a CPU, one review at a time stays in the cache
     cross-attention     (q W_k^T) E^T  and  (softmax E) W_v  instead of the keys E W_k and values
                         E W_v of all encoder states, for the one or two queries of a label word
-                        and where no gradient is wanted, one review at a time stays in the cache
     feed-forward        W_o dropout(ReLU(W_i h))  without a trip through the weight's precision
     RMS norm            one kernel, rounded once for all projections that read it
     dropout, on a CPU   16 random bits an entry, drawn 64 at a time, instead of one draw an entry

@@ -4,9 +4,9 @@ Span corruption asks the decoder to find its sentinel in the input and to read w
 it. A fresh T5 can do neither: it becomes a language model of its targets, and its encoder drifts
 where no gradient holds it (`pretrain.reading` shows it). Two things get it over that early:
 
-    start   the encoder's heads look near (slopes of ALiBi, Press et al., 2022, as T5's relative
-            biases), and cross-attention looks for the decoder's own token (W_k = W_q, Trockman
-            and Kolter, 2023)
+    start   the encoder's heads look near (relative biases that fall with the distance, as those
+            of ALiBi do, Press et al., 2022), and cross-attention looks for the decoder's own
+            token (W_k = W_q, Trockman and Kolter, 2023)
     step    Muon (Jordan et al., 2024) for the matrices of the blocks, whose lengths are held,
             AdamW for the rest
 """
