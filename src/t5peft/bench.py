@@ -61,8 +61,10 @@ job: Job
 
 
 def start(run: Run, params: Params, name: str) -> None:
-    """Make the side's job; the exercise's is in float32."""
+    """Make the side's job; the exercise's is in float32, and takes memory as Python does."""
     global job
+    if name == OURS:
+        machine.keep_freed_memory()
     model = training.build(run, params)
     if params.backbone.startswith(backbone.RANDOM):
         teach(model, run, params)

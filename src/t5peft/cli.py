@@ -25,6 +25,7 @@ WRONG_INPUT = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (2 after one line about wrong input)."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are not our word
+    machine.keep_freed_memory()
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         options = parser().parse_args(arguments)

@@ -1,0 +1,59 @@
+"""Memory: kept between the steps of a training, given back between trainings."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+
+PAGES = 4_000_000 // 4096
+"""Pages of an array of 4 MB."""
+
+STEPS = f"""
+import resource
+import numpy as np
+from t5peft import machine
+
+KEEP
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for step in range(12):
+    if step == 2:
+        before = faults()
+    arrays = [np.ones({PAGES} * 4096, np.int8) for _ in range(8)]
+    del arrays
+print(faults() - before)
+"""
+
+TRAININGS = """
+import numpy as np
+import torch  # as peak_memory does
+from t5peft import machine
+
+machine.keep_freed_memory()
+arrays = [np.ones(1_000_000, np.int8) for _ in range(200)]
+kept = arrays[-1]
+del arrays
+print(machine.peak_memory())
+machine.reset_peak_memory()
+print(machine.peak_memory())
+"""
+
+
+def printed(code: str) -> list[int]:
+    """The numbers that a process of its own prints."""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return [int(line) for line in done.stdout.split()]
+
+
+def test_freed_memory_serves_the_next_step() -> None:
+    (returned,) = printed(STEPS.replace("KEEP", ""))
+    (kept,) = printed(STEPS.replace("KEEP", "machine.keep_freed_memory()"))
+    assert returned > PAGES
+    assert kept < PAGES / 10
+
+
+def test_a_training_does_not_count_the_memory_of_the_one_before() -> None:
+    before, after = printed(TRAININGS)
+    assert after < before - 150_000_000
