@@ -49,7 +49,7 @@ def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run)
 
 def test_each_from_scratch_peft_run_is_stored_with_several_seeds() -> None:
     found = report.seeds(STUDY)
-    assert [records[0]["run"]["method"] for records in found] == [*methods.LIBRARY]
+    assert {*methods.LIBRARY} <= {records[0]["run"]["method"] for records in found}
     for records in found:
         seeds = [record["params"]["seed"] for record in records]
         assert len(seeds) > 1

@@ -72,6 +72,7 @@ def record(run: methods.Run) -> dict[str, Any]:
         },
         "stored_bytes": 4 * (added or BARE),
         "environment": {"python": "3.11", "threads": 2},
+        "params": {"train_sample": 1000, "train_examples": 25_000, "study": "made-up"},
         "stale": "the training source has changed" if run.number == 4 else "",
     }
 
@@ -100,7 +101,7 @@ def test_wilson_is_the_interval_of_the_textbook() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(1e-5, "1e-5"), (1e-4, "1e-4"), (2.5e-3, "2.5e-3"), (0.1, "0.1"), (4.0, "4")],
+    [(1e-5, "1e-5"), (2.5e-3, "2.5e-3"), (1e-2, "1e-2"), (0.1, "0.1"), (4.0, "4")],
 )
 def test_rates_are_written_as_people_write_them(value: float, shown: str) -> None:
     assert show.rate(value) == shown
@@ -165,13 +166,25 @@ def test_gap_is_train_minus_test_in_points(records: list[dict[str, Any]]) -> Non
 
 
 def test_findings_say_which_way_it_went(records: list[dict[str, Any]]) -> None:
-    text = findings.findings(records)
-    assert "**soft prompt** trains 0.001% as many parameters" in text
-    assert "reaches 63.0%: 1.0 points above (intervals overlap) full fine-tuning's 62.0%" in text
-    assert "Our LoRA (69.0%) is 2.0 points below (intervals apart) PEFT's (71.0%)" in text
+    text = findings.findings(records, [])
+    assert "Our **soft prompt** trains 0.001% of the parameters" in text
+    assert "reaches 63.0%: 1.0 points above full fine-tuning's 62.0%" in text
+    assert "Our LoRA (69.0%) is 2.0 points below PEFT's (71.0%)" in text
     assert "other learning rates, as the exercise wants it (1e-3 and 1e-4)" in text
     records[1]["best_accuracy"] = records[0]["best_accuracy"]
-    assert "level with full fine-tuning's" in findings.findings(records)
+    assert "level with full fine-tuning's" in findings.findings(records, [])
+
+
+def test_findings_say_how_far_another_seed_moves_a_run(records: list[dict[str, Any]]) -> None:
+    assert "was not measured" in findings.findings(records, [])
+    seeds = [[{**records[k], "best_accuracy": x} for x in (0.80, 0.79, 0.815)] for k in (4, 7)]
+    seeds[1][0]["best_accuracy"] = 0.75
+    text = findings.findings(records, seeds)
+    assert "moved a run by up to 6.5 points" in text
+    assert "was not measured" not in text
+    rows = {row[0]: row[-1] for row in cells(show.glance_table(records, seeds))}
+    assert rows["adapter"] == "79.0, 81.5"
+    assert rows["full fine-tuning"] == show.DASH
 
 
 def test_twins_have_the_same_setting(records: list[dict[str, Any]]) -> None:
@@ -182,9 +195,39 @@ def test_twins_have_the_same_setting(records: list[dict[str, Any]]) -> None:
 def test_claims_are_sentences_about_the_records(records: list[dict[str, Any]]) -> None:
     assert "state of the PEFT runs is 0.001% to 0.100% of" in findings.optimizer_sentence(records)
     assert "costs 4.000 MB" in findings.storage_sentence(records)
-    assert "smaller in 9 of the 9 PEFT runs" in findings.gap_sentence(records)
-    records[9]["history"][-1]["train_accuracy"] = 0.99
-    assert "smaller in 8 of the 9 PEFT runs" in findings.gap_sentence(records)
+    assert "is 40% of full" in findings.peak_sentence(with_peaks(records), {})
+    sides = {name: {"exercise": {"peak_bytes": 1e6 * mega}} for name, mega in PEAKS.items()}
+    bench = {"methods": sides, "params": {"backbone": "random:t5-small"}}
+    assert "is 5,000 MB with full fine-tuning, and 60% to 80% of that" in findings.peak_sentence(
+        records, bench
+    )
+
+
+PEAKS = {"full": 5000, "soft-prompt": 4000, "adapter": 3500, "lora": 3000}
+
+
+def with_peaks(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**r, "memory": {"peak_bytes": 10**9 if r["run"]["method"] == "full" else 4 * 10**8}}
+        for r in records
+    ]
+
+
+def test_a_gap_counts_as_smaller_beyond_the_draw_of_the_reviews(
+    records: list[dict[str, Any]],
+) -> None:
+    gap, doubt = findings.last_gap(records[0])
+    assert gap == pytest.approx(0.19)
+    assert doubt == pytest.approx(1.96 * (0.8 * 0.2 / 1000 + 0.61 * 0.39 / 25_000) ** 0.5)
+    text = findings.gap_sentence(records)
+    assert "is +19.0 points with full fine-tuning and +10.0 to +18.0 with a PEFT method" in text
+    assert "uncertain by 2.6 points; by more than that it is smaller in 6 of the 9" in text
+    for record in records[1:]:
+        record["history"][-1]["train_accuracy"] = 0.99
+    assert "none of the 9 PEFT runs" in findings.gap_sentence(records)
+    for record in records[1:]:
+        record["history"][-1]["train_accuracy"] = 0.5
+    assert "all 9 PEFT runs" in findings.gap_sentence(records)
 
 
 def test_the_best_epoch_is_said_and_whether_it_was_the_last(
@@ -220,6 +263,28 @@ def test_the_banner_names_study_and_backbone_and_warns_of_smoke(
     assert "soft prompt, OpenDelta, n = 10: the training source has changed" in text
     smoke = dataclasses.replace(exercise, study="smoke")
     assert "These numbers mean nothing" in about.banner(smoke, [])
+
+
+def test_the_first_page_says_what_the_numbers_are_not(exercise: Params) -> None:
+    models = report.models(exercise)
+    assert about.departures(exercise, exercise, models) == ""
+    ours = dataclasses.replace(
+        exercise, backbone="weights/backbone/mini", epochs=1, lora_learning_rate=0.1
+    )
+    models = report.models(
+        dataclasses.replace(ours, backbone=str(paths.weights() / "backbone/mini"))
+    )
+    text = about.departures(ours, exercise, models)
+    assert "in 3 (@sec-differences)" in text
+    assert "*mini* with 7,328,000 parameters instead of t5-small with 60,506,624" in text
+    assert "1 instead of 10 epochs; other learning rates" in text
+    assert "tokens a review" not in text
+
+
+def test_the_two_rates_of_adapters_are_compared(exercise: Params) -> None:
+    assert "they are 1e-4 and 1e-3. So the runs" in findings.adapter_rates(exercise, exercise)
+    same = dataclasses.replace(exercise, adapter_library_learning_rate=1e-3)
+    assert findings.adapter_rates(same, exercise).endswith("in this study both are 1e-3.")
 
 
 def test_every_setting_that_differs_is_listed_with_its_reason(exercise: Params) -> None:
@@ -288,6 +353,12 @@ def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
     assert [cell.strip() for cell in rows[-1].strip("|").split("|")] == [
         *("LoRA", "peak memory (MB)", "9.00", "3.00", "3.00")
     ]
+    assert "The backbone is random" not in text
+
+
+def test_timings_have_three_digits() -> None:
+    shown = [about.three_digits(x) for x in (11551.25, 361.88, 12.594, 1.6523, 0.0456, 0.0)]
+    assert shown == ["11,600", "362", "12.6", "1.65", "0.0456", "0"]
 
 
 def test_the_rates_show_what_was_tried_and_which_was_taken(
@@ -305,9 +376,10 @@ def test_the_rates_show_what_was_tried_and_which_was_taken(
         for line in text.split("\n")
         if "LoRA" in line
     ]
-    assert rows == [["LoRA", "1e-4", "0.250", "**81.0**"], ["LoRA", "0.01", "0.250", "79.0"]]
+    assert rows == [["LoRA", "1e-4", "0.250", "**81.0**"], ["LoRA", "1e-2", "0.250", "79.0"]]
     assert "6,400 training reviews" in text
     assert "2,500 other training reviews" in text
+    assert "uncertain by 1.5 points" in text
 
 
 def test_the_exercises_rates_stand_beside_the_studys(
@@ -324,6 +396,7 @@ def test_the_exercises_rates_stand_beside_the_studys(
     (row,) = (line for line in text.split("\n") if line.startswith("| full fine-tuning"))
     cells = [x.strip() for x in row.strip("|").split("|")][1:]
     assert cells == ["1e-5", "50.0", "1e-5", "62.0"]
+    assert "more than the rates differs" in text
     assert "256 tokens, 1 epoch)" in text
     assert "256 tokens, 10 epochs)" in text
     assert "exercise-rates" in text
@@ -332,14 +405,14 @@ def test_the_exercises_rates_stand_beside_the_studys(
 def test_seeds_show_each_result_and_their_spread(records: list[dict[str, Any]]) -> None:
     assert about.seeds_section([]) == ""
     repeated = [
-        {**records[7], "params": {"seed": seed}, "best_accuracy": best}
+        {**records[7], "params": {"seed": seed, "study": "s"}, "best_accuracy": best}
         for seed, best in ((0, 0.80), (1, 0.79), (2, 0.81))
     ]
     text = about.seeds_section([repeated])
     (row,) = (line for line in text.split("\n") if line.startswith("| LoRA"))
     cells = [x.strip() for x in row.strip("|").split("|")][1:]
     assert cells == ["80.0 (seed 0), 79.0 (seed 1), 81.0 (seed 2)", "80.0", "2.0"]
-    assert "up to 2.0 points apart" in text
+    assert "study “s”" in text
 
 
 def test_a_single_epoch_has_one_tick(records: list[dict[str, Any]]) -> None:

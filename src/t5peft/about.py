@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from t5peft import counting
+from t5peft.backbone import RANDOM
+from t5peft.findings import seed_spread
 from t5peft.params import Params
 from t5peft.show import (
     DASH,
@@ -26,7 +30,11 @@ from t5peft.show import (
     run_name,
     study_name,
     table,
+    wilson,
 )
+
+if TYPE_CHECKING:
+    from t5peft.counting import Model
 
 
 def banner(params: Params, records: Sequence[Record]) -> str:
@@ -40,6 +48,37 @@ def banner(params: Params, records: Sequence[Record]) -> str:
             "that everything works; its accuracies say nothing about any method.",
         )
     return "\n".join([*lines, stale_note(records)])
+
+
+def departures(params: Params, exercise: Params, models: Mapping[str, Model]) -> str:
+    """What the numbers are not, where the study departs from the exercise; "" where it does not.
+
+    models: the exercise's model and the study's, by name, as `report.models` gives them.
+    """
+    names = differences(params, exercise)
+    if not names:
+        return ""
+    size = {name: sum(counting.parts(model).values()) for name, model in models.items()}
+    ours, theirs = backbone_name(params), backbone_name(exercise)
+    told = []
+    if "backbone" in names:
+        told.append(
+            f"the backbone *{ours}* with {number(size.get(ours, size[theirs]))} parameters instead "
+            f"of {theirs} with {number(size[theirs])}"
+        )
+    for name, thing in (("train_examples", "training reviews"), ("max_length", "tokens a review"),
+                        ("epochs", "epochs")):  # fmt: skip
+        if name in names:
+            counts = (number(getattr(side, name)) for side in (params, exercise))
+            told.append("{} instead of {} {thing}".format(*counts, thing=thing))
+    if any(name.endswith("learning_rate") for name in names):
+        told.append("other learning rates")
+    return (
+        f"**These are not the exercise's own settings.** The study departs from them in "
+        f"{len(names)} (@sec-differences): {'; '.join(told)}. Its accuracies compare with each "
+        "other, not with published ones. The parameter counts (@sec-parameter-counts) are the "
+        "exercise's."
+    )
 
 
 def stale_note(records: Sequence[Record]) -> str:
@@ -106,6 +145,8 @@ def differences_section(params: Params, exercise: Params, why: Mapping[str, str]
     ]  # fmt: skip
     body = table(rows, ("setting", "exercise", "here", "why"), left=4)
     text = f"{len(names)} settings differ; all others are those of the exercise."
+    if "backbone" in names:
+        text += " With the backbone come its tokenizer, vocabulary and dimensions (@tbl-letters)."
     caption = (
         f"Settings of the exercise, and of the study “{params.study}” where it departs from it."
     )
@@ -142,16 +183,16 @@ def backbone_table(card: Mapping[str, Any]) -> str:
     settings = card["params"]
     rows = [
         ("parameters", f"{card['parameters']:,}"),
-        ("vocabulary (pieces)", f"{settings['vocabulary']:,}"),
+        ("pieces of the tokenizer, without sentinels", f"{settings['vocabulary']:,}"),
         ("text (tokens)", f"{card['corpus_tokens']:,}"),
         ("tokens seen in span corruption", f"{card['seen_tokens']:,}"),
         ("SST-2 sentences seen", f"{card['sst2_sentences']:,}"),
         ("steps", f"{card['steps']:,}"),
         (
-            f"batch (texts {TIMES} tokens)",
+            f"batch (texts {TIMES} tokens that the encoder reads)",
             f"{settings['batch_size']} {TIMES} {settings['input_length']}",
         ),
-        ("highest learning rate", rate(settings["learning_rate"])),
+        ("highest learning rate, of a matrix's RMS", rate(settings["learning_rate"])),
         ("time", duration(card["seconds"])),
         ("device", card["device"]),
         *(
@@ -191,23 +232,24 @@ def reading_sentence(card: Mapping[str, Any]) -> str:
 def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
     """Where the backbone comes from, and what it cost if it is the project's own."""
     name = backbone_name(params)
-    if params.backbone.startswith("random:"):
+    if params.backbone.startswith(RANDOM):
         return (
             "The backbone is random: it was never pre-trained, so there is nothing to keep or lose."
         )
     if not card:
         return f"The backbone is the published checkpoint `{params.backbone}` [@raffel2020t5]."
     text = (
-        f"The backbone *{name}* is not Google's. This project pre-trained it by T5's recipe: span "
-        "corruption [@raffel2020t5] on the training and the unlabelled reviews of IMDB, never a "
-        "test review, mixed with the sentences of SST-2 [@socher2013sst] in text-to-text form; a "
-        "unigram tokenizer [@kudo2018subword] of its own; and a start and an optimizer that make "
-        "the most of few tokens. The encoder's heads start by looking near, with biases that fall "
-        "with the distance, as ALiBi's do [@press2022alibi]; cross-attention starts with equal "
-        "query and key projections, a mimetic start [@trockman2023mimetic]; Muon "
-        "[@jordan2024muon] steps the matrices of the blocks, which keep their root mean "
-        "square, and AdamW [@loshchilov2019adamw] the rest. So "
-        "it has seen film reviews and sentiment before, but far less text than Google's T5."
+        f"The backbone *{name}* is not Google's. This project pre-trained it with the objective of "
+        "T5: span corruption [@raffel2020t5] on the training and the unlabelled reviews of IMDB, "
+        "never a test review, mixed with the labelled sentences of SST-2 [@socher2013sst], whose "
+        "targets are the same two label words; Google's mixture had SST-2 too. The tokenizer, a "
+        "unigram model [@kudo2018subword], is its own. Start and optimizer make the most of few "
+        "tokens: the encoder's heads start by looking near, with biases that fall with the "
+        "distance, as ALiBi's do [@press2022alibi]; cross-attention starts with equal query and "
+        "key projections, in the spirit of mimetic initialization [@trockman2023mimetic]; Muon "
+        "[@jordan2024muon] steps the matrices of the blocks, each of which is scaled back to its "
+        "first root mean square after the step, and AdamW [@loshchilov2019adamw] the rest. So it "
+        "has seen film reviews and sentiment before, but far less text than Google's."
         + reading_sentence(card)
     )
     caption = f"What the pre-training of *{name}* took."
@@ -237,11 +279,14 @@ def rates_section(trials: Sequence[Mapping[str, Any]], records: Sequence[Record]
         "a longer training. Here each from-scratch method was trained for one epoch on "
         f"{number(reviews)} training reviews, once for every rate of a small grid, and scored on "
         f"{number(held_out)} other training reviews that were held out. No test review was looked "
-        "at."
+        "at. The runs with a library or a smaller setting took the rate of their method; in the "
+        "study all these reviews are trained on."
     )
+    low, high = wilson(max(trial["accuracy"] for trial in trials), held_out)
     caption = (
-        f"Accuracy on {number(held_out)} held-out training reviews by learning rate; bold, the "
-        "rate that the study took."
+        f"Accuracy on {number(held_out)} held-out training reviews by learning rate (study "
+        f"“{records[0]['params']['study']}”); bold, the rate that the study took. The draw of the "
+        f"held-out reviews makes each uncertain by {50 * (high - low):.1f} points or more (95%)."
     )
     body = table(rows, ("method", "learning rate", "training loss", "held out (%)"))
     return f"{text}\n\n{floating('tbl-rates', body, caption)}"
@@ -251,23 +296,25 @@ def seeds_section(seeds: Sequence[Sequence[Record]]) -> str:
     """The from-scratch PEFT runs with other seeds; "" where there are none."""
     if not seeds:
         return ""
-    rows, spreads = [], []
+    rows = []
     for records in seeds:
         found = [record["best_accuracy"] for record in records]
-        spreads.append(100 * (max(found) - min(found)))
         each = ", ".join(
             f"{percent(record['best_accuracy'])}{mark(record)} (seed {record['params']['seed']})"
             for record in records
         )
-        rows.append((run_name(records[0]["run"]), each, percent(mean(found)), f"{spreads[-1]:.1f}"))
+        spread = f"{seed_spread(records):.1f}"
+        rows.append((run_name(records[0]["run"]), each, percent(mean(found)), spread))
     text = (
         "## Other seeds {#sec-seeds}\n\nThe seed draws the new parameters, the order of the "
-        "reviews and dropout. @tbl-seeds has the from-scratch PEFT runs that were made with "
-        f"several: they are up to {max(spreads):.1f} points apart, and two runs that differ by no "
-        "more are not told apart by one seed each. The ten results are those of the study's own "
-        "seed."
+        "reviews and dropout. @tbl-seeds has the from-scratch runs that were made with several. "
+        "The ten results are those of the study's own seed."
     )
-    caption = "Best test accuracy (percent) by seed; spread, the highest less the lowest."
+    study = seeds[0][0]["params"]["study"]
+    caption = (
+        f"Best test accuracy (percent) by seed (settings of the study “{study}”); spread, the "
+        "highest less the lowest."
+    )
     body = table(rows, ("run", "each seed", "mean", "spread (points)"), left=2)
     return f"{text}\n\n{floating('tbl-seeds', body, caption)}"
 
@@ -301,6 +348,10 @@ def exercise_rates_section(records: Sequence[Record], others: Sequence[Record]) 
         f"“{theirs['study']}” has the same backbone and the rates of the exercise ({their_cut}). "
         f"@tbl-exercise-rates puts it beside this one ({cut})."
     )
+    if cut != their_cut:
+        text += (
+            " As more than the rates differs, it does not show what they do alone; @tbl-rates does."
+        )
     caption = (
         f"Best test accuracy with the exercise's rates (study “{theirs['study']}”) and with this "
         f"study's (“{ours['study']}”), percent."
@@ -323,7 +374,7 @@ def bench_section(bench: Mapping[str, Any]) -> str:
         "peak_bytes": "peak memory (MB)",
     }
     rows = [
-        (METHOD_NAMES[method], names[what], *(f"{figure:,.2f}" for figure in figures))
+        (METHOD_NAMES[method], names[what], *map(three_digits, figures))
         for method, what, *figures in timed(dict(bench))
     ]
     settings, where = bench["params"], bench["environment"]
@@ -337,26 +388,42 @@ def bench_section(bench: Mapping[str, Any]) -> str:
         "## Against the exercise's own loop {#sec-bench}\n\nThe exercise trains in float32, pads "
         "each batch to its longest review, and generates an answer to each test review after each "
         "epoch. Model, reviews, optimizer and dropout's rate are the same in both; what differs in "
-        "the mathematics is the precision."
+        "the mathematics is the precision. A training step and some batches of test reviews were "
+        "timed; the evaluation of all of them and the epoch are put together from these."
     )
+    if settings["backbone"].startswith(RANDOM):
+        text += (
+            " The backbone is random, and was first taught to answer with a label word: what an "
+            "untrained one writes is of any length."
+        )
     text += (
-        " Of the rate of large bf16 matrix products, measured on the spot, the products of a "
+        " Of the rate that large bf16 matrix products reach on this machine, the products of a "
         f"training step reach: {shares(dict(bench))}."
     )
     head = ("method", "what", "exercise's loop", "ours", "ratio")
     return f"{text}\n\n{floating('tbl-bench', table(rows, head, left=2), caption)}"
 
 
+def three_digits(figure: float) -> str:
+    """11551.25 -> `11,600`, 1.652 -> `1.65`: no more than a timing tells."""
+    rounded = float(f"{figure:.3g}")
+    return f"{rounded:,.{max(0, 2 - math.floor(math.log10(rounded)))}f}" if rounded else "0"
+
+
 def commands(params: Params) -> str:
-    """How to make these numbers and this report again."""
-    study = f"params/{params.study}.yaml"
-    lines = [
-        "make venv                               # Python 3.11 and PyPI are all it takes",
-        f"t5peft status {study}  # which runs are stored",
-        f"t5peft train {study}   # trains what is missing or stale",
-        "make report                             # this document",
-    ]
-    return "```bash\n" + "\n".join(lines) + "\n```"
+    """How to make these numbers, this report and what is handed in again."""
+    study = params.study
+    lines = {
+        "make venv": "Python 3.11 or newer; the rest comes from PyPI",
+        f"t5peft status {study}": "which runs are stored",
+        f"t5peft train {study}": "what is missing or stale; for IMDB: --set data=FOLDER",
+        f"make report STUDY={study}": "this document",
+        f"t5peft export {study} -o .": "lora.pt, adapter.pt, prompts.pt",
+        f"t5peft handin {study} --name NAME --number NUMBER -o .": "PDF, notebooks, weights",
+    }
+    width = max(map(len, lines))
+    code = [f"{command:{width}}  # {why}" for command, why in lines.items()]
+    return "```bash\n" + "\n".join(code) + "\n```"
 
 
 def total_seconds(records: Iterable[Record]) -> float:

@@ -145,7 +145,7 @@ def latex(expression: Expr | int) -> str:
     if isinstance(expression, int):
         return rf"\text{{{expression:,}}}" if expression > 999 else str(expression)
     names = {d_kv: r"d_{\text{kv}}", d_ff: r"d_{\text{ff}}"}
-    sign = None if expression.free_symbols else "times"
+    sign = r" \, " if expression.free_symbols else "times"
     return sympy.latex(expression, order="none", mul_symbol=sign, symbol_names=names)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import mean
 from typing import Any
 
+from t5peft.params import Params
 from t5peft.show import (
     IMPLEMENTATION_NAMES,
+    MEGABYTE,
     METHOD_NAMES,
     Record,
     bullets,
@@ -20,22 +23,43 @@ from t5peft.show import (
     rate,
     run_name,
     setting_name,
-    wilson,
 )
 
 
-def findings(records: Sequence[Record]) -> str:
-    """What the ten results say, as a list of computed sentences."""
+def findings(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> str:
+    """What the ten results say, as a list of computed sentences; seeds: as `report.seeds` has."""
     full = only(records, method="full")[0]
     items = [
-        f"**{METHOD_NAMES[record['run']['method']]}** trains "
-        f"{percent(record['parameters']['trained'] / full['parameters']['trained'], 3)}% as many "
-        f"parameters as full fine-tuning and reaches {percent(record['best_accuracy'])}%: "
+        f"Our **{METHOD_NAMES[record['run']['method']]}** trains "
+        f"{percent(record['parameters']['trained'] / record['parameters']['total'], 3)}% of the "
+        f"parameters and reaches {percent(record['best_accuracy'])}%: "
         f"{versus(record, full)} full fine-tuning's {percent(full['best_accuracy'])}%."
         for record in only(records, implementation="scratch")
         if record["run"]["method"] != "full"
     ]
-    return bullets([*items, *map(twin_sentence, twins(records)), selection_sentence(records)])
+    return bullets(
+        [*items, *map(twin_sentence, twins(records)), seeds_sentence(seeds),
+         selection_sentence(records)]
+    )  # fmt: skip
+
+
+def seeds_sentence(seeds: Sequence[Sequence[Record]]) -> str:
+    """How far two runs must be apart before their difference says something."""
+    if not seeds:
+        return (
+            "Each number is one run with one seed; how far another seed moves it was not measured, "
+            "so that small differences say little."
+        )
+    return (
+        f"Another seed moved a run by up to {max(map(seed_spread, seeds)):.1f} points "
+        "(@tbl-seeds): differences that are no larger are not told apart here."
+    )
+
+
+def seed_spread(records: Sequence[Record]) -> float:
+    """Percentage points between the best and the worst seed of a run."""
+    found = [record["best_accuracy"] for record in records]
+    return 100 * (max(found) - min(found))
 
 
 def baselines_sentence(baselines: Mapping[str, Any], records: Sequence[Record]) -> str:
@@ -47,14 +71,21 @@ def baselines_sentence(baselines: Mapping[str, Any], records: Sequence[Record]) 
     settings = records[0]["params"]
     return (
         f"Two landmarks on the same {number(baselines['test_examples'])} test reviews. **Before "
-        "any training** the backbone labels "
+        "fine-tuning** the backbone labels "
         f"{percent(baselines['zero_shot_accuracy'])}% of them right "
         f"({percent(baselines['zero_shot_other_words'])}% of its answers are neither label word). "
         "**A bag of words**, logistic regression on TF-IDF of words and pairs of words, fitted on "
         f"the same {number(settings['train_examples'])} training reviews and cut to the same "
-        f"{settings['max_length']} tokens, reaches {percent(bag)}%; {above} of the "
-        f"{len(records)} runs are above it."
+        f"{settings['max_length']} tokens, reaches {percent(bag)}%; {of_all(above, len(records))} "
+        "runs are above it."
     )
+
+
+def of_all(count: int, total: int) -> str:
+    """`3 of the 10`, `all 10`, `none of the 10`."""
+    if count == total:
+        return f"all {total}"
+    return f"{count or 'none'} of the {total}"
 
 
 def twins(records: Sequence[Record]) -> list[tuple[Record, Record]]:
@@ -82,15 +113,11 @@ def twin_sentence(pair: tuple[Record, Record]) -> str:
 
 
 def versus(record: Record, other: Record) -> str:
-    """`1.2 points below`, or `0.4 points above`, or `level with`; and whether intervals overlap."""
+    """`1.2 points below`, or `0.4 points above`, or `level with`."""
     points = 100 * (record["best_accuracy"] - other["best_accuracy"])
     if round(abs(points), 1) == 0:
         return "level with"
-    low, high = wilson(record["best_accuracy"], record["test_examples"])
-    other_low, other_high = wilson(other["best_accuracy"], other["test_examples"])
-    overlap = low <= other_high and other_low <= high
-    side = "above" if points > 0 else "below"
-    return f"{abs(points):.1f} points {side} (intervals {'overlap' if overlap else 'apart'})"
+    return f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
 
 
 def reading(records: Sequence[Record]) -> str:
@@ -150,15 +177,30 @@ def selection_sentence(records: Sequence[Record]) -> str:
     )
 
 
+def memory_shares(records: Sequence[Record], key: str) -> list[float]:
+    """A figure of each PEFT run's memory, as a share of full fine-tuning's."""
+    full = only(records, method="full")[0]["memory"][key]
+    return [r["memory"][key] / full for r in records if r["run"]["method"] != "full"]
+
+
 def optimizer_sentence(records: Sequence[Record]) -> str:
     """Claim 1, in one sentence."""
-    full = only(records, method="full")[0]["memory"]
-    others = [record["memory"] for record in records if record["run"]["method"] != "full"]
-    state = [memory["optimizer_bytes"] / full["optimizer_bytes"] for memory in others]
-    peak = [memory["peak_bytes"] / full["peak_bytes"] for memory in others]
+    state = memory_shares(records, "optimizer_bytes")
+    return f"The optimizer's state of the PEFT runs is {span(state, 3)} of full fine-tuning's."
+
+
+def peak_sentence(records: Sequence[Record], bench: Mapping[str, Any]) -> str:
+    """The peak of a training: the bench's, which measures each method alone, if there is one."""
+    if not bench:
+        peaks = memory_shares(records, "peak_bytes")
+        return f"The peak of the whole training is {span(peaks, 0)} of full fine-tuning's."
+    peaks = {method: sides["exercise"]["peak_bytes"] for method, sides in bench["methods"].items()}
+    full = peaks.pop("full")
+    shares = span([peak / full for peak in peaks.values()], 0)
     return (
-        f"The optimizer's state of the PEFT runs is {span(state, 3)} of full fine-tuning's; the "
-        f"peak of the whole training is {span(peak, 0)} of full fine-tuning's."
+        "The peak of the whole training, measured with each method alone in a process, in float32 "
+        f"and on the backbone {bench['params']['backbone']} (@tbl-bench), is "
+        f"{full / MEGABYTE:,.0f} MB with full fine-tuning, and {shares} of that with a PEFT method."
     )
 
 
@@ -179,15 +221,18 @@ def storage_sentence(records: Sequence[Record]) -> str:
 
 
 def gap_sentence(records: Sequence[Record]) -> str:
-    """Claim 3, in one sentence that says which way it went."""
+    """Claim 3: which way it went, and whether that is more than the draw of the reviews."""
     full = only(records, method="full")[0]
-    reference = gap(full, len(full["history"]))
-    others = [r for r in records if r["run"]["method"] != "full"]
-    smaller = [r for r in others if gap(r, len(r["history"])) < reference]
+    reference, doubt = last_gap(full)
+    others = [last_gap(record) for record in records if record["run"]["method"] != "full"]
+    points = [100 * found for found, _ in others]
+    smaller = sum(found + math.hypot(doubt, its_doubt) < reference for found, its_doubt in others)
     text = (
-        f"After the last epoch full fine-tuning is {100 * reference:.1f} points better on training "
-        f"reviews than on test reviews; the gap is smaller in {len(smaller)} of the {len(others)} "
-        "PEFT runs."
+        f"After the last epoch the gap between training and test reviews is {100 * reference:+.1f} "
+        f"points with full fine-tuning and {min(points):+.1f} to {max(points):+.1f} with a PEFT "
+        f"method. The draw of the {number(sample_size(full))} training reviews alone makes a gap "
+        f"uncertain by {100 * doubt:.1f} points; by more than that it is smaller in "
+        f"{of_all(smaller, len(others))} PEFT runs."
     )
     if one_epoch(records):
         text += (
@@ -195,3 +240,36 @@ def gap_sentence(records: Sequence[Record]) -> str:
             "is a weak test of the claim, and the exercise's ten epochs are a stronger one."
         )
     return text
+
+
+def sample_size(record: Record) -> int:
+    """How many training reviews a run's training accuracy is measured on."""
+    settings = record["params"]
+    return min(settings["train_sample"], settings["train_examples"])
+
+
+def last_gap(record: Record) -> tuple[float, float]:
+    """The gap after the last epoch, and half its 95% interval (of a difference of two shares)."""
+    last = record["history"][-1]
+    shares = {"train": sample_size(record), "test": record["test_examples"]}
+    variances = [
+        last[f"{side}_accuracy"] * (1 - last[f"{side}_accuracy"]) / count
+        for side, count in shares.items()
+    ]
+    return gap(record, len(record["history"])), 1.96 * math.sqrt(sum(variances))
+
+
+def adapter_rates(params: Params, exercise: Params) -> str:
+    """The two learning rates of adapters: the exercise's, and the study's."""
+    ours, theirs = params.adapter_learning_rate, params.adapter_library_learning_rate
+    text = (
+        "The exercise gives it another learning rate than ours, "
+        f"{rate(exercise.adapter_library_learning_rate)} instead of "
+        f"{rate(exercise.adapter_learning_rate)}"
+    )
+    if ours == theirs:
+        return f"{text}; in this study both are {rate(ours)}."
+    return (
+        f"{text}; in this study they are {rate(theirs)} and {rate(ours)}. So the runs with the "
+        "same bottleneck differ in more than the implementation."
+    )

@@ -62,11 +62,11 @@ def learning_curves(records: Sequence[Record]) -> Figure:
     for record in records:
         epochs = _epochs(record)
         left.plot(epochs, [item["loss"] for item in record["history"]], **look(record))
-        trained = accuracies(record, "train_accuracy")
-        right.plot(epochs, trained, color=FAINT, lw=0.6, ls=":", marker="_", ms=7)
+        trained, colour = accuracies(record, "train_accuracy"), look(record)["color"]
+        right.plot(epochs, trained, color=colour, alpha=0.6, lw=0.6, ls=":", marker="_", ms=7)
         right.plot(epochs, accuracies(record), **look(record))
     left.set(title="training loss (nats a token)", xlabel="epoch")
-    right.set(title="test accuracy (%); dotted: on training reviews", xlabel="epoch")
+    right.set(title="test accuracy (%); dashes: on training reviews", xlabel="epoch")
     right.margins(y=0.15)
     _label_ends(
         right, [(accuracies(r)[-1], short_name(r), COLOURS[r["run"]["method"]]) for r in records]
@@ -84,7 +84,9 @@ def all_curves(records: Sequence[Record]) -> Figure:
         ends = []
         for record in sorted(records, key=lambda r: r["run"]["method"] == method):
             mine = record["run"]["method"] == method
-            style = look(record) if mine else {"color": "#d4d4d0", "lw": 0.8}
+            style = (
+                look(record) if mine else {"color": "#d4d4d0", "lw": 0.8, "marker": ".", "ms": 3}
+            )
             ax.plot(_epochs(record), accuracies(record), **style)
             if mine:
                 ends.append((accuracies(record)[-1], short_name(record), COLOURS[method]))
@@ -106,6 +108,8 @@ def accuracy_vs_parameters(records: Sequence[Record]) -> Figure:
         low, high = _interval(record)
         y, x = 100 * record["best_accuracy"], record["parameters"]["trained"]
         style = {**look(record), "linestyle": "none", "markersize": 6, "zorder": 3}
+        if record["run"]["implementation"] != "scratch":  # a ring: a mark below it stays in sight
+            style |= {"markersize": 8, "markerfacecolor": "none"}
         ax.errorbar(x, y, [[y - 100 * low], [100 * high - y]], elinewidth=0.8, **style)
     ax.set(xscale="log", xlabel="trained parameters", ylabel="best test accuracy (%)")
     ax.margins(x=0.09, y=0.16)
@@ -160,7 +164,8 @@ def ten_results(records: Sequence[Record]) -> Figure:
         style = {**look(record), "linestyle": "none", "markersize": 6}
         ax.axhline(row, color="#ececea", lw=0.6, zorder=0)
         ax.plot([100 * low, 100 * high], [row, row], color=INK, lw=1)
-        ax.plot(100 * record["last_accuracy"], row, marker="|", color=INK, ms=9, ls="none")
+        if record["last_accuracy"] != record["best_accuracy"]:
+            ax.plot(100 * record["last_accuracy"], row, marker="|", color=INK, ms=9, ls="none")
         ax.plot(show.REFERENCE.accuracy[record["run"]["number"] - 1], row, "x", color=FAINT, ms=5)
         ax.plot(100 * record["best_accuracy"], row, **style)
     names = [f"{r['run']['number']}  {show.run_name(r['run'])}" for r in records]

@@ -78,6 +78,12 @@ def run_name(run: Record) -> str:
     return f"{METHOD_NAMES[run['method']]}, {implementation}, {setting_name(run)}"
 
 
+def implementation(record: Record) -> str:
+    """`ours`, or the library's name; full fine-tuning has neither."""
+    run = record["run"]
+    return DASH if run["method"] == "full" else IMPLEMENTATION_NAMES[run["implementation"]]
+
+
 def percent(share: float, digits: int = 1) -> str:
     """0.8765 -> `87.7`; the unit stands in the head of the table."""
     return f"{100 * share:.{digits}f}"
@@ -93,9 +99,14 @@ def megabytes(count: float) -> str:
     return f"{count / MEGABYTE:,.3f}"
 
 
+def kilobytes(count: float) -> str:
+    """Bytes as kB (10^3 bytes), with one decimal."""
+    return f"{count / 1e3:,.1f}"
+
+
 def rate(learning_rate: float) -> str:
     """0.0001 -> `1e-4`, 0.1 -> `0.1`."""
-    if learning_rate >= 0.01:
+    if learning_rate >= 0.1:
         return f"{learning_rate:g}"
     return re.sub(r"\.?0*e-0?", "e-", f"{learning_rate:.3e}")
 
@@ -211,10 +222,11 @@ def adamw_defaults() -> str:
 
     given = inspect.signature(AdamW).parameters
     first, second = given["betas"].default
-    return (
+    text = (
         f"β₁ = {first:g}, β₂ = {second:g}, ε = {rate(given['eps'].default)} and "
         f"λ = {given['weight_decay'].default:g}"
     )
+    return text.replace(" =", "\N{NO-BREAK SPACE}=").replace("= ", "=\N{NO-BREAK SPACE}")
 
 
 # --- tables of results ---------------------------------------------------------------------------
@@ -224,7 +236,7 @@ def results_table(records: Iterable[Record]) -> str:
     """The runs of one method."""
     rows = [
         (
-            IMPLEMENTATION_NAMES[record["run"]["implementation"]] + mark(record),
+            implementation(record) + mark(record),
             setting_name(record["run"]) or DASH,
             rate(record["run"]["learning_rate"]),
             f"{record['parameters']['trained']:,}",
@@ -246,8 +258,7 @@ def ten_results_table(records: Iterable[Record]) -> str:
         (
             record["run"]["number"],
             METHOD_NAMES[record["run"]["method"]] + mark(record),
-            DASH if record["run"]["method"] == "full"
-            else IMPLEMENTATION_NAMES[record["run"]["implementation"]],
+            implementation(record),
             setting_name(record["run"]) or DASH,
             f"**{percent(record['best_accuracy'])}**",
             interval(record),
@@ -255,27 +266,34 @@ def ten_results_table(records: Iterable[Record]) -> str:
             f"{REFERENCE.accuracy[record['run']['number'] - 1]:.1f}",
         )
         for record in records
-    ]  # fmt: skip
+    ]
     head = ("run", "method", "implementation", "setting", "best epoch (%)", "95% interval (%)",
             "last epoch (%)", "published reference (%)")  # fmt: skip
     return table(rows, head, left=4)
 
 
-def glance_table(records: Iterable[Record]) -> str:
-    """The first page's: the four from-scratch methods in one line each."""
+def glance_table(records: Iterable[Record], seeds: Iterable[Sequence[Record]]) -> str:
+    """The first page's: the four from-scratch methods in one line each.
+
+    seeds: of runs that are stored with several seeds, all their records, the study's own first.
+    """
+    others = {
+        own["run"]["name"]: [percent(x["best_accuracy"]) for x in rest] for own, *rest in seeds
+    }
     rows = [
         (
             METHOD_NAMES[record["run"]["method"]] + mark(record),
             f"{record['parameters']['trained']:,}",
             percent(record["parameters"]["trained"] / record["parameters"]["total"], 3),
-            megabytes(record["stored_bytes"]),
+            kilobytes(record["stored_bytes"]),
             f"**{percent(record['best_accuracy'])}**",
             interval(record),
+            ", ".join(others.get(record["run"]["name"], [])) or DASH,
         )
         for record in only(records, implementation="scratch")
     ]
-    head = ("method", "trained parameters", "share trained (%)", "to store (MB)",
-            "test accuracy (%)", "95% interval (%)")  # fmt: skip
+    head = ("method", "trained parameters", "share trained (%)", "to store (kB)",
+            "test accuracy (%)", "95% interval (%)", "other seeds (%)")  # fmt: skip
     return table(rows, head)
 
 
@@ -305,7 +323,7 @@ def storage_table(records: Sequence[Record]) -> str:
         (
             run_name(record["run"]) + mark(record),
             f"{record['parameters']['trained']:,}",
-            megabytes(record["stored_bytes"]),
+            kilobytes(record["stored_bytes"]),
             percent(record["stored_bytes"] / full, 3),
             f"{full / record['stored_bytes']:,.0f}",
         )
@@ -314,7 +332,7 @@ def storage_table(records: Sequence[Record]) -> str:
     head = (
         "run",
         "trained parameters",
-        "to store (MB)",
+        "to store (kB)",
         "of full (%)",
         "tasks in the space of one",
     )
@@ -338,22 +356,26 @@ def gap_table(records: Iterable[Record]) -> str:
                 f"{100 * gap(record, len(record['history'])):+.1f}",
             )
         )
-    head = ("run", "best epoch", "train (%)", "test (%)", "gap (points)", "last: train (%)",
-            "test (%)", "gap (points)")  # fmt: skip
+    head = ("run", "best epoch", "best: train (%)", "best: test (%)", "best: gap (points)",
+            "last: train (%)", "last: test (%)", "last: gap (points)")  # fmt: skip
     return table(rows, head)
 
 
 # --- models and their parameters -----------------------------------------------------------------
 
 
-def notation_table() -> str:
-    """The letters of dimensions and hyper-parameters, with the values that t5-small has."""
-    known = counting.dimensions("t5-small")
+def notation_table(models: Mapping[str, Model]) -> str:
+    """The letters of dimensions and hyper-parameters, with the values that each model has."""
+    known = [counting.dimensions(model) for model in models.values()]
     rows = [
-        (f"${counting.latex(symbol)}$", meaning, f"{known[symbol]:,}" if symbol in known else DASH)
+        (
+            f"${counting.latex(symbol)}$",
+            meaning,
+            *(f"{values[symbol]:,}" if symbol in values else DASH for values in known),
+        )
         for symbol, meaning in counting.MEANING.items()
     ]
-    return table(rows, ("symbol", "meaning", "in t5-small"), left=2)
+    return table(rows, ("symbol", "meaning", *(f"in {name}" for name in models)), left=2)
 
 
 def parts_table(models: Mapping[str, Model]) -> str:

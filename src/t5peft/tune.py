@@ -20,12 +20,12 @@ from t5peft.methods import Run
 from t5peft.params import Params
 
 GRID = {
-    "full": (1e-4, 3e-4, 5e-4, 1e-3),
+    "full": (1e-5, 1e-4, 3e-4, 5e-4, 1e-3),
     "soft-prompt": (0.1, 0.3, 1.0, 3.0),
     "adapter": (1e-3, 3e-3, 1e-2),
-    "lora": (1e-3, 3e-3, 1e-2),
+    "lora": (1e-4, 1e-3, 3e-3, 1e-2),
 }
-"""Rates a factor of about 3 apart, and one more for full fine-tuning."""
+"""Rates a factor of about 3 apart, one more for full fine-tuning, and the exercise's own."""
 
 
 def folder(params: Params) -> Path:
