@@ -7,14 +7,32 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from transformers.models.t5.modeling_t5 import T5Attention
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
-from t5peft import data, params, paths, tokenizer
+from t5peft import data, methods, params, paths, tokenizer
+from t5peft.methods import Run
 from t5peft.params import Params
 
 PIECES = 110
+
+
+def run_named(study: Params, name: str) -> Run:
+    """One of the study's ten runs."""
+    return next(run for run in methods.runs(study) if run.name == name)
+
+
+def dry(model: torch.nn.Module) -> torch.nn.Module:
+    """The model without dropout, in place: where two loops must agree to the bit."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, T5Attention):
+            module.dropout = 0.0
+    return model
 
 
 @pytest.fixture(scope="session")

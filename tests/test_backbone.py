@@ -84,8 +84,46 @@ def test_what_is_no_classic_t5_is_refused(config: T5Config, found: str, tmp_path
 
 
 def test_the_published_sizes_have_the_published_counts() -> None:
-    """Of t5-small and t5-base the totals that the released checkpoints hold."""
-    totals = {"t5-small": 60_506_624, "t5-base": 222_903_552}
+    """The totals that the released checkpoints hold."""
+    totals = {
+        "t5-small": 60_506_624,
+        "t5-base": 222_903_552,
+        "t5-large": 737_668_096,
+        "t5-3b": 2_851_598_336,
+        "t5-11b": 11_307_321_344,
+    }
     for size, total in totals.items():
         assert backbone.load_on_meta(size).num_parameters() == total
     assert set(totals) < set(sizes.SIZES)
+
+
+def test_a_row_of_zeros_stays_one() -> None:
+    assert not backbone.dequantize(*backbone.quantize(torch.zeros(2, 3))).any()
+
+
+def test_shards_of_an_earlier_backbone_do_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = backbone.load("random:tiny")
+    with monkeypatch.context() as patched:
+        patched.setattr(backbone, "SHARD_BYTES", 2**14)
+        backbone.save_int8(model, tmp_path)
+    assert len(list(tmp_path.glob("int8-*"))) > 1
+    backbone.save_int8(model, tmp_path)
+    assert [path.name for path in tmp_path.glob("int8-*")] == ["int8-01-of-01.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "spiece.model", "tokenizer.json"]
+)
+def test_each_file_that_decides_is_in_the_fingerprint(
+    name: str, smoke: Params, tmp_path: Path, words_folder: Path
+) -> None:
+    folder = tmp_path / "t5"
+    backbone.load("random:tiny", seed=3).save_pretrained(folder)
+    shutil.copy(words_folder / "spiece.model", folder)
+    (folder / "tokenizer.json").write_text("{}")
+    study = dataclasses.replace(smoke, backbone=str(folder))
+    before = backbone.fingerprint(study)
+    (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+    assert backbone.fingerprint(study) != before

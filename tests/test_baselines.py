@@ -31,3 +31,10 @@ def test_texts_are_cut_to_what_the_runs_see(smoke: Params) -> None:
     ids, mask = test.batch(np.arange(len(test)), room)
     seen = words.batch_decode([row[: kept - 1] for row, kept in zip(ids, mask.sum(1), strict=True)])
     assert baselines.truncated(words, test, room) == seen
+
+
+def test_the_bag_learns_from_the_training_labels_alone(smoke: Params) -> None:
+    words = tokenizer.load(smoke.tokenizer)
+    train, test = data.tokens(smoke, "train"), data.tokens(smoke, "test")
+    turned = dataclasses.replace(train, labels=1 - train.labels)
+    assert baselines.bag_of_words_accuracy(smoke, words, turned, test) < 0.1

@@ -7,13 +7,15 @@ import json
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState
+from conftest import run_named
 
 from t5peft import bench, cli, data, evaluation, methods
 from t5peft.params import Params
 
 
 def test_both_loops_are_measured(smoke: Params) -> None:
-    run = next(run for run in methods.runs(smoke) if run.name == "lora-scratch-r8")
+    run = run_named(smoke, "lora-scratch-r8")
     sides = bench.measure(run, smoke, repeats=1)
     assert list(sides) == [bench.EXERCISE, bench.OURS]
     for figures in sides.values():
@@ -56,7 +58,7 @@ def test_the_operations_of_a_step_are_those_of_its_matrix_products(smoke: Params
 def test_a_random_backbone_is_taught_to_answer_before_it_is_timed(
     smoke: Params, side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = next(run for run in methods.runs(smoke) if run.name == "lora-scratch-r8")
+    run = run_named(smoke, "lora-scratch-r8")
 
     def answers() -> list[str]:
         job = bench.job
@@ -115,3 +117,13 @@ def test_medians_are_scaled_to_all_test_reviews(smoke: Params) -> None:
     figures = bench.summary([1.0, 9.0, 2.0], [0.5, 0.4, 3.0], smoke)
     assert figures["step"] == 2.0
     assert figures["evaluation"] == 0.5 * smoke.test_examples
+
+
+def test_the_exercises_side_is_in_float32(smoke: Params) -> None:
+    study = dataclasses.replace(smoke, precision="bf16")
+    run = run_named(study, "lora-scratch-r8")
+    for side, precision in ((bench.EXERCISE, "no"), (bench.OURS, "bf16")):
+        AcceleratorState._reset_state()
+        bench.start(run, study, side)
+        assert bench.job.accelerator.mixed_precision == precision
+    AcceleratorState._reset_state()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import sympy
 
-from t5peft import adapter, counting, lora, methods, soft_prompt
+from t5peft import adapter, cli, counting, lora, methods, soft_prompt
 from t5peft.errors import InputError
 from t5peft.sizes import SIZES
 
@@ -145,7 +146,7 @@ def test_derivation_goes_from_the_sites_to_the_number() -> None:
         "294,912",
     ]
     assert derivation.steps[0].latex == (
-        r"2 \left(L_{e} + 2 L_{d}\right) = 2 \times \left(6 + 2 \times 6\right) = 36"
+        r"2 \, \left(L_{e} + 2 \, L_{d}\right) = 2 \times \left(6 + 2 \times 6\right) = 36"
     )
     assert derivation.steps[-1].latex == r"\text{294,912}"
 
@@ -231,3 +232,14 @@ def test_the_largest_t5_is_counted_in_seconds_and_without_its_memory() -> None:
     seconds, kilobytes = map(float, run.stdout.split())
     assert seconds < 20
     assert kilobytes < 1.5e6
+
+
+def test_a_count_that_differs_is_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = counting.FORMULAS["lora"]
+    monkeypatch.setitem(
+        counting.FORMULAS, "lora", dataclasses.replace(right, share=right.share + 1)
+    )
+    assert cli.main(["count", "lora", "--size", "tiny"]) == 1
+    assert capsys.readouterr().out.endswith("NOT EQUAL\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +170,38 @@ def test_the_hubs_data_set_is_the_same(smoke: Params, monkeypatch: pytest.Monkey
     hub = params.load("smoke", vars(smoke) | {"data": "stanfordnlp/imdb"})
     assert data.fingerprint(hub) == data.fingerprint(smoke)
     assert np.array_equal(data.tokens(hub, "test").ids, data.tokens(smoke, "test").ids)
+
+
+def test_a_review_with_another_label_changes_the_fingerprint(smoke: Params, acl: Path) -> None:
+    study = dataclasses.replace(smoke, data=str(acl))
+    before = data.fingerprint(study)
+    path = next((acl / "train" / "neg").iterdir())
+    path.rename(acl / "train" / "pos" / "moved.txt")
+    assert data.fingerprint(study) != before
+
+
+def test_a_change_of_the_same_size_changes_fingerprint_and_tokens(smoke: Params, acl: Path) -> None:
+    study = dataclasses.replace(smoke, data=str(acl), train_examples=400)
+    before, ids = data.fingerprint(study), data.tokens(study, "train").ids.copy()
+    path = next((acl / "train" / "neg").iterdir())
+    path.write_text(path.read_text().replace("Review", "Rewiev"))
+    assert data.fingerprint(study) != before
+    assert not np.array_equal(data.tokens(study, "train").ids, ids)
+
+
+def test_another_tokenizer_has_tokens_of_its_own(smoke: Params, tmp_path: Path) -> None:
+    texts = [text for text, _ in data.read(data.MADE_UP, "train")]
+    tokenizer.train(texts, 60, tmp_path / "other")
+    before = data.tokens(smoke, "train").ids
+    other = dataclasses.replace(smoke, tokenizer=str(tmp_path / "other"))
+    assert not np.array_equal(data.tokens(other, "train").ids, before)
+
+
+def test_all_reviews_that_there_are_may_be_taken(smoke: Params) -> None:
+    assert len(data.tokens(dataclasses.replace(smoke, train_examples=400), "train")) == 400
+
+
+def test_the_unlabelled_reviews_of_acl_imdb_are_those_of_unsup(acl: Path) -> None:
+    (acl / "train" / "unsup").mkdir()
+    (acl / "train" / "unsup" / "0_0.txt").write_text("no label")
+    assert data.read(str(acl), "unsupervised") == [("no label", -1)]

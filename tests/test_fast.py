@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from conftest import dry
 from torch import Tensor
-from transformers.models.t5.modeling_t5 import T5Attention
 
 from t5peft import evaluation, fast, methods, params, paths, training
 from t5peft.methods import Run
@@ -21,17 +21,14 @@ from t5peft.training import Job
 RUNS = methods.runs(params.load(paths.CHECKOUT / "params" / "smoke.yaml"))
 
 
-def made(run: Run, study: Params, quick: bool, dry: bool = True) -> Job:
-    """A run's job with the fast forward or transformers' own, without dropout if `dry`."""
+def made(run: Run, study: Params, quick: bool, dropout: bool = False) -> Job:
+    """A run's job with the fast forward or transformers' own."""
     AcceleratorState._reset_state()  # it keeps one precision a process
     model = training.build(run, study)
     if quick:
         fast.speed_up(model)
-    for module in model.modules() if dry else []:
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(module, T5Attention):
-            module.dropout = 0.0
+    if not dropout:
+        dry(model)
     return training.with_model(run, study, model)
 
 
@@ -117,7 +114,7 @@ def test_fifty_steps_with_dropout_stay_within_the_spread_of_seeds(smoke: Params)
     run = dataclasses.replace(run, learning_rate=1e-3)
 
     def fifty(quick: bool, seed: int) -> tuple[np.ndarray, float]:
-        job = made(run, dataclasses.replace(study, seed=seed), quick, dry=False)
+        job = made(run, dataclasses.replace(study, seed=seed), quick, dropout=True)
         torch.manual_seed(100 + seed)
         job.model.train()
         losses = []
@@ -162,3 +159,47 @@ def test_dropout_follows_the_seed_and_leaves_evaluation_alone() -> None:
     assert not torch.equal(drawn(1), drawn(2))
     assert not torch.equal(drawn(1)[:500], drawn(1)[500:])
     assert fast.dropout(x, 0.1, training=False) is x
+
+
+def test_dropout_falls_where_transformers_has_it(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dropped(quick: bool) -> list[tuple[tuple[int, ...], float]]:
+        job, seen = made(RUNS[0], smoke, quick, dropout=True), []
+        with monkeypatch.context() as patched:
+            for place in (fast, torch.nn.functional):  # the decoder's self-attention stays as it is
+
+                def noted(
+                    x: Tensor,
+                    p: float,
+                    training: bool,
+                    *rest: Any,
+                    original: Any = place.dropout,
+                ) -> Tensor:
+                    seen.append((tuple(x.shape), p if training else 0.0))
+                    return original(x, p, training, *rest)
+
+                patched.setattr(place, "dropout", noted)
+            gradients(job)
+        return sorted(seen)
+
+    assert dropped(quick=True) == dropped(quick=False)
+
+
+def test_the_one_kernel_drops_in_training_alone(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "FUSED", {"cpu", "cuda"})
+    job, seen = made(RUNS[0], smoke, quick=True, dropout=True), set()
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def noted(*tensors: Tensor, dropout_p: float, scale: float) -> Tensor:
+        seen.add(dropout_p)
+        return kernel(*tensors, dropout_p=dropout_p, scale=scale)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+    gradients(job)
+    assert seen == {job.model.config.dropout_rate}
+    seen.clear()
+    training.accuracy(job, job.test, "test")
+    assert seen == {0.0}

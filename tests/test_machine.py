@@ -3,8 +3,11 @@
 import platform
 import subprocess
 import sys
+import time
 
 import pytest
+
+from t5peft import machine, progress
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 
@@ -57,3 +60,21 @@ def test_freed_memory_serves_the_next_step() -> None:
 def test_a_training_does_not_count_the_memory_of_the_one_before() -> None:
     before, after = printed(TRAININGS)
     assert after < before - 150_000_000
+
+
+def test_a_matrix_products_rate_counts_products_and_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
+    monkeypatch.setattr(machine, "seconds", lambda work: 0.5)
+    assert machine.matrix_rate("fp32") == 2 * 2048**3 / 0.5
+
+
+def test_progress_is_a_line_with_speed_and_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 4.0, 10.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    bar = progress.Progress("a run", 200)
+    bar.add(20)
+    assert capsys.readouterr().err == "", "not more than a line every few seconds"
+    bar.add(30, "loss 1")
+    assert capsys.readouterr().err == "a run: 50 of 200 reviews, 5/s, 30 s left  loss 1\n"

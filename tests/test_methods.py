@@ -204,3 +204,18 @@ def test_ours_equals_theirs(method: str) -> None:
             assert parameter.grad is not None
             our_name, gradient = theirs_to_ours(method, name, parameter.grad)
             torch.testing.assert_close(gradients[our_name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("method", "implementation"), PEFT)
+def test_no_method_brings_dropout_of_its_own(method: str, implementation: str) -> None:
+    def places(model: torch.nn.Module) -> int:
+        return sum(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
+
+    assert places(injected(method, implementation)) == places(tiny())
+
+
+def test_loras_a_starts_as_a_linear_map_of_d_in_does() -> None:
+    """Kaiming-uniform with a = sqrt(5): it fills the range of 1 / sqrt(d_in) to both sides."""
+    layer = lora.LoRALinear(torch.nn.Linear(400, 300, bias=False), rank=8, alpha=4.0)
+    assert layer.A.abs().max().item() == pytest.approx(1 / 20, rel=0.02)
+    assert not layer.B.any()

@@ -315,7 +315,7 @@ def test_captions_kinds_and_callouts_in_typst(whole: Path) -> None:
     assert "caption: [A caption with $r$.]" in text
     assert "[Fig.]" in text
     assert "#ref(<eq-update>, supplement: none)" in text
-    assert '#callout("important"' in text
+    assert '#callout(icon_color: rgb("#CC1914"), title: [' in text
     assert "The #emph[study]" in text
     assert "Hu (2022)" in text
     (picture,) = (whole / "report_files").iterdir()

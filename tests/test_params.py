@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from t5peft import params, paths
@@ -109,3 +110,34 @@ def test_another_seed_is_kept_beside_the_study() -> None:
     assert (other.seed, other.study) == (3, "smoke-seed-3")
     assert dataclasses.replace(other, seed=study.seed, study=study.study) == study
     assert params.with_seed(study, study.seed) == study
+
+
+def test_the_largest_seed_is_one_that_every_generator_takes() -> None:
+    largest = dataclasses.replace(params.load("assignment"), seed=2**22 - 1)
+    np.random.seed(1000 * largest.seed + largest.epochs)  # as an epoch's set_seed does
+    with pytest.raises(InputError, match="seed: found 4194304"):
+        dataclasses.replace(largest, seed=2**22)
+
+
+def test_a_whole_number_for_a_rate_is_the_same_study(tmp_path: Path) -> None:
+    """`lora_alpha: 4` is 4.0 in names and identities too."""
+    study = params.load("assignment", {"lora_alpha": 4})
+    assert type(study.lora_alpha) is float
+    with pytest.raises(InputError, match="found True"):
+        params.load("assignment", {"lora_alpha": True})
+    with pytest.raises(InputError, match="prompt_tokens_small"):
+        params.load("assignment", {"prompt_tokens_small": 255})
+    assert params.load("assignment", {"prompt_tokens": 254}).prompt_tokens == 254
+
+
+def test_yes_no_and_numbers_are_read_as_yaml_1_2() -> None:
+    changes = params.overrides(["train=yes", "lora_rank=010", "lora_alpha=1e1", "x=1:30", "y=true"])
+    assert changes == {"train": "yes", "lora_rank": 10, "lora_alpha": 10.0, "x": "1:30", "y": True}
+    assert params.load("smoke", {"train": changes["train"]}).train == "yes"
+
+
+def test_a_place_is_taken_as_it_stands() -> None:
+    assert params.overrides(["data=films # 2", "tokenizer="]) == {
+        "data": "films # 2",
+        "tokenizer": "",
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +151,13 @@ def test_the_stored_backbone_is_what_a_study_loads(small: BackboneParams) -> Non
     assert record["steps"] == 12
     assert record["parameters"] == model.num_parameters()
     assert backbone.card(str(folder)) == record
-    assert record["losses"].keys() <= {"span", "sst2"}
+    assert record["losses"].keys() == {"span", "sst2"}
     for name in ("zero_shot_sst2", "zero_shot_imdb_train"):
         assert 0 <= record[name] <= 1
     assert f"{record['zero_shot_sst2']:.1%}" in (folder / "README.md").read_text()
     assert 0 < record["span_loss"] < 20
     assert record["span_loss_other_input"] > 0
-    assert isinstance(json.loads((folder / "history.json").read_text()), list)
+    assert json.loads((folder / "history.json").read_text())[-1]["step"] == 12
 
 
 def test_int8_rows_are_off_by_half_a_step_at_most() -> None:
@@ -216,3 +217,79 @@ def test_a_model_that_does_not_read_shows(small: BackboneParams) -> None:
         torch.nn.init.zeros_(block.layer[1].EncDecAttention.o.weight)
     idle = pretrain.reading(state.model, small, sources, targets)
     assert idle["span_loss"] == idle["span_loss_other_input"]
+
+
+def test_the_sentences_loss_is_weighed(small: BackboneParams) -> None:
+    span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
+    after = []
+    for last in (3, 4):
+        state = pretrain.start(small, Path("none"), torch.device("cpu"))
+        sentences = torch.full((2, 5), last), torch.tensor([[last, 1], [last, 1]])
+        pretrain.update(state, span, sentences, 0.02, dataclasses.replace(small, sst2_weight=0.0))
+        after.append(state.model.encoder.final_layer_norm.weight.detach().clone())
+    assert torch.equal(*after)
+
+
+def test_padding_changes_no_loss(small: BackboneParams) -> None:
+    span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
+    ids, word = torch.randint(3, 100, (2, 5)), torch.tensor([[40, 1], [50, 1]])
+    losses = []
+    for wide in (ids, torch.nn.functional.pad(ids, (0, 7))):
+        state = pretrain.start(small, Path("none"), torch.device("cpu"))
+        losses.append(pretrain.update(state, span, (wide, word), 0.02, small))
+    torch.testing.assert_close(*losses)
+
+
+def test_another_texts_input_is_a_whole_text(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = pretrain.start(small, Path("none"), torch.device("cpu"))
+    forward, seen = state.model.forward, []
+
+    def noted(*, input_ids: Any, **rest: Any) -> Any:
+        seen.append(input_ids.tolist())
+        return forward(input_ids=input_ids, **rest)
+
+    monkeypatch.setattr(state.model, "forward", noted)
+    pretrain.reading(
+        state.model, small, torch.randint(3, 100, (6, 20)), torch.randint(3, 100, (6, 8))
+    )
+    own, other = seen
+    assert sorted(own) == sorted(other)
+    assert all(a != b for a, b in zip(own, other, strict=True))
+
+
+def test_a_sentence_keeps_its_label(small: BackboneParams, words_folder: Path) -> None:
+    words = tokenizer.load(str(words_folder))
+    pairs = data.read(data.MADE_UP, "train")[:40]
+    known = {tuple(words(text)["input_ids"]): data.LABELS[label] for text, label in pairs}
+    batches = pretrain.sst2_batches(pairs, dataclasses.replace(small, sst2_length=99), words)
+    for _ in range(12):
+        for row, target in zip(*next(batches), strict=True):
+            text = tuple(x for x in row.tolist() if x != data.PAD)
+            assert words.decode(target, skip_special_tokens=True) == known[text]
+
+
+def test_a_stored_backbone_is_not_written_over(small: BackboneParams) -> None:
+    folder = pretrain.pretrain(small)
+    before = _weights(folder)
+    shutil.rmtree(paths.cache() / "pretrain")  # as in a clone
+    with pytest.raises(InputError, match="expected a name that is free; give --set name=NAME"):
+        pretrain.pretrain(small)
+    assert _weights(folder) == before
+
+
+def test_other_texts_are_not_gone_on_with(small: BackboneParams, sst2: Path) -> None:
+    pretrain.pretrain(small)
+    rows = pd.read_parquet(sst2 / "train-00000-of-00001.parquet")
+    rows[:30].to_parquet(sst2 / "train-00000-of-00001.parquet")
+    with pytest.raises(InputError, match="the work on other texts or pieces"):
+        pretrain.pretrain(small)
+
+
+@pytest.mark.parametrize("field", ["batch_size", "sst2_batch_size"])
+def test_a_batch_larger_than_all_there_is_would_never_come(
+    small: BackboneParams, field: str
+) -> None:
+    with pytest.raises(InputError, match=f"{field}: found 100000, expected at most"):
+        pretrain.pretrain(dataclasses.replace(small, **{field: 100_000}))

@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import run_named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
@@ -54,7 +55,7 @@ CHILDREN.set_forkserver_preload(["t5peft.training", "t5peft.library"])
 
 
 def run_of(study: Params, name: str = NAME) -> Run:
-    return next(run for run in methods.runs(study) if run.name == name)
+    return run_named(study, name)
 
 
 def figures(record: dict[str, Any]) -> dict[str, Any]:
@@ -790,3 +791,25 @@ def test_two_trainings_with_one_seed_are_the_same(name: str, study: Params) -> N
     assert figures(one) == figures(two)
     three = dataclasses.replace(study, seed=1)
     assert figures(training.train(run_of(three, name), three))["history"] != one["history"]
+
+
+@pytest.mark.parametrize("other", ["identity", "source"])
+def test_a_checkpoint_of_other_settings_or_other_code_is_left_aside(
+    other: str, study: Params, checkpoint: Path
+) -> None:
+    run = run_of(study)
+    held = training.read_checkpoint(checkpoint, torch.device("cpu"))
+    identity = runs.digest(runs.identity(run, study))
+    for content, epochs in (({**held, other: "another"}, 0), (held, study.epochs)):
+        torch.save(content, checkpoint)
+        job = training.prepare(run, study)
+        training.restore(job, checkpoint, identity)
+        assert len(job.history) == epochs
+
+
+def test_a_stored_run_is_not_put_into_another_backbone(on_folders: Params, code: Path) -> None:
+    training.train_alone(run_of(on_folders), on_folders)
+    prediction.load("smoke/lora-scratch-r8")
+    change_backbone(on_folders, code)
+    with pytest.raises(InputError, match="backbone of run smoke/lora-scratch-r8"):
+        prediction.load("smoke/lora-scratch-r8")

@@ -14,7 +14,9 @@ import nbformat
 import pytest
 import torch
 
-from t5peft import cli, counting, handin, methods, params, paths, render, runs
+from t5peft import cli, handin, methods, params, paths, render, runs
+from t5peft.errors import InputError
+from t5peft.params import Params
 
 REPORT = ("report.qmd", "_quarto.yml", "references.bib", "chapters", "params", "src")
 """What a render reads."""
@@ -109,7 +111,6 @@ def test_a_wrong_formula_stops_the_render_and_leaves_no_pdf(
     with pytest.raises(render.RenderError, match=r"adapter.*derived 104,5\d\d.*counted 104,544"):
         render.render("smoke", tokenizer, chapter="adapter")
     assert not (home / "_output" / "adapter.pdf").exists()
-    assert counting.FORMULAS["adapter"]
 
 
 def without_train(page: Path) -> str:
@@ -152,3 +153,9 @@ def test_handin_refuses_while_a_run_is_missing(
     assert cli.main(wanted) == 2
     assert "adapter-scratch-b9" in capsys.readouterr().err
     assert not (home / "none").exists()
+
+
+def test_handin_refuses_a_stale_run(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "status", lambda *_: runs.Status("stale", "the source has changed"))
+    with pytest.raises(InputError, match=r"run full of study smoke: found stale"):
+        handin.require_fresh(smoke)

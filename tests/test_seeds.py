@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from t5peft import cli, methods, report, runs
+import subprocess
+
+import pytest
+from conftest import run_named
+
+from t5peft import cli, report, runs
 from t5peft.params import Params, with_seed
 
 NAME = "lora-scratch-r8"
@@ -19,6 +24,25 @@ def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Params
     assert (own["run"]["name"], own["params"]["seed"]) == (NAME, 0)
     assert (other["run"]["name"], other["params"]["seed"]) == (NAME, 1)
     assert own["history"][0]["loss"] != other["history"][0]["loss"]
-    run = next(run for run in methods.runs(smoke) if run.name == NAME)
+    run = run_named(smoke, NAME)
     assert runs.load(run, smoke)["seal"] == own["seal"], "the study's own is untouched"
     assert runs.status(run, with_seed(smoke, 2)).state == "missing"
+
+
+@pytest.mark.parametrize(("codes", "worst"), [([0, 2, 0], 2), ([0, -9, 0], 9)])
+def test_a_run_that_fails_side_by_side_is_not_passed_over(
+    codes: list[int], worst: int, smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(codes)
+
+    class Child:
+        def __init__(self, command: list[str]) -> None:
+            self.code = next(left)
+
+        def wait(self) -> int:
+            return self.code
+
+    monkeypatch.setattr(subprocess, "Popen", Child)
+    names = ["full", "lora-scratch-r8", "lora-peft-r8"]
+    settings = ["--set", f"tokenizer={smoke.tokenizer}"]
+    assert cli.main(["train", "smoke", "--jobs", "2", "--only", *names, *settings]) == worst

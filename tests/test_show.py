@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -24,6 +25,7 @@ from t5peft import (
     paths,
     plots,
     report,
+    runs,
     show,
 )
 from t5peft.counting import Count
@@ -599,3 +601,164 @@ def test_every_citation_is_in_the_bibliography_and_the_reference_run_is_cited() 
     cited = set(re.findall(r"@([a-z]+\d{4}\w*)", source))
     assert cited == known
     assert show.REFERENCE.citation in cited
+
+
+def test_the_first_pages_table_is_of_the_four_methods_of_ours(
+    records: list[dict[str, Any]],
+) -> None:
+    table = show.glance_table(records, [])
+    assert column(table, "method") == ["full fine-tuning", "soft prompt", "adapter", "LoRA"]
+    assert column(table, "trained parameters") == ["1,000,000", "10", "100", "1,000"]
+    assert column(table, "share trained (%)") == ["100.000", "0.001", "0.010", "0.100"]
+    assert column(table, "test accuracy (%)") == ["**62.0**", "**63.0**", "**66.0**", "**69.0**"]
+
+
+def test_a_chapters_results_stand_in_their_columns(records: list[dict[str, Any]]) -> None:
+    table = show.results_table(records[7:])
+    assert column(table, "trained parameters") == 3 * ["1,000"]
+    assert column(table, "all parameters") == 3 * ["1,001,000"]
+    assert column(table, "best epoch (%)") == ["**69.0**", "**70.0**", "**71.0**"]
+    assert column(table, "last epoch (%)") == ["68.0", "69.0", "70.0"]
+    low, high = map(float, column(table, "95% interval (%)")[0].split(show.DASH))
+    assert low < 69.0 < high
+    assert (low + high) / 2 == pytest.approx(69.0, abs=0.06)
+
+
+def test_shares_of_full_fine_tuning(records: list[dict[str, Any]]) -> None:
+    records[9]["memory"]["peak_bytes"] //= 2
+    assert column(show.memory_table(records), "peak, of full (%)") == [*9 * ["100"], "50"]
+    assert column(show.storage_table(records), "of full (%)")[-1] == "0.100"
+
+
+def test_derived_and_counted_stand_in_their_columns(exercise: Params) -> None:
+    item = report.Checked("tiny", report.scratch(exercise, "lora"), counting.Count(1, 2, 3, 4))
+    table = show.counts_table([item])
+    heads = ("added, derived", "added, counted", "all, derived", "all, counted", "equal")
+    assert [column(table, head) for head in heads] == [["1"], ["2"], ["3"], ["4"], ["**NO**"]]
+
+
+def test_the_familys_shares_are_of_the_model(exercise: Params) -> None:
+    table = show.family_table({"lora": {"rank": 8, "alpha": 4.0}})
+    assert cells(table)[0] == ["t5-small", "60,506,624", "294,912 (0.4874)"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(43, "43 s"), (720, "12 min"), (3600, "60 min"), (12_240, "3.4 h")]
+)
+def test_durations_are_in_the_unit_that_fits(seconds: float, shown: str) -> None:
+    assert show.duration(seconds) == shown
+
+
+def test_ours_is_filled_and_the_librarys_hollow(records: list[dict[str, Any]]) -> None:
+    for item in records:
+        ours = item["run"]["implementation"] == "scratch"
+        assert (plots.look(item)["markerfacecolor"] == "white") != ours
+
+
+def test_curves_are_the_records(records: list[dict[str, Any]]) -> None:
+    left, right = plots.learning_curves(records[7:8]).axes
+    heights = [np.asarray(line.get_ydata()) for line in (left.lines[0], *right.lines)]
+    assert heights[0] == pytest.approx([0.7, 0.5])
+    assert heights[1] == pytest.approx([75.0, 80.0])
+    assert heights[2] == pytest.approx([69.0, 68.0])
+
+
+def test_the_ten_results_are_drawn_where_they_are(records: list[dict[str, Any]]) -> None:
+    (ax,) = plots.ten_results(records).axes
+    for row, item in enumerate(records):
+        mine = {
+            line.get_marker(): float(np.asarray(line.get_xdata())[0])
+            for line in ax.lines
+            if np.asarray(line.get_ydata()).tolist() == [row]
+        }
+        assert mine["|"] == pytest.approx(100 * item["last_accuracy"])
+        assert mine["x"] == show.REFERENCE.accuracy[row]
+        assert mine[plots.MARKERS[item["run"]["method"]]] == pytest.approx(
+            100 * item["best_accuracy"]
+        )
+
+
+def test_a_point_stands_at_its_parameters_with_its_interval(records: list[dict[str, Any]]) -> None:
+    (ax,) = plots.accuracy_vs_parameters(records).axes
+    containers: list[Any] = list(ax.containers)
+    for container, item in zip(containers, records, strict=True):
+        point, _, (bar,) = container.lines
+        assert point.get_xdata()[0] == item["parameters"]["trained"]
+        low, high = show.wilson(item["best_accuracy"], item["test_examples"])
+        ((_, bottom), (_, top)) = bar.get_segments()[0]
+        assert (bottom, top) == pytest.approx((100 * low, 100 * high))
+
+
+def test_the_figure_of_lora_has_its_update_at_q_and_v() -> None:
+    (ax,) = figures.method_in_t5("lora").axes
+    spots = {
+        (round(t.get_position()[0], 2), round(t.get_position()[1], 2)): t.get_text()
+        for t in ax.texts
+    }
+    beside = [
+        x
+        for (a, y), text in spots.items()
+        if text == "$AB$"
+        for (b, z), x in spots.items()
+        if z == y and 0 < a - b < 4
+    ]
+    assert beside == 3 * ["$q$", "$v$"]
+    assert {x for x in spots.values() if "times" in x} >= {"$\\times\\, L_e$", "$\\times\\, L_d$"}
+    (left,) = (p[0] for p, x in spots.items() if "L_e" in x)
+    (right,) = (p[0] for p, x in spots.items() if "L_d" in x)
+    assert left < right, "the encoder stands on the left"
+
+
+def test_sentences_compare_the_right_way_round(records: list[dict[str, Any]]) -> None:
+    text = findings.reading(records[7:])
+    assert f"PEFT with r = 8, {show.ALPHA} = 4 (71.0%) is 1.0 points above itself" in text
+    assert "by 1.0 points on average over its last epoch, and by 1.0 at most" in (
+        findings.selection_sentence(records)
+    )
+    records[9]["memory"]["peak_bytes"] //= 2
+    assert "is 50% to 100% of full" in findings.peak_sentence(records, {})
+    assert "0.001% to 0.100% of that" in findings.storage_sentence(records)
+
+
+def test_baselines_are_told_beside_the_runs(records: list[dict[str, Any]]) -> None:
+    assert findings.baselines_sentence({}, records) == ""
+    measured = {
+        "zero_shot_accuracy": 0.55,
+        "zero_shot_other_words": 0.21,
+        "bag_of_words_accuracy": 0.685,
+        "test_examples": 25_000,
+    }
+    here = [{**r, "params": {"train_examples": 5000, "max_length": 128}} for r in records]
+    text = findings.baselines_sentence(measured, here)
+    assert "labels 55.0% of them right (21.0% of its answers are neither" in text
+    assert "reaches 68.5%; 3 of the 10 runs are above it" in text
+
+
+def test_times_are_of_training_and_of_testing(records: list[dict[str, Any]]) -> None:
+    table = about.speed_table(records)
+    assert column(table, "time to train")[0] == "8 min"
+    assert column(table, "time to test")[0] == "2 min"
+    assert column(table, "other words (%)")[0] == "2.00"
+    assert about.total_seconds(records) == 10 * 600
+
+
+def test_a_stale_record_comes_with_its_reason(
+    exercise: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = report.scratch(exercise, "lora")
+    for state, why in (("stale", "the source"), ("fresh", "")):
+        monkeypatch.setattr(runs, "status", lambda *_, s=state: runs.Status(s, "the source"))  # type: ignore[arg-type]
+        assert report.with_mark(run, exercise, {"a": 1}) == {"a": 1, "stale": why}
+
+
+def test_the_companions_rates_stand_beside_the_default_study_alone(smoke: Params) -> None:
+    assert report.exercise_rates(smoke) == []
+
+
+def test_records_must_hold_the_derived_total(exercise: Params) -> None:
+    run = report.scratch(exercise, "adapter")
+    held = {"added": 104_544, "total": 60_611_169}
+    with pytest.raises(report.CountsDifferError, match="adapter-scratch-b8 as trained"):
+        report.check_records(
+            exercise, [{"run": {"name": run.name, **vars(run)}, "parameters": held}]
+        )

@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers.models.t5.modeling_t5 import T5Attention
+from accelerate.state import AcceleratorState
+from conftest import dry, run_named
 
-from t5peft import backbone, data, evaluation, methods, prediction, runs, training
+from t5peft import backbone, data, evaluation, machine, prediction, runs, training
 from t5peft.errors import InputError
-from t5peft.methods import Run
 from t5peft.params import Params
-
-
-def run_named(study: Params, name: str) -> Run:
-    return next(run for run in methods.runs(study) if run.name == name)
 
 
 @pytest.fixture
 def no_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Backbones without dropout, where two loops must agree to the bit."""
     load = backbone.load
-
-    def dry(name: str, seed: int = 0) -> Any:
-        model = load(name, seed)
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-            if isinstance(module, T5Attention):
-                module.dropout = 0.0
-        return model
-
-    monkeypatch.setattr(backbone, "load", dry)
+    monkeypatch.setattr(backbone, "load", lambda name, seed=0: dry(load(name, seed)))
 
 
 @pytest.mark.usefixtures("no_dropout")
@@ -159,25 +148,29 @@ def test_auto_trains_what_takes_a_minute_and_no_more(smoke: Params) -> None:
 
 LAUNCH = """
 import json, sys
-from t5peft import backbone, methods, params, training
-import torch
-from transformers.models.t5.modeling_t5 import T5Attention
+from conftest import dry, run_named
+from t5peft import backbone, params, training
 load = backbone.load
-def dry(name, seed=0):
-    model = load(name, seed)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(module, T5Attention):
-            module.dropout = 0.0
-    return model
-backbone.load = dry
+backbone.load = lambda name, seed=0: dry(load(name, seed))
 study = params.load("smoke", json.loads(sys.argv[1]))
-job = training.prepare(next(r for r in methods.runs(study) if r.name == "lora-scratch-r8"), study)
+job = training.prepare(run_named(study, "lora-scratch-r8"), study)
 losses = [training.train_epoch(job, 1), training.train_epoch(job, 2)]
 if job.accelerator.is_main_process:
-    print("LOSSES", json.dumps(losses))
+    print("LOSSES", json.dumps([job.accelerator.num_processes, losses]))
 """
+
+
+def launched(count: int, *command: str) -> subprocess.CompletedProcess[str]:
+    """A command in `count` processes on the CPU, as `accelerate launch` starts them on GPUs."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    search = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [*torchrun, "--nproc_per_node", str(count), *command],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": search},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_two_processes_give_the_losses_of_one(smoke: Params, tmp_path: Path) -> None:
@@ -187,14 +180,146 @@ def test_two_processes_give_the_losses_of_one(smoke: Params, tmp_path: Path) -> 
     study = vars(smoke) | {"train_examples": 45, "batch_size": 20, "lora_learning_rate": 0.1}
     losses = []
     for count in (1, 2):
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
-        command += ["--num_processes", str(count), "--num_machines", "1"]
-        command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-        command += ["--main_process_port", "0"]
-        done = subprocess.run(
-            [*command, str(script), json.dumps(study)], capture_output=True, text=True, check=False
-        )
+        done = launched(count, str(script), json.dumps(study))
         lines = [x for x in done.stdout.splitlines() if x.startswith("LOSSES")]
         assert lines, done.stderr[-2000:]
-        losses.append(json.loads(lines[0].removeprefix("LOSSES")))
+        processes, found = json.loads(lines[0].removeprefix("LOSSES"))
+        assert processes == count, "or nothing is compared"
+        losses.append(found)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_two_processes_train_and_store_one_run(smoke: Params) -> None:
+    command = ["-m", "t5peft", "train", "smoke", "--only", "lora-scratch-r8"]
+    command += ["--set", f"tokenizer={smoke.tokenizer}"]
+    first, second = launched(2, *command), launched(2, *command)
+    assert first.returncode == 0, first.stderr[-2000:]
+    assert first.stdout.count("stored lora-scratch-r8") == 1, "one voice"
+    assert first.stderr.count("epoch 2 of 2, loss") == 1
+    assert second.stdout.split()[:2] == ["keep", "lora-scratch-r8"]
+    run = run_named(smoke, "lora-scratch-r8")
+    assert runs.status(run, smoke).state == "fresh"
+    left = {path.name for path in runs.folder(run, smoke).iterdir()}
+    assert left == {"record.json", "delta.safetensors", "lock"}
+    refused = launched(2, *command, "--jobs", "2")
+    assert "--jobs: found 2, expected 1" in refused.stderr
+
+
+def test_each_step_of_an_epoch_has_dropout_and_fresh_gradients(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = training.prepare(run_named(smoke, "lora-scratch-r8"), smoke)
+    job.model.eval()  # as an evaluation leaves it
+    add, seen = training.add_gradients, []
+
+    def watched(job: training.Job, batch: np.ndarray) -> torch.Tensor:
+        seen.append((job.model.training, all(p.grad is None for p in job.model.parameters())))
+        return add(job, batch)
+
+    monkeypatch.setattr(training, "add_gradients", watched)
+    training.train_epoch(job, 1)
+    assert seen == 4 * [(True, True)]
+
+
+def test_the_optimizer_is_pytorchs_adamw_but_for_the_rate(smoke: Params) -> None:
+    run = run_named(smoke, "adapter-scratch-b8")
+    optimizer = training.prepare(run, smoke).optimizer.optimizer
+    assert type(optimizer) is torch.optim.AdamW
+    defaults = torch.optim.AdamW([torch.zeros(1, requires_grad=True)]).defaults
+    ours = {**optimizer.defaults, "fused": defaults["fused"]}
+    assert ours == {**defaults, "lr": run.learning_rate}
+
+
+def test_the_loss_of_an_epoch_is_the_mean_of_its_reviews(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = dataclasses.replace(smoke, train_examples=20)  # batches of 16 and of 4
+    job = training.prepare(run_named(study, "lora-scratch-r8"), study)
+    monkeypatch.setattr(
+        training, "add_gradients", lambda _, batch: torch.tensor({16: 1.0, 4: 6.0}[len(batch)])
+    )
+    assert training.train_epoch(job, 1) == 2.0
+
+
+def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def noted(job: training.Job, tokens: data.Tokens, title: str) -> tuple[float, float]:
+        asked.append((tokens is job.test, tokens.ids is job.train.ids, len(tokens)))
+        time.sleep(0.01)
+        return (0.25 if tokens is job.test else 0.75, 0.0)
+
+    monkeypatch.setattr(training, "accuracy", noted)
+    record = training.train(run_named(smoke, "lora-scratch-r8"), smoke)
+    assert asked == 2 * [(True, False, smoke.test_examples), (False, True, smoke.train_sample)]
+    for epoch in record["history"]:
+        assert (epoch["test_accuracy"], epoch["train_accuracy"]) == (0.25, 0.75)
+    for part in ("train", "test"):  # a new assertion for test_a_record_holds_what_a_chapter_shows
+        spent = sum(epoch[f"{part}_seconds"] for epoch in record["history"])
+        rate = record["speed"][f"{part}_examples_per_second"]
+        assert rate == pytest.approx(2 * 64 / spent, rel=0.01)
+
+
+def test_the_first_loss_that_is_no_number_is_named_with_its_reviews(smoke: Params) -> None:
+    job = training.prepare(run_named(smoke, "lora-scratch-r8"), smoke)
+    batches = [np.array([1, 2]), np.array([3, 4]), np.array([5, 6])]
+    losses = [torch.tensor(x) for x in (0.5, math.nan, math.inf)]
+    with pytest.raises(InputError, match=r"epoch 7, step 2, reviews 3, 4, \.\.\.: found nan"):
+        training.check_finite(job, 7, losses, batches)
+
+
+@pytest.mark.parametrize(
+    ("train", "seconds", "trains"),
+    [("auto", 60, True), ("auto", 3600, False), ("yes", 3600, True), ("no", 60, False)],
+)
+def test_a_missing_run_is_trained_where_it_may_be(
+    train: Any, seconds: float, trains: bool, smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "estimate", lambda *_: seconds)
+    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
+    monkeypatch.setattr(training, "train_alone", lambda *_: {"trained": "now"})
+    study = dataclasses.replace(smoke, train=train)
+    run = run_named(study, "lora-peft-r1")
+    if trains:
+        assert training.result(run, study) == {"trained": "now"}
+    else:
+        with pytest.raises(InputError, match=f"train = {train}"):
+            training.result(run, study)
+
+
+def test_answers_are_given_in_the_studys_precision(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def noted(model: Any, words: Any, tokens: data.Tokens, *_: Any) -> list[str]:
+        seen.append(torch.is_autocast_enabled(model.device.type))
+        return len(tokens) * ["positive"]
+
+    monkeypatch.setattr(evaluation, "predict", noted)
+    for precision in ("bf16", "fp32"):
+        AcceleratorState._reset_state()  # it keeps one precision a process
+        study = dataclasses.replace(smoke, precision=precision)
+        job = training.prepare(run_named(study, "lora-scratch-r8"), study)
+        training.accuracy(job, job.test, "test")
+    assert seen == [True, False]
+
+
+def test_each_seed_and_each_epoch_draws_its_own_dropout(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def draw(*_: Any) -> torch.Tensor:
+        drawn.append(float(torch.rand(1)))
+        return torch.tensor(0.0)
+
+    monkeypatch.setattr(training, "add_gradients", draw)
+    for seed in (0, 1):
+        study = dataclasses.replace(smoke, seed=seed)
+        job = training.prepare(run_named(study, "lora-scratch-r8"), study)
+        for epoch in (1, 2):
+            training.train_epoch(job, epoch)
+    assert len(set(drawn)) == len(drawn) == 2 * 2 * 4

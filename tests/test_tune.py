@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
-from t5peft import cli, data, methods, training, tune
+from t5peft import cli, data, methods, report, training, tune
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -43,6 +44,20 @@ def test_a_trial_sees_no_held_out_review_and_no_test_review(
     assert asked.ids is everything.ids or (asked.ids == everything.ids).all()
 
 
+def no_training(run: methods.Run, params: Params, reviews: int) -> dict[str, Any]:
+    """A trial's record without the trial."""
+    return {
+        "run": run.name,
+        "method": run.method,
+        "learning_rate": run.learning_rate,
+        "reviews": reviews,
+        "held_out": params.train_examples // 10,
+        "loss": 0.5,
+        "accuracy": 0.75,
+        "identity": tune.identity(run, params, reviews),
+    }
+
+
 def test_trials_are_kept_and_not_made_twice(
     smoke: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,9 +65,7 @@ def test_trials_are_kept_and_not_made_twice(
 
     def trial(run: methods.Run, params: Params, reviews: int) -> dict[str, Any]:
         made.append((run.name, run.learning_rate))
-        facts = {"run": run.name, "method": run.method, "learning_rate": run.learning_rate}
-        identity = tune.identity(run, params, reviews)
-        return {**facts, "accuracy": 0.75, "reviews": reviews, "identity": identity}
+        return no_training(run, params, reviews)
 
     monkeypatch.setattr(tune, "trial", trial)
     command = ["tune", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--reviews", "16"]
@@ -70,3 +83,23 @@ def test_trials_are_kept_and_not_made_twice(
 def test_a_trial_may_not_reach_into_what_is_held_out(smoke: Params, reviews: int) -> None:
     with pytest.raises(InputError, match="are held out"):
         tune.tune(smoke, reviews, ["lora"])
+
+
+def test_trials_of_other_reviews_are_not_shown(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "trial", no_training)
+    tune.tune(smoke, 16, ["lora"])
+    assert len(report.trials(smoke)) == len(tune.GRID["lora"])
+    assert report.trials(dataclasses.replace(smoke, max_length=20)) == []
+    tune.tune(smoke, 12, ["adapter"])
+    assert {trial["reviews"] for trial in report.trials(smoke)} == {16}, "one table, one number"
+
+
+def test_a_damaged_trial_is_named(smoke: Params) -> None:
+    path = tune.folder(smoke) / "lora-scratch-r8-0.001.json"
+    path.parent.mkdir(parents=True)
+    for content in ("{", "[]", "{}"):
+        path.write_text(content)
+        with pytest.raises(InputError, match=r"trial .*0\.001\.json: found no whole trial"):
+            tune.trials(smoke)

@@ -1,4 +1,4 @@
-"""`python -m t5peft`, which `accelerate launch` needs."""
+"""`python -m t5peft`: what `accelerate launch` and `--jobs` start."""
 
 from t5peft.cli import main
 

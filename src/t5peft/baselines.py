@@ -12,6 +12,7 @@ from typing import Any
 
 from t5peft import backbone, data, files, machine, methods, paths, runs, tokenizer
 from t5peft.data import Tokens
+from t5peft.errors import InputError
 from t5peft.params import Params
 from t5peft.progress import Progress
 
@@ -34,8 +35,14 @@ def identity(params: Params) -> dict[str, Any]:
 
 
 def measure(params: Params) -> dict[str, Any]:
-    """Measure both baselines and store them."""
+    """Measure both baselines and store them.
+
+    Raises `InputError` for a tokenizer that does not fit and reviews that teach a bag nothing.
+    """
+    from t5peft.training import check_words
+
     words = tokenizer.load(params.tokenizer or params.backbone)
+    check_words(words, methods.runs(params)[0], params)
     train, test = data.tokens(params, "train"), data.tokens(params, "test")
     zero_shot, other = zero_shot_accuracy(params, words, test)
     record = {
@@ -80,7 +87,14 @@ def bag_of_words_accuracy(params: Params, words: Any, train: Tokens, test: Token
 
     texts = [truncated(words, side, params.max_length) for side in (train, test)]
     bag = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
-    model = LogisticRegression(C=10, max_iter=1000).fit(bag.fit_transform(texts[0]), train.labels)
+    model = LogisticRegression(C=10, max_iter=1000)
+    try:
+        model.fit(bag.fit_transform(texts[0]), train.labels)
+    except ValueError as error:
+        learned = "reviews of both labels with words that come twice"
+        raise InputError(
+            "training reviews", str(error).splitlines()[0], learned, "raise train_examples"
+        ) from None
     return float(model.score(bag.transform(texts[1]), test.labels))
 
 

@@ -63,6 +63,7 @@ job: Job
 def start(run: Run, params: Params, name: str) -> None:
     """Make the side's job; the exercise's is in float32, and takes memory as Python does."""
     global job
+    machine.end_with_parent()
     if name == OURS:
         machine.keep_freed_memory()
     model = training.build(run, params)
@@ -86,7 +87,7 @@ def teach(model: T5ForConditionalGeneration, run: Run, params: Params) -> None:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(everything, lr=1e-3)
     reviews = data.tokens(params, "train")
-    ids, mask = reviews.batch(np.arange(8), 16, run.placeholders)
+    ids, mask = reviews.batch(np.arange(min(8, len(reviews))), 16, run.placeholders)
     words = evaluation.word_ids(tokenizer.load(params.tokenizer or params.backbone))
     targets = torch.tensor([[words[label], data.EOS] for label in reviews.labels[:8]])
     for _ in range(LESSONS):
@@ -100,7 +101,7 @@ def teach(model: T5ForConditionalGeneration, run: Run, params: Params) -> None:
 def train_batch(name: str, turn: int) -> None:
     """One training step."""
     size, reviews = job.params.batch_size, training.order(job.params, 1)
-    at = turn * size % (len(reviews) - size + 1)
+    at = turn * size % max(1, len(reviews) - size + 1)
     job.model.train()
     if name == EXERCISE:
         training.loss_of(job, reviews[at : at + size], multiple=1).backward()
@@ -149,7 +150,9 @@ def evaluate(name: str) -> float:
 
 
 @torch.inference_mode()
-def by_generate(model: Any, tokenizer: Any, test: Any, room: int, placeholders: int) -> list[str]:
+def by_generate(
+    model: T5ForConditionalGeneration, tokenizer: Any, test: Tokens, room: int, placeholders: int
+) -> list[str]:
     """The exercise's evaluation: batches in the reviews' order through `generate`."""
     model.eval()
     answers = []

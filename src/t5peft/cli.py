@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
-from t5peft import machine, methods, params, paths, runs
+from t5peft import launch, machine, methods, params, runs
 from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params
@@ -26,11 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (2 after one line about wrong input)."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are not our word
     machine.keep_freed_memory()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no child is left behind
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         options = parser().parse_args(arguments)
         code = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout:  # None where it was closed
+            sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read our output has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -42,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"t5peft: {line}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
-        print("t5peft: stopped; the same command goes on from the last epoch", file=sys.stderr)
+        print("t5peft: stopped; what is stored is whole, the same command goes on", file=sys.stderr)
         sys.stderr.flush()
-        os._exit(130)  # at once: what is stored is whole, and to unload PyTorch takes seconds
+        os._exit(130)  # at once: to unload PyTorch takes seconds
 
 
 def explain(error: Exception) -> InputError | None:
@@ -54,10 +59,9 @@ def explain(error: Exception) -> InputError | None:
     if machine.out_of_memory(error):
         room = "room for the model and a batch"
         return InputError("memory", "too little", room, "lower batch_size or max_length")
-    if isinstance(error, OSError) and error.filename:
-        return InputError(
-            f"file {error.filename}", error.strerror, "one that can be used", "give another"
-        )
+    if isinstance(error, OSError) and error.strerror:
+        thing = f"file {error.filename}" if error.filename else "output"
+        return InputError(thing, error.strerror, "one that can be used", "give another")
     return None
 
 
@@ -98,20 +102,32 @@ def train(options: argparse.Namespace) -> int:
     """Train what is missing or stale, after saying so."""
     if options.jobs < 1:
         raise InputError("--jobs", options.jobs, "a number from 1", "leave it out for 1")
+    if options.jobs > 1 and launch.several():
+        raise InputError(
+            "--jobs", options.jobs, "1, as several processes share one run here", "leave it out"
+        )
+    with launch.one_voice():
+        return train_all(options)
+
+
+def train_all(options: argparse.Namespace) -> int:
+    """One run after the other, or `--jobs` side by side."""
     settings = study(options)
     states = {run.name: runs.status(run, settings) for run in chosen(options, settings)}
     todo = [run for run in chosen(options, settings) if states[run.name].state != "fresh"]
     for name, state in states.items():
         verb = "keep " if state.state == "fresh" else "train"
-        print(f"{verb} {name:27} {state.state}: {state.reason}", flush=True)
+        other = " (it is replaced; --set study=NAME keeps both)" if state.replaces else ""
+        print(f"{verb} {name:27} {state.state}: {state.reason}{other}", flush=True)
     if options.jobs > 1 and len(todo) > 1:
         return side_by_side(options, todo)
     from t5peft import training
 
+    attempt = launch.attempt if launch.several() else training.attempt
     while todo:
         others = []  # runs that another process has: looked at again after the rest
         for run in todo:
-            record = training.attempt(run, settings)
+            record = attempt(run, settings)
             if record is None:
                 others.append(run)
             else:
@@ -148,7 +164,7 @@ def export(options: argparse.Namespace) -> int:
     from t5peft import export as exporting
 
     settings = study(options)
-    for path in exporting.export(settings, Path(options.output or paths.weights())):
+    for path in exporting.export(settings, Path(options.output)):
         print(path)
     return 0
 
@@ -167,9 +183,9 @@ def predict(options: argparse.Namespace) -> int:
     """Label each review with a stored run."""
     from t5peft import prediction
 
-    reviews = options.reviews or [line.strip() for line in sys.stdin if line.strip()]
+    reviews = options.reviews or [line.strip() for line in sys.stdin or [] if line.strip()]
     for answer, probability, review in prediction.predict(options.stored, reviews):
-        print(f"{answer}\t{probability:.3f}\t{review}")
+        print(f"{answer}\t{probability:.3f}\t{' '.join(review.split())}")
     return 0
 
 
@@ -261,7 +277,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""
-        raise InputError("command line", message, "a known command", f"see {self.prog} --help")
+        raise InputError("command line", message, "what the help lists", f"see {self.prog} --help")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -294,7 +310,9 @@ def parser() -> argparse.ArgumentParser:
     added = command("train", train, "Train a study's runs that are missing or stale.")
     with_study(added)
     with_seed(added)
-    added.add_argument("--only", nargs="+", metavar="RUN", help="these runs, by name")
+    added.add_argument(
+        "--only", nargs="+", action="extend", metavar="RUN", help="these runs, by name"
+    )
     added.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
 
     added = command("status", status, "Say of each run: fresh, stale, missing, damaged.")
@@ -315,7 +333,7 @@ def parser() -> argparse.ArgumentParser:
 
     added = command("export", export, "Write lora.pt, adapter.pt, prompts.pt from stored runs.")
     with_study(added)
-    added.add_argument("-o", "--output", help="folder (default weights/)")
+    added.add_argument("-o", "--output", required=True, help="folder")
 
     text = "Measure the backbone before training, and a bag of words, on a study's reviews."
     with_study(command("baselines", baselines, text))
@@ -327,7 +345,9 @@ def parser() -> argparse.ArgumentParser:
     added = command("tune", tune, "Try learning rates on a held-out tenth of the training reviews.")
     with_study(added)
     added.add_argument("--reviews", type=int, default=9600, help="to train on (default 9,600)")
-    added.add_argument("--only", nargs="+", choices=methods.METHODS, help="these methods")
+    added.add_argument(
+        "--only", nargs="+", action="extend", choices=methods.METHODS, help="these methods"
+    )
 
     added = command("notebook", notebook, "Write the report or a chapter as a notebook.")
     added.add_argument("chapter", nargs="?", help="a name in chapters/; none: the whole report")

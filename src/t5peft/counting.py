@@ -240,8 +240,8 @@ def _setting(
     if symbol is None:
         return {}
     number = settings.get(name)
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise InputError(name, repr(number), "a whole number from 1", f"give {name}")
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 < number < 10**9:
+        raise InputError(name, repr(number), "a whole number from 1, below 10^9", f"give {name}")
     if symbol == n and number > known[V]:  # P starts as the first n rows of the embedding
         raise InputError(name, number, f"at most the vocabulary's {known[V]}", f"give fewer {name}")
     if symbol == b and number > known[d]:

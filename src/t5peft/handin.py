@@ -31,14 +31,14 @@ def handin(
 
     Raises `InputError` while a run is not fresh, and where a count differs or a cell fails.
     """
+    for option, text in (("--name", name), ("--number", number)):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
+            letters = "letters, digits, '_', '-', and no sign first"
+            raise InputError(option, repr(text), letters, "write --name A_Name --number 123")
     stem = f"{name}_{number}"
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", stem):
-        raise InputError(
-            "--name and --number", repr(stem), "letters, digits, '_', '-'", "write --name A_Name"
-        )
     settings = params.load(study, changes)
     require_fresh(settings)
-    values = {**vars(settings), "train": "no"}
+    values = render.from_anywhere({**vars(settings), "train": "no"})
     folder.mkdir(parents=True, exist_ok=True)
     pdf = folder / f"{stem}.pdf"
     shutil.copyfile(render.render(study, {**changes, "train": "no"}), pdf)

@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import gc
 import importlib.metadata
+import os
 import platform
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -19,12 +21,20 @@ PACKAGES = ("torch", "transformers", "accelerate", "peft", "adapters", "opendelt
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's `mallopt`, as in <malloc.h>."""
 
+PR_SET_PDEATHSIG = 1
+"""The request of `prctl` for a signal at the parent's death, as in <sys/prctl.h>."""
+
 
 def has_accelerator() -> bool:
     """Is there a GPU that PyTorch can use?"""
     import torch
 
     return torch.cuda.is_available()
+
+
+def is_main_process() -> bool:
+    """Is this the only process, or the first of those that one launch started?"""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def processor() -> str:
@@ -98,6 +108,12 @@ def keep_freed_memory() -> None:
     """
     call_glibc("mallopt", M_MMAP_MAX, 0)
     call_glibc("mallopt", M_TRIM_THRESHOLD, -1)
+
+
+def end_with_parent() -> None:
+    """Leave Ctrl-C to the process that started this one, and (on Linux) die when it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    call_glibc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def call_glibc(function: str, *arguments: int) -> None:

@@ -28,7 +28,7 @@ Train = Literal["auto", "yes", "no"]
 
 @dataclass(frozen=True)
 class Params:
-    """Everything that decides a study's results, and two fields that do not (`NOT_IDENTITY`)."""
+    """Everything that decides a study's results; `NOT_IDENTITY` counts by what it names."""
 
     study: str  # name of the folder in weights/
     train: Train  # may a render train what is missing? auto: if it is a matter of a minute
@@ -92,6 +92,9 @@ class Params:
 NOT_IDENTITY = ("study", "train", "backbone", "data", "tokenizer")
 """Fields that cannot change a result: names. What they name enters by its fingerprint."""
 
+TEXTS = ("backbone", "tokenizer", "data", "sst2")
+"""Settings that name a place: taken from the command line as they stand, ` #` and all."""
+
 POSITIVE = tuple(
     field.name
     for field in dataclasses.fields(Params)
@@ -150,8 +153,16 @@ def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
         ) from None
 
 
+_OLD = ("bool", "int", "float")
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers (1e-5 is a float) and no silent second value for a key."""
+    """YAML 1.2: 1e-5 is a float, 010 is ten, yes and no are texts; no key stands twice."""
+
+    yaml_implicit_resolvers = {  # without those of YAML 1.1
+        first: [(tag, form) for tag, form in resolvers if tag.rpartition(":")[2] not in _OLD]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
@@ -161,10 +172,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$"),
-    list("-+.0123456789"),
+for _kind, _form, _first in (
+    ("bool", r"(true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"[-+]?\d+$", "-+0123456789"),
+    ("float", r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|nan)$", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(_form), list(_first))
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int",
+    lambda loader, node: int(str(loader.construct_scalar(node))),  # type: ignore[arg-type]
 )
 
 
@@ -208,7 +224,7 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise InputError(f"--set {text}", "no '='", "setting=value", "write --set lora_rank=16")
         try:
-            parsed = parse(value)
+            parsed = value if key.strip() in TEXTS else parse(value)
         except yaml.YAMLError:
             raise InputError(
                 f"--set {text}", "no YAML value", "setting=value", "quote it"

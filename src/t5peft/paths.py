@@ -29,7 +29,7 @@ def weights() -> Path:
 
 
 def cache() -> Path:
-    """What can be made again: tokens, compiled kernels."""
+    """Tokens and fingerprints, which can be made again; checkpoints of a pre-training."""
     return root() / ".cache"
 
 

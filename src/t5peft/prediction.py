@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def stored_folder(name: str) -> Path:
     for path in (paths.weights() / name, Path(name)):
         if (path / runs.RECORD).is_file():
             return path
-    known = sorted(p.parent for p in paths.weights().glob(f"*/*/{runs.RECORD}"))
+    known = sorted(p.parent for p in paths.weights().glob(f"*/*/{runs.DELTA}"))
     names = ", ".join(f"{path.parent.name}/{path.name}" for path in known)
     raise InputError(
         f"run {name}",
@@ -90,19 +91,25 @@ def predict(name: str, reviews: Sequence[str]) -> list[tuple[str, float, str]]:
     words = tokenizer.load(params.tokenizer or params.backbone)
     tokens = as_tokens(reviews, words)
     answers = evaluation.predict(model, words, tokens, params.max_length, run.placeholders)
-    ids, mask = tokens.batch(np.arange(len(tokens)), params.max_length, run.placeholders)
-    start = torch.full((len(tokens), 1), data.PAD)
-    logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[:, 0]
-    chances = logits[:, evaluation.word_ids(words)].softmax(-1).tolist()
-    shown = [
-        chance[1] if answer == data.LABELS[1] else chance[0]
-        for answer, chance in zip(answers, chances, strict=True)
-    ]
+    label_ids, shown = evaluation.word_ids(words), [0.0] * len(tokens)
+    size = evaluation.BATCH[model.device.type]
+    for picked in evaluation.by_length(tokens, params.max_length, size):
+        ids, mask = tokens.batch(picked, params.max_length, run.placeholders)
+        start = torch.full((len(picked), 1), data.PAD)
+        logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[:, 0]
+        for review, chances in zip(picked, logits[:, label_ids].softmax(-1), strict=True):
+            shown[review] = float(chances[int(answers[review] == data.LABELS[1])])
     return list(zip(answers, shown, reviews, strict=True))
 
 
 def as_tokens(reviews: Sequence[str], words: Any) -> data.Tokens:
-    """Texts as the training saw them; labels are unknown and set to 0."""
+    """Texts as the training saw them; labels are unknown and set to 0.
+
+    Raises `InputError` for one that is no text (bytes that are not UTF-8).
+    """
+    for number, text in enumerate(reviews, 1):
+        if not text.isprintable() and re.search("[\ud800-\udfff]", text):
+            raise InputError(f"review {number}", "bytes that are not UTF-8", "a text", "mend it")
     ids = words([data.normalize(text) for text in reviews], add_special_tokens=False)["input_ids"]
     flat = np.array([token for review in ids for token in review], np.int32)
     return data.Tokens(flat, np.cumsum([0, *map(len, ids)]), np.zeros(len(ids), np.int8))

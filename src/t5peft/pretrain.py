@@ -8,9 +8,11 @@ How it starts and steps is `recipe.py`'s.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +38,7 @@ from t5peft import (
     tokenizer,
 )
 from t5peft.errors import InputError
-from t5peft.params import Precision, check_types
+from t5peft.params import Precision, check_types, require
 from t5peft.sizes import SIZES, config
 
 CHECKPOINT_SECONDS = 120
@@ -44,6 +46,12 @@ LOG_SECONDS = 10
 LOSSES = ("span", "sst2")
 ZERO_SHOT_REVIEWS, ZERO_SHOT_TOKENS = 2000, 256
 """Training reviews, and tokens of each, on which a finished backbone is tried."""
+
+POSITIVE = (
+    *("vocabulary", "input_length", "batch_size", "sst2_batch_size", "sst2_length"),
+    *("learning_rate", "warmup_steps", "steps", "minutes"),
+)
+"""Settings of a backbone that make no sense at zero."""
 
 READ = 192
 """Texts on which a finished backbone shows what it makes of its input."""
@@ -73,6 +81,13 @@ class BackboneParams:
 
     def __post_init__(self) -> None:
         check_types(self)
+        for field in POSITIVE:
+            require(self, field, getattr(self, field) > 0, "a positive number")
+        require(self, "input_length", self.input_length >= 10, "10 or more, so that a span fits")
+        require(self, "dropout", 0 <= self.dropout < 1, "a number from 0, below 1")
+        require(self, "seed", 0 <= self.seed < 2**31, "a whole number from 0, below 2^31")
+        plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None
+        require(self, "name", plain, "letters, digits, '.', '_', '-'")
         if self.size not in SIZES:
             raise InputError("size", self.size, "one of " + ", ".join(SIZES), "name a known size")
         if self.vocabulary + tokenizer.SENTINELS > SIZES[self.size].vocab_size:
@@ -97,26 +112,42 @@ def corpus(source: str) -> list[str]:
 
 
 def read_sst2(source: str, split: str = "train") -> data.Reviews:
-    """SST-2 sentences with label 0 or 1, from the hub or a folder of parquet files."""
+    """SST-2 sentences with label 0 or 1, from the hub or a folder of parquet files.
+
+    Raises `InputError` where there are none.
+    """
     from datasets import load_dataset
 
-    table: Any = load_dataset(source, split=split)
+    try:
+        table: Any = load_dataset(source, split=split)
+    except Exception as error:  # of many kinds, by what is missing
+        raise InputError(
+            f"SST-2 {source}",
+            type(error).__name__,
+            "a folder of parquet files, or a data set of the hub that can be reached",
+            "give --set sst2=FOLDER",
+        ) from error
     return [(row["sentence"].strip().lower(), row["label"]) for row in table]
 
 
-def pack(texts: list[str], tokens: Any, folder: Path) -> np.ndarray:
-    """All texts as one stream of token ids, a text's end marked by </s>; kept in `folder`."""
-    path = folder / "stream.npy"
+def pack(texts: list[str], words: Any, pieces: Path) -> np.ndarray:
+    """All texts as one stream of token ids, a text's end marked by </s>; kept in `pieces`."""
+    path = pieces / "stream.npy"
     if not path.exists():
-        ids = [np.array(ids, np.uint16) for ids in tokens(texts)["input_ids"]]
-        np.save(path, np.concatenate(ids))
+        ids = [np.array(ids, np.uint16) for ids in words(texts)["input_ids"]]
+        content = io.BytesIO()
+        np.save(content, np.concatenate(ids))
+        files.write_bytes(path, content.getvalue())
     return np.load(path, mmap_mode="r")
 
 
 def span_batches(
     stream: np.ndarray, params: BackboneParams, tokens: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (input, target) batches; pass p over the text is drawn from (seed, p) alone."""
+    """Endless batches (B, input), (B, target); pass p over the text is drawn from (seed, p) alone.
+
+    Raises `InputError` where the text does not fill one.
+    """
     size = spans.lengths(params.input_length)
     sentinel = tokens.convert_tokens_to_ids("<extra_id_0>")
     sweep = 0
@@ -124,6 +155,7 @@ def span_batches(
         draw = np.random.default_rng([params.seed, sweep])
         offset = int(draw.integers(size.text))
         starts = offset + size.text * draw.permutation((len(stream) - offset) // size.text)
+        enough("batch_size", params.batch_size, len(starts), "stretches of text")
         for at in range(0, len(starts) - params.batch_size + 1, params.batch_size):
             pairs = [
                 spans.corrupt(stream[s : s + size.text], size, sentinel, tokens.eos_token_id, draw)
@@ -139,7 +171,11 @@ def span_batches(
 def sst2_batches(
     pairs: data.Reviews, params: BackboneParams, tokens: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (sentence, label word) batches, padded to the longest of each."""
+    """Endless batches of sentences (B, T) and label words (B, 2), padded to the longest of each.
+
+    Raises `InputError` where the sentences do not fill one.
+    """
+    enough("sst2_batch_size", params.sst2_batch_size, len(pairs), "sentences")
     texts = tokens(
         [text for text, _ in pairs],
         max_length=params.sst2_length,
@@ -156,6 +192,12 @@ def sst2_batches(
             longest = int(texts[picked].ne(data.PAD).sum(dim=1).max())
             yield texts[picked, :longest], words[picked]
         sweep += 1
+
+
+def enough(setting: str, wanted: int, there: int, things: str) -> None:
+    """Refuse a batch that is larger than all there is: it would never come."""
+    if wanted > there:
+        raise InputError(setting, wanted, f"at most the {there} {things}", f"lower {setting}")
 
 
 class Spans(IterableDataset[tuple[Tensor, Tensor]]):
@@ -245,21 +287,38 @@ def save(state: State, made_with: dict[str, Any], checkpoint: Path) -> None:
 def pretrain(params: BackboneParams) -> Path:
     """Train the backbone, or go on with it, and store it; returns its folder.
 
-    A killed training loses at most two minutes: call again.
+    A killed training loses at most two minutes: call again. Raises `InputError` for a name that is
+    taken, for texts that cannot be read or are too few; `FloatingPointError` for a loss that is no
+    number.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     work = paths.cache() / "pretrain" / params.name
-    work.mkdir(parents=True, exist_ok=True)
     checkpoint = work / "checkpoint.pt"
+    target = folder(params)
+    if target.exists() and not checkpoint.exists():
+        raise InputError(
+            f"backbone {target}",
+            "one that is stored, and no checkpoint to go on from",
+            "a name that is free",
+            "give --set name=NAME",
+        )
     reviews = corpus(params.data)
     sentences = read_sst2(params.sst2)
-    if not (work / tokenizer.MODEL_FILE).exists():
+    texts = reviews + [text for text, _ in sentences]
+    pieces = work / f"{params.vocabulary}-{digest(texts)}"
+    if not (pieces / tokenizer.MODEL_FILE).exists():
+        if checkpoint.exists():
+            raise InputError(
+                f"checkpoint {checkpoint}",
+                "the work on other texts or pieces",
+                "that on these",
+                "give --set name=NAME, or remove it",
+            )
         print(f"tokenizer: {params.vocabulary} pieces from {len(reviews)} reviews", flush=True)
-        texts = reviews + [text for text, _ in sentences]
-        tokenizer.train(texts, params.vocabulary, work)
-    tokens = tokenizer.load(str(work))
+        tokenizer.train(texts, params.vocabulary, pieces)
+    tokens = tokenizer.load(str(pieces))
     evaluation.word_ids(tokens)  # refuses pieces that the task could not be told in
-    stream = pack(reviews, tokens, work)
+    stream = pack(reviews, tokens, pieces)
     state = start(params, checkpoint, device)
     span = feed(Spans(stream, params, tokens), workers=int(device.type == "cuda"))
     sst2 = sst2_batches(sentences, params, tokens)
@@ -270,7 +329,17 @@ def pretrain(params: BackboneParams) -> Path:
         **reading(state.model, params, *next(other)),
         **zero_shot(state, params, tokens),
     }
-    return store(state, params, work, measured)
+    return store(state, params, pieces, measured)
+
+
+def folder(params: BackboneParams) -> Path:
+    """Where the finished backbone lies."""
+    return paths.weights() / "backbone" / params.name
+
+
+def digest(texts: list[str]) -> str:
+    """A short name for texts: others have another."""
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def fit(
@@ -321,7 +390,7 @@ def update(
     rate: float,
     params: BackboneParams,
 ) -> Tensor:
-    """One optimizer step on the weighted sum of both losses; returns each, in `LOSSES`' order.
+    """One optimizer step on the weighted sum of both losses; returns each (2,), as in `LOSSES`.
 
     They stay on the device: to look at them is to wait for it.
     """
@@ -380,12 +449,12 @@ def zero_shot(state: State, params: BackboneParams, words: Any) -> dict[str, flo
     return found
 
 
-def store(state: State, params: BackboneParams, work: Path, measured: dict[str, Any]) -> Path:
+def store(state: State, params: BackboneParams, pieces: Path, measured: dict[str, Any]) -> Path:
     """Write the backbone's folder: int8 shards, tokenizer, pre-training record, history."""
-    folder = paths.weights() / "backbone" / params.name
+    target = folder(params)
     state.model.config.dropout_rate = 0.1  # what fine-tuning uses, as T5's own configuration
-    backbone.save_int8(state.model, folder)
-    (folder / tokenizer.MODEL_FILE).write_bytes((work / tokenizer.MODEL_FILE).read_bytes())
+    backbone.save_int8(state.model, target)
+    files.write_bytes(target / tokenizer.MODEL_FILE, (pieces / tokenizer.MODEL_FILE).read_bytes())
     last = state.history[-1] if state.history else {}
     record = {
         "params": asdict(params),
@@ -398,10 +467,10 @@ def store(state: State, params: BackboneParams, work: Path, measured: dict[str, 
         "losses": {kind: last[kind] for kind in LOSSES if kind in last},
         **measured,
     }
-    files.write_text(folder / "pretraining.json", json.dumps(record, indent=1) + "\n")
-    files.write_text(folder / "history.json", json.dumps(state.history, indent=1) + "\n")
-    files.write_text(folder / "README.md", model_card(record))
-    return folder
+    files.write_text(target / "pretraining.json", json.dumps(record, indent=1) + "\n")
+    files.write_text(target / "history.json", json.dumps(state.history, indent=1) + "\n")
+    files.write_text(target / "README.md", model_card(record))
+    return target
 
 
 def model_card(record: dict[str, Any]) -> str:

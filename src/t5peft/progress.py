@@ -19,7 +19,8 @@ class Progress:
         self.bar = tqdm(total=total, desc=title, unit="review") if sys.stderr.isatty() else None
 
     def add(self, reviews: int, note: str = "") -> None:
-        """So many more are done."""
+        """So many more are done, as far as there are that many."""
+        reviews = min(reviews, self.total - self.done)
         self.done += reviews
         now = time.perf_counter()
         if self.bar is not None:

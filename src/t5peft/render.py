@@ -42,10 +42,9 @@ def render(
     """
     if chapter:
         notebook.chapter_path(chapter)  # refuses a name that is none
+    values = from_anywhere(vars(params.load(study, changes)))  # refuses unknown and mistyped ones
     target = paths.output() / f"{chapter or 'report'}.{to}"
     target.unlink(missing_ok=True)
-    params.load(study, changes)  # refuses what is unknown or mistyped
-    values = {**params.read_yaml(params.study_file(study)), **changes}
     quarto = os.environ.get("QUARTO") or shutil.which("quarto")
     if quarto and not chapter:
         with_quarto(quarto, values, to)
@@ -55,6 +54,17 @@ def render(
     return target
 
 
+def from_anywhere(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings for cells, which run in the root: what only stands here gets its whole path."""
+    named = {key: Path(values[key]) for key in ("backbone", "tokenizer", "data") if values[key]}
+    here = {
+        key: str(path.resolve())
+        for key, path in named.items()
+        if path.exists() and not (paths.root() / path).exists()
+    }
+    return {**values, **here}
+
+
 def with_quarto(quarto: str, values: Mapping[str, Any], to: Format) -> None:
     """`quarto render report.qmd` with the parameters in a file."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
@@ -62,8 +72,9 @@ def with_quarto(quarto: str, values: Mapping[str, Any], to: Format) -> None:
         file.flush()
         command = [quarto, "render", "report.qmd", "--to", "typst" if to == "pdf" else to]
         command += ["--execute-params", file.name]
+        env = {"QUARTO_PYTHON": sys.executable, **os.environ}  # the environment that has Jupyter
         try:
-            code = subprocess.run(command, cwd=paths.root(), check=False).returncode
+            code = subprocess.run(command, cwd=paths.root(), env=env, check=False).returncode
         except OSError as error:
             raise RenderError(f"{quarto}: {error.strerror}; mend QUARTO, or unset it") from None
     if code:

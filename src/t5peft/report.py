@@ -78,11 +78,11 @@ def trials(study: Params) -> list[dict[str, Any]]:
     from t5peft.tune import trials as tried
 
     decided = runs.identity(methods.runs(study)[0], study)
-    return [
-        trial
-        for trial in tried(study)
-        if all(trial["identity"][key] == decided[key] for key in ("backbone", "data", "max_length"))
-    ]
+    decided["held_out"] = study.train_examples // 10
+    known = ("backbone", "data", "max_length", "held_out")
+    found = [t for t in tried(study) if all(t["identity"][key] == decided[key] for key in known)]
+    most = max((trial["reviews"] for trial in found), default=0)  # others were on fewer reviews
+    return [trial for trial in found if trial["reviews"] == most]
 
 
 def seeds(study: Params) -> list[list[dict[str, Any]]]:
@@ -113,7 +113,10 @@ def bench(study: Params) -> dict[str, Any]:
     """What `t5peft bench` measured on this study; {} where it never did."""
     from t5peft.bench import path
 
-    return json.loads(path(study).read_text("utf-8")) if path(study).exists() else {}
+    try:
+        return json.loads(path(study).read_text("utf-8")) if path(study).exists() else {}
+    except ValueError as error:
+        raise InputError(f"bench {path(study)}", error, "JSON", "run: t5peft bench") from None
 
 
 def scratch(study: Params, method: str) -> Run:

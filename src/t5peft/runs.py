@@ -19,9 +19,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from t5peft import backbone, data, files, paths, tokenizer
+from t5peft import backbone, data, files, machine, paths, tokenizer
 from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params
@@ -76,8 +76,9 @@ KEYS = {
 class Status:
     """fresh, stale, missing or damaged, and why."""
 
-    state: str
+    state: Literal["fresh", "stale", "missing", "damaged"]
     reason: str
+    replaces: bool = False  # a whole run with other settings lies in its place
 
 
 # --- identity ----------------------------------------------------------------------------------
@@ -162,7 +163,8 @@ def _look(run: Run, params: Params) -> tuple[Status, dict[str, Any]]:
         if record["identity"].get(key) != wanted.get(key)
     ]
     if changes:
-        return Status("missing", "stored with other settings: " + ", ".join(changes)), record
+        reason = "stored with other settings: " + ", ".join(changes)
+        return Status("missing", reason, replaces=True), record
     if record["source"] != source():
         return Status("stale", "the training source has changed since"), record
     return Status("fresh", f"best test accuracy {100 * record['best_accuracy']:.1f}%"), record
@@ -264,7 +266,13 @@ def load(run: Run, params: Params) -> dict[str, Any]:
 
 
 def save(run: Run, params: Params, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Store a run: tensors first, the record last; each whole or not at all."""
+    """Store a run: tensors first, the record last; each whole or not at all.
+
+    Adds `files`, `stored_bytes` and `seal` to the record. Of several processes that trained the run
+    together, only the main one stores it.
+    """
+    if not machine.is_main_process():
+        return
     from safetensors.torch import save as serialize
 
     where = folder(run, params)
@@ -315,7 +323,7 @@ def tensors(where: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"run {where}",
             "a record alone (full fine-tuning stores no weights)",
             "a run with trained tensors",
-            "name a PEFT run, or train it again",
+            "name a PEFT run",
         )
     try:
         return record, deserialize(content)

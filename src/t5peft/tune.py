@@ -28,6 +28,10 @@ GRID = {
 """Rates a factor of about 3 apart, one more for full fine-tuning, and the exercise's own."""
 
 
+KEYS = {"run", "method", "learning_rate", "reviews", "held_out", "loss", "accuracy", "identity"}
+"""What the report needs of a trial."""
+
+
 def folder(params: Params) -> Path:
     """Where a study's trials are kept, one file each."""
     return paths.weights() / params.study / "tuning"
@@ -39,6 +43,10 @@ def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
     Raises `InputError` where the reviews would reach into the tenth that is held out.
     """
     held_out = params.train_examples // 10
+    if held_out < 1:
+        raise InputError(
+            "train_examples", params.train_examples, "10 or more, to hold a tenth out", "give more"
+        )
     if not 0 < reviews <= params.train_examples - held_out:
         raise InputError(
             "--reviews",
@@ -52,7 +60,7 @@ def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
                 candidate = dataclasses.replace(run, learning_rate=rate)
                 path = folder(params) / f"{run.name}-{rate:g}.json"
                 wanted = identity(candidate, params, reviews)
-                if not path.exists() or json.loads(path.read_text())["identity"] != wanted:
+                if not path.exists() or read(path)["identity"] != wanted:
                     record = trial(candidate, params, reviews)
                     files.write_text(path, json.dumps(record, indent=1) + "\n")
     return trials(params)
@@ -94,5 +102,16 @@ def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
 
 def trials(params: Params) -> list[dict[str, Any]]:
     """The stored trials, in the order of the grid."""
-    found = [json.loads(path.read_text()) for path in folder(params).glob("*.json")]
+    found = [read(path) for path in folder(params).glob("*.json")]
     return sorted(found, key=lambda x: (methods.METHODS.index(x["method"]), x["learning_rate"]))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A stored trial. Raises `InputError` for a file that is none."""
+    try:
+        trial = json.loads(path.read_text("utf-8"))
+        if trial.keys() >= KEYS:
+            return trial
+    except (ValueError, AttributeError):
+        pass
+    raise InputError(f"trial {path}", "no whole trial", "what `t5peft tune` wrote", "remove it")

@@ -3,6 +3,9 @@
 -- a warning, which the caller turns into an error.
 
 local NAMES = {sec = 'Section', fig = 'Figure', tbl = 'Table', eq = 'Equation'}
+local COLORS = {  -- Quarto's
+  note = '#0758E5', warning = '#EB9113', important = '#CC1914', tip = '#00A047', caution = '#FC5300',
+}
 local typst = FORMAT == 'typst'
 local elsewhere = {}  -- labels of the whole report, when one chapter is rendered
 local numbers = {}    -- label -> its number in HTML; true in Typst
@@ -46,11 +49,11 @@ local function callout(div, name)
     return pandoc.BlockQuote(div.content)
   end
   local blocks = pandoc.Blocks {
-    pandoc.RawBlock('typst', '#callout("' .. name .. '", ['), pandoc.Plain(title),
-    pandoc.RawBlock('typst', '], ['),
+    pandoc.RawBlock('typst', '#block[#callout(icon_color: rgb("' .. COLORS[name] .. '"), title: ['),
+    pandoc.Plain(title), pandoc.RawBlock('typst', '], body: ['),
   }
   blocks:extend(div.content)
-  blocks:insert(pandoc.RawBlock('typst', '])'))
+  blocks:insert(pandoc.RawBlock('typst', '])]'))
   return blocks
 end
 

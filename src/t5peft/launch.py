@@ -1,0 +1,52 @@
+"""One run by several processes, as `accelerate launch` or torchrun starts them on several GPUs.
+
+Each takes its share of every batch (`training.add_gradients`). The main process alone holds the
+run's lock, speaks and stores the run.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from typing import Any
+
+from t5peft import machine, runs
+from t5peft.methods import Run
+from t5peft.params import Params
+
+
+def several() -> bool:
+    """Is this one of several processes of one launch?"""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def attempt(run: Run, params: Params) -> dict[str, Any] | None:
+    """`training.attempt` by all processes of a launch: all do what the main one finds to do."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    from t5peft import training
+
+    main = machine.is_main_process()
+    together = PartialState(cpu=not machine.has_accelerator())
+    with runs.lock(run, params) if main else nullcontext(True) as mine:
+        found = [mine, runs.status(run, params).state == "fresh"]
+        mine, fresh = broadcast_object_list(found)
+        if not mine:
+            return None
+        if not fresh:
+            with nullcontext() if main else silence():
+                training.train(run, params)
+        together.wait_for_everyone()  # the others read what the main one stored
+        return runs.load(run, params)
+
+
+def silence() -> redirect_stderr[io.StringIO]:
+    """No word to the terminal; what goes wrong is still raised."""
+    return redirect_stderr(io.StringIO())
+
+
+def one_voice() -> redirect_stdout[io.StringIO] | nullcontext[None]:
+    """The main process alone prints."""
+    return nullcontext() if machine.is_main_process() else redirect_stdout(io.StringIO())
