@@ -96,7 +96,7 @@ def encoder_attention(
     position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """(B, T, d) -> (B, T, d), and the bias (1, H, T, T) that the next layers take as theirs.
+    """(B, T, d) -> (B, T, d), and the bias (1, h, T, T) that the next layers take as theirs.
 
     mask: (B, 1, 1, T), 0 or a large negative number.
     """
@@ -123,7 +123,7 @@ def encoder_attention(
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Tensor) -> Tensor:
-    """One review's attention (H, T, c), whose scores (H, T, T) fit into a core's cache."""
+    """One review's attention (h, T, d_kv), whose scores (h, T, T) fit into a core's cache."""
     scores = torch.baddbmm(bias, q, k.transpose(1, 2)).add_(mask)
     return torch.softmax(scores, dim=-1) @ v
 
@@ -135,14 +135,14 @@ def cross_attention(
     key_value_states: Tensor,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """(B, N, d) that look at E (B, T, d) -> (B, N, d), and the mask that the next layers take.
+    """(B, q, d) that look at E (B, T, d) -> (B, q, d), and the mask that the next layers take.
 
     mask: (B, 1, 1, T), 0 or a large negative number. There is nothing to cache: E itself is read.
     """
     batch, queries, width = hidden_states.shape
     states = key_value_states  # E
     eye = torch.eye(width, dtype=states.dtype, device=states.device)
-    w_k, w_v = (  # (d, H, c), whatever the method put into the projection
+    w_k, w_v = (  # (d, h, d_kv), whatever the method put into the projection
         projection(eye).view(width, self.n_heads, -1) for projection in (self.k, self.v)
     )
     q = self.q(hidden_states).view(batch, queries, self.n_heads, -1)

@@ -173,17 +173,8 @@ def _detail_prompt(ax: Axes) -> None:
 def _detail_adapter(ax: Axes) -> None:
     _box(ax, 95, 10, 22, 4, "$h$", False)
     _box(ax, 95, 55, 22, 4, "$h + \\ldots$", False)
-    for bottom, narrow_top, name in ((18, True, "$W_{down}$"), (38, False, "$W_{up}$")):
-        wide, narrow = (95, 117), (102.5, 109.5)
-        low, high = (wide, narrow) if narrow_top else (narrow, wide)
-        corners = [
-            (low[0], bottom),
-            (low[1], bottom),
-            (high[1], bottom + 10),
-            (high[0], bottom + 10),
-        ]
-        ax.add_patch(Polygon(corners, **TRAINED))
-        _text(ax, 106, bottom + 5, name, color="white")
+    _map(ax, 18, 10, (95, 117), (102.5, 109.5), "$W_\\mathrm{down}$")
+    _map(ax, 38, 10, (102.5, 109.5), (95, 117), "$W_\\mathrm{up}$")
     _box(ax, 102, 30.8, 8, 4.4, "ReLU", False, size=7.5)
     _arrows(ax, 106, [(14, 18), (28, 30.8), (35.2, 38), (48, 55)])
     ax.plot([117, 122, 122], [12, 12, 57], color=INK, lw=0.7, solid_joinstyle="miter")
@@ -196,17 +187,8 @@ def _detail_adapter(ax: Axes) -> None:
 def _detail_lora(ax: Axes) -> None:
     _box(ax, 96, 9, 26, 4, "$x$", False)
     _box(ax, 96, 24, 11, 20, "$W$", False)
-    for bottom, narrow_top, name in ((24, True, "$A$"), (36, False, "$B$")):
-        wide, narrow = (110, 122), (114, 118)
-        low, high = (wide, narrow) if narrow_top else (narrow, wide)
-        corners = [
-            (low[0], bottom),
-            (low[1], bottom),
-            (high[1], bottom + 8),
-            (high[0], bottom + 8),
-        ]
-        ax.add_patch(Polygon(corners, **TRAINED))
-        _text(ax, 116, bottom + 4, name, color="white")
+    _map(ax, 24, 8, (110, 122), (114, 118), "$A$")
+    _map(ax, 36, 8, (114, 118), (110, 122), "$B$")
     _text(ax, 112.2, 34, "$r$")
     _text(ax, 120.2, 48.5, r"$\times\,\alpha / r$", size=8)
     _box(ax, 105, 54, 7, 4.4, "+", False)
@@ -308,6 +290,8 @@ def _added(ax: Axes, added: dict[str, int], per_inch: float) -> None:
 
 # --- strokes -------------------------------------------------------------------------------------
 
+Side = tuple[float, float]  # from x to x
+
 ARROW: dict[str, Any] = {
     "arrowstyle": "-|>,head_width=0.14,head_length=0.28",
     "color": INK,
@@ -348,6 +332,14 @@ def _text(
 def _arrows(ax: Axes, x: float, spans: list[tuple[float, float]]) -> None:
     for start, end in spans:
         ax.annotate("", (x, end), (x, start), arrowprops=ARROW)
+
+
+def _map(ax: Axes, bottom: float, height: float, low: Side, high: Side, name: str) -> None:
+    """A trained map as a trapezoid from the side `low` up to the side `high`."""
+    top = bottom + height
+    corners = [(low[0], bottom), (low[1], bottom), (high[1], top), (high[0], top)]
+    ax.add_patch(Polygon(corners, **TRAINED))
+    _text(ax, sum(low) / 2, bottom + height / 2, name, color="white")
 
 
 def _measure(ax: Axes, left: float, right: float, y: float, label: str) -> None:

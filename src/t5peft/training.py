@@ -130,7 +130,7 @@ def order(params: Params, epoch: int) -> np.ndarray:
 
 
 def loss_of(job: Job, picked: np.ndarray, multiple: int = data.MULTIPLE) -> Tensor:
-    """Mean cross-entropy of the label words (word and end of sequence) of the picked reviews."""
+    """Mean cross-entropy of the picked reviews' label words, each with its end: a scalar."""
     ids, mask = job.train.batch(picked, job.params.max_length, job.run.placeholders, multiple)
     words = evaluation.word_ids(job.tokenizer)
     targets = torch.tensor([[words[label], data.EOS] for label in job.train.labels[picked]])
