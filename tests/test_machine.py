@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +79,26 @@ def test_progress_is_a_line_with_speed_and_time_left(
     assert capsys.readouterr().err == "", "not more than a line every few seconds"
     bar.add(30, "loss 1")
     assert capsys.readouterr().err == "a run: 50 of 200 reviews, 5/s, 30 s left  loss 1\n"
+
+
+ORPHAN = """
+import os, time
+from t5peft import machine
+
+if os.fork() == 0:
+    machine.end_with_parent()
+    print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_child_ends_with_its_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        state = Path(f"/proc/{int(parent.stdout.readline())}/stat")
+        assert state.exists()
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while state.exists() and ") Z " not in state.read_text():  # gone, or waiting to be reaped
+        assert time.monotonic() < deadline, "an orphan"
+        time.sleep(0.05)

@@ -400,11 +400,26 @@ def test_failing_cell_leaves_no_pdf_and_says_why(own: Path, toy: Path) -> None:
     assert not (paths.output() / "report.pdf").exists()
 
 
-def test_wrong_settings_are_refused_before_anything_runs(toy: Path) -> None:
+def test_wrong_settings_are_refused_before_anything_runs_or_goes(toy: Path) -> None:
+    paths.output().mkdir(exist_ok=True)
+    old = paths.output() / "report.pdf"
+    old.write_text("old")
     with pytest.raises(InputError, match="lora_rnak"):
         render.render("smoke", {"lora_rnak": 16})
     with pytest.raises(InputError, match="lora_rank"):
         render.render("smoke", {"lora_rank": "many"})
+    assert old.read_text() == "old"
+
+
+def test_cells_find_what_stands_where_the_command_was_given(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "films").mkdir()
+    (paths.root() / "t5").mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = render.from_anywhere({"data": "films", "backbone": "t5", "tokenizer": "", "seed": 1})
+    here = str(tmp_path / "films")
+    assert found == {"data": here, "backbone": "t5", "tokenizer": "", "seed": 1}
 
 
 def test_quarto_is_called_with_the_parameters(
@@ -412,13 +427,15 @@ def test_quarto_is_called_with_the_parameters(
 ) -> None:
     quarto = tmp_path / "quarto"
     quarto.write_text(
-        f'#!/bin/sh\necho "$1 $2 $3 $4 $5" > {tmp_path}/called\n/bin/cp "$6" {tmp_path}/values\n'
+        f'#!/bin/sh\necho "$1 $2 $3 $4 $5 $QUARTO_PYTHON" > {tmp_path}/called\n'
+        f'/bin/cp "$6" {tmp_path}/values\n'
     )
     quarto.chmod(0o755)
     monkeypatch.setenv("QUARTO", str(quarto))
+    monkeypatch.delenv("QUARTO_PYTHON", raising=False)
     render.render("smoke", {"lora_rank": 16})
     called = (tmp_path / "called").read_text().strip()
-    assert called == "render report.qmd --to typst --execute-params"
+    assert called == f"render report.qmd --to typst --execute-params {sys.executable}"
     assert "lora_rank: 16\n" in (tmp_path / "values").read_text()
     quarto.write_text("#!/bin/sh\nexit 3\n")
     with pytest.raises(render.RenderError, match="code 3"):

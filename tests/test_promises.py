@@ -189,7 +189,10 @@ def test_killed_while_it_writes_a_run_ends_as_if_undisturbed(
     assert {path.name for path in folder.iterdir()} == left, "nothing half-written is left"
 
 
-def test_ctrl_c_ends_within_two_seconds_and_says_how_to_go_on(study: Params) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
+def test_ctrl_c_ends_within_two_seconds_and_says_how_to_go_on(
+    stop: signal.Signals, study: Params
+) -> None:
     command = [sys.executable, "-m", "t5peft", "train", "smoke", "--only", NAME]
     process = subprocess.Popen(
         [*command, "--set", f"tokenizer={study.tokenizer}", "--set", "epochs=100000"],
@@ -200,7 +203,7 @@ def test_ctrl_c_ends_within_two_seconds_and_says_how_to_go_on(study: Params) -> 
     )
     assert process.stderr is not None
     assert any(": epoch 2 of" in line for line in process.stderr)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     began = time.perf_counter()
     said = process.communicate(timeout=30)[1]
     assert time.perf_counter() - began < 2

@@ -414,12 +414,12 @@ def commands(params: Params) -> str:
     """How to make these numbers, this report and what is handed in again."""
     study = params.study
     lines = {
-        "make venv": "Python 3.11 or newer; the rest comes from PyPI",
+        "make venv": "everything, from PyPI",
         f"t5peft status {study}": "which runs are stored",
-        f"t5peft train {study}": "what is missing or stale; for IMDB: --set data=FOLDER",
+        f"t5peft train {study}": "what is missing or stale",
         f"make report STUDY={study}": "this document",
         f"t5peft export {study} -o .": "lora.pt, adapter.pt, prompts.pt",
-        f"t5peft handin {study} --name NAME --number NUMBER -o .": "PDF, notebooks, weights",
+        f"t5peft handin {study} --name NAME --number NUMBER -o .": "what is uploaded",
     }
     width = max(map(len, lines))
     code = [f"{command:{width}}  # {why}" for command, why in lines.items()]
