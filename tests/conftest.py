@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from transformers.models.t5.modeling_t5 import T5Attention
 
+# Before the first import that reads it.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+import torch
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from t5peft import data, methods, params, paths, tokenizer
 from t5peft.methods import Run

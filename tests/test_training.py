@@ -18,7 +18,7 @@ import torch
 from accelerate.state import AcceleratorState
 from conftest import dry, run_named
 
-from t5peft import backbone, data, evaluation, machine, prediction, runs, training
+from t5peft import backbone, cli, data, evaluation, machine, prediction, runs, training
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -201,8 +201,14 @@ def test_two_processes_train_and_store_one_run(smoke: Params) -> None:
     assert runs.status(run, smoke).state == "fresh"
     left = {path.name for path in runs.folder(run, smoke).iterdir()}
     assert left == {"record.json", "delta.safetensors", "lock"}
-    refused = launched(2, *command, "--jobs", "2")
-    assert "--jobs: found 2, expected 1" in refused.stderr
+
+
+def test_a_run_is_either_split_or_beside_others(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["train", "smoke", "--jobs", "2"]) == 2
+    assert "--jobs: found 2, expected 1" in capsys.readouterr().err
 
 
 def test_each_step_of_an_epoch_has_dropout_and_fresh_gradients(
