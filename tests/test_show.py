@@ -110,6 +110,12 @@ def test_rates_are_written_as_people_write_them(value: float, shown: str) -> Non
     assert float(shown) == value
 
 
+def test_an_inline_text_is_its_own_repr() -> None:
+    """Quarto shows what an inline expression gives by its repr."""
+    text = show.adamw_defaults()
+    assert repr(text) == f"'{text}'"
+
+
 def test_percent_has_one_decimal_and_bytes_are_decimal_megabytes() -> None:
     assert show.percent(0.87654) == "87.7"
     assert show.megabytes(1_234_567) == "1.235"

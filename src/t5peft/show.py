@@ -222,11 +222,10 @@ def adamw_defaults() -> str:
 
     given = inspect.signature(AdamW).parameters
     first, second = given["betas"].default
-    text = (
+    return (  # plain spaces: Quarto shows an inline text by its repr
         f"β₁ = {first:g}, β₂ = {second:g}, ε = {rate(given['eps'].default)} and "
         f"λ = {given['weight_decay'].default:g}"
     )
-    return text.replace(" =", "\N{NO-BREAK SPACE}=").replace("= ", "=\N{NO-BREAK SPACE}")
 
 
 # --- tables of results ---------------------------------------------------------------------------
