@@ -204,7 +204,11 @@ def test_claims_are_sentences_about_the_records(records: list[dict[str, Any]]) -
     assert "state of the PEFT runs is 0.001% to 0.100% of" in findings.optimizer_sentence(records)
     assert "costs 4.000 MB" in findings.storage_sentence(records)
     assert "is 40% of full" in findings.peak_sentence(with_peaks(records), {})
-    sides = {name: {"exercise": {"peak_bytes": 1e6 * mega}} for name, mega in PEAKS.items()}
+    side = dict.fromkeys(("step", "evaluation", "epoch"), 1.0)
+    sides = {
+        name: {"exercise": side | {"peak_bytes": 1e6 * mega}, "ours": side | {"peak_bytes": 1e6}}
+        for name, mega in PEAKS.items()
+    }
     bench = {"methods": sides, "params": {"backbone": "random:t5-small"}}
     assert "is 5,000 MB with full fine-tuning, and 60% to 80% of that" in findings.peak_sentence(
         records, bench

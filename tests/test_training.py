@@ -211,6 +211,14 @@ def test_a_run_is_either_split_or_beside_others(
     assert "--jobs: found 2, expected 1" in capsys.readouterr().err
 
 
+def test_a_rank_alone_makes_no_launch(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler may number processes that know nothing of each other: each stores its run."""
+    monkeypatch.setenv("RANK", "1")
+    run = run_named(smoke, "soft-prompt-scratch-n10")
+    training.train_alone(run, smoke)
+    assert runs.status(run, smoke).state == "fresh"
+
+
 def test_each_step_of_an_epoch_has_dropout_and_fresh_gradients(
     smoke: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,8 +69,8 @@ def departures(params: Params, exercise: Params, models: Mapping[str, Model]) ->
     for name, thing in (("train_examples", "training reviews"), ("max_length", "tokens a review"),
                         ("epochs", "epochs")):  # fmt: skip
         if name in names:
-            counts = (number(getattr(side, name)) for side in (params, exercise))
-            told.append("{} instead of {} {thing}".format(*counts, thing=thing))
+            here, there = (number(getattr(side, name)) for side in (params, exercise))
+            told.append(f"{here} instead of {there} {thing}")
     if any(name.endswith("learning_rate") for name in names):
         told.append("other learning rates")
     return (
@@ -293,7 +293,7 @@ def rates_section(trials: Sequence[Mapping[str, Any]], records: Sequence[Record]
 
 
 def seeds_section(seeds: Sequence[Sequence[Record]]) -> str:
-    """The from-scratch PEFT runs with other seeds; "" where there are none."""
+    """The from-scratch runs with other seeds; "" where there are none."""
     if not seeds:
         return ""
     rows = []

@@ -102,7 +102,7 @@ def train(options: argparse.Namespace) -> int:
     """Train what is missing or stale, after saying so."""
     if options.jobs < 1:
         raise InputError("--jobs", options.jobs, "a number from 1", "leave it out for 1")
-    if options.jobs > 1 and launch.several():
+    if options.jobs > 1 and machine.launched():
         raise InputError(
             "--jobs", options.jobs, "1, as several processes share one run here", "leave it out"
         )
@@ -123,7 +123,7 @@ def train_all(options: argparse.Namespace) -> int:
         return side_by_side(options, todo)
     from t5peft import training
 
-    attempt = launch.attempt if launch.several() else training.attempt
+    attempt = launch.attempt if machine.launched() else training.attempt
     while todo:
         others = []  # runs that another process has: looked at again after the rest
         for run in todo:

@@ -11,7 +11,6 @@ from typing import Any
 from t5peft.params import Params
 from t5peft.show import (
     IMPLEMENTATION_NAMES,
-    MEGABYTE,
     METHOD_NAMES,
     Record,
     bullets,
@@ -189,18 +188,22 @@ def optimizer_sentence(records: Sequence[Record]) -> str:
     return f"The optimizer's state of the PEFT runs is {span(state, 3)} of full fine-tuning's."
 
 
-def peak_sentence(records: Sequence[Record], bench: Mapping[str, Any]) -> str:
+def peak_sentence(records: Sequence[Record], bench: dict[str, Any]) -> str:
     """The peak of a training: the bench's, which measures each method alone, if there is one."""
     if not bench:
         peaks = memory_shares(records, "peak_bytes")
         return f"The peak of the whole training is {span(peaks, 0)} of full fine-tuning's."
-    peaks = {method: sides["exercise"]["peak_bytes"] for method, sides in bench["methods"].items()}
+    from t5peft.bench import table as timed
+
+    peaks = {
+        method: exercise for method, what, exercise, *_ in timed(bench) if what == "peak_bytes"
+    }
     full = peaks.pop("full")
     shares = span([peak / full for peak in peaks.values()], 0)
     return (
         "The peak of the whole training, measured with each method alone in a process, in float32 "
         f"and on the backbone {bench['params']['backbone']} (@tbl-bench), is "
-        f"{full / MEGABYTE:,.0f} MB with full fine-tuning, and {shares} of that with a PEFT method."
+        f"{full:,.0f} MB with full fine-tuning, and {shares} of that with a PEFT method."
     )
 
 

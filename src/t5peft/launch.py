@@ -7,18 +7,12 @@ run's lock, speaks and stores the run.
 from __future__ import annotations
 
 import io
-import os
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from typing import Any
 
 from t5peft import machine, runs
 from t5peft.methods import Run
 from t5peft.params import Params
-
-
-def several() -> bool:
-    """Is this one of several processes of one launch?"""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def attempt(run: Run, params: Params) -> dict[str, Any] | None:
@@ -36,15 +30,10 @@ def attempt(run: Run, params: Params) -> dict[str, Any] | None:
         if not mine:
             return None
         if not fresh:
-            with nullcontext() if main else silence():
+            with nullcontext() if main else redirect_stderr(io.StringIO()):
                 training.train(run, params)
         together.wait_for_everyone()  # the others read what the main one stored
         return runs.load(run, params)
-
-
-def silence() -> redirect_stderr[io.StringIO]:
-    """No word to the terminal; what goes wrong is still raised."""
-    return redirect_stderr(io.StringIO())
 
 
 def one_voice() -> redirect_stdout[io.StringIO] | nullcontext[None]:

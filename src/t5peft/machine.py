@@ -32,9 +32,14 @@ def has_accelerator() -> bool:
     return torch.cuda.is_available()
 
 
+def launched() -> bool:
+    """Is this one of several processes of one launch (`accelerate launch`, torchrun)?"""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def is_main_process() -> bool:
     """Is this the only process, or the first of those that one launch started?"""
-    return os.environ.get("RANK", "0") == "0"
+    return not launched() or os.environ["RANK"] == "0"
 
 
 def processor() -> str:
@@ -103,8 +108,8 @@ def matrix_rate(precision: str) -> float:
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed for the tensors to come, in place of returning it to the system.
 
-    A training asks for the same sizes at every step. Fresh from the system, each page of them is
-    cleared first: tens of thousands a step on a CPU.
+    A training asks for the same sizes at every step, and what comes anew from the system is cleared
+    first, page by page.
     """
     call_glibc("mallopt", M_MMAP_MAX, 0)
     call_glibc("mallopt", M_TRIM_THRESHOLD, -1)

@@ -63,10 +63,7 @@ class Params:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.study):
-            raise InputError(
-                "study", repr(self.study), "letters, digits, '.', '_', '-'", "rename the study"
-            )
+        require_name(self, "study")
         for name in POSITIVE:
             value = getattr(self, name)
             require(self, name, value > 0, "a positive number")
@@ -108,6 +105,12 @@ def require(settings: object, name: str, holds: bool, expected: str) -> None:
     """Refuse the field `name` of `settings` unless `holds`."""
     if not holds:
         raise InputError(name, repr(getattr(settings, name)), expected, f"give another {name}")
+
+
+def require_name(settings: object, name: str) -> None:
+    """Refuse a field that names a folder unless it is one plain name."""
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", getattr(settings, name)) is not None
+    require(settings, name, plain, "letters, digits, '.', '_', '-'")
 
 
 def check_types(settings: Any) -> None:
@@ -153,14 +156,18 @@ def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
         ) from None
 
 
-_OLD = ("bool", "int", "float")
+YAML_1_2 = {  # a kind, its form, its first characters
+    "bool": (r"(true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    "int": (r"[-+]?\d+$", "-+0123456789"),
+    "float": (r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|nan)$", "-+.0123456789"),
+}
 
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2: 1e-5 is a float, 010 is ten, yes and no are texts; no key stands twice."""
 
     yaml_implicit_resolvers = {  # without those of YAML 1.1
-        first: [(tag, form) for tag, form in resolvers if tag.rpartition(":")[2] not in _OLD]
+        first: [(tag, form) for tag, form in resolvers if tag.rpartition(":")[2] not in YAML_1_2]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -172,11 +179,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-for _kind, _form, _first in (
-    ("bool", r"(true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    ("int", r"[-+]?\d+$", "-+0123456789"),
-    ("float", r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|nan)$", "-+.0123456789"),
-):
+for _kind, (_form, _first) in YAML_1_2.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(_form), list(_first))
 _Loader.add_constructor(
     "tag:yaml.org,2002:int",

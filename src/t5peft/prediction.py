@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,8 +107,11 @@ def as_tokens(reviews: Sequence[str], words: Any) -> data.Tokens:
     Raises `InputError` for one that is no text (bytes that are not UTF-8).
     """
     for number, text in enumerate(reviews, 1):
-        if not text.isprintable() and re.search("[\ud800-\udfff]", text):
-            raise InputError(f"review {number}", "bytes that are not UTF-8", "a text", "mend it")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            found = "bytes that are not UTF-8"
+            raise InputError(f"review {number}", found, "a text", "mend it") from None
     ids = words([data.normalize(text) for text in reviews], add_special_tokens=False)["input_ids"]
     flat = np.array([token for review in ids for token in review], np.int32)
     return data.Tokens(flat, np.cumsum([0, *map(len, ids)]), np.zeros(len(ids), np.int8))

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import math
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +37,7 @@ from t5peft import (
     tokenizer,
 )
 from t5peft.errors import InputError
-from t5peft.params import Precision, check_types, require
+from t5peft.params import Precision, check_types, require, require_name
 from t5peft.sizes import SIZES, config
 
 CHECKPOINT_SECONDS = 120
@@ -86,8 +85,7 @@ class BackboneParams:
         require(self, "input_length", self.input_length >= 10, "10 or more, so that a span fits")
         require(self, "dropout", 0 <= self.dropout < 1, "a number from 0, below 1")
         require(self, "seed", 0 <= self.seed < 2**31, "a whole number from 0, below 2^31")
-        plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None
-        require(self, "name", plain, "letters, digits, '.', '_', '-'")
+        require_name(self, "name")
         if self.size not in SIZES:
             raise InputError("size", self.size, "one of " + ", ".join(SIZES), "name a known size")
         if self.vocabulary + tokenizer.SENTINELS > SIZES[self.size].vocab_size:
