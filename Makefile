@@ -11,8 +11,9 @@ READY := .venv/ready
 report: $(READY)
 	$(BIN)/t5peft render $(STUDY)
 
+# One process a core; a test's tensors are too small to share among threads.
 test: $(READY)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff format --check src tests

@@ -16,8 +16,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from transformers import T5EncoderModel, T5Model
 
-from t5peft import backbone, cli, data, methods, params, paths, runs, tokenizer, training
+from t5peft import backbone, cli, data, intact, methods, params, paths, runs, tokenizer, training
 from t5peft.params import Params
 
 Make = Callable[[Path], object]
@@ -290,6 +291,23 @@ def other_tensors(folder: Path) -> None:
     path.write_text(path.read_text().replace('"num_layers": 2', '"num_layers": 3'))
 
 
+def lacking(folder: Path) -> None:
+    """A sound T5 whose second decoder block was lost."""
+    model = backbone.load("random:tiny")
+    kept = {k: v for k, v in model.state_dict().items() if not k.startswith("decoder.block.1.")}
+    model.save_pretrained(folder, state_dict=kept)
+
+
+def encoder_alone(folder: Path) -> None:
+    T5EncoderModel(backbone.load("random:tiny").config).save_pretrained(folder)
+
+
+def cut_off(folder: Path) -> None:
+    backbone.load("random:tiny").save_pretrained(folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+
+
 def remote_code(folder: Path) -> None:
     """A model that brings its own program."""
     configuration(model_type="mine", auto_map={"AutoConfig": "mine.Config"})(folder)
@@ -308,6 +326,9 @@ BACKBONES: dict[str, tuple[Make, str]] = {
     "pickled weights": (pickled, "expected a folder with a T5"),
     "damaged": (damaged, "found a damaged file, expected safetensors"),
     "other tensors": (other_tensors, "other tensors, expected those of its config.json"),
+    "tensors missing": (lacking, "found no decoder.block.1.layer.0.SelfAttention.k.weight (1"),
+    "an encoder alone": (encoder_alone, "found is_encoder_decoder false (an encoder alone)"),
+    "cut off": (cut_off, "expected safetensors"),
     "its own program": (remote_code, "expected a folder with a T5"),
 }
 
@@ -317,10 +338,22 @@ def test_a_wrong_backbone(kind: str, place: Path, capsys: pytest.CaptureFixture[
     make, wanted = BACKBONES[kind]
     make(place / "folder")
     line = refused("train smoke --only lora-scratch-r8 --set backbone=folder", capsys)
-    assert "backbone " in line
+    assert "folder" in line.partition(": found")[0]
     assert wanted in line
     assert_complete(line)
     assert not (place / "ran").exists()
+
+
+def test_a_whole_backbone_is_taken_however_it_was_saved(tmp_path: Path) -> None:
+    model = backbone.load("random:tiny")
+    for name, kind in (("whole", model), ("base", T5Model(model.config))):
+        kind.save_pretrained(tmp_path / name)
+        intact.check(str(tmp_path / name))
+    model.save_pretrained(tmp_path / "shards", max_shard_size="40KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    intact.check(str(tmp_path / "shards"))
+    whole(tmp_path / "whole")  # as the project stores its own, beside the other
+    intact.check(str(tmp_path / "whole"))
 
 
 def wordless(folder: Path) -> None:

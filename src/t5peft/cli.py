@@ -75,6 +75,15 @@ def study(options: argparse.Namespace) -> Params:
     return settings if seed is None else params.with_seed(settings, seed)
 
 
+def study_to_run(options: argparse.Namespace) -> Params:
+    """`study`, for a command that uses its backbone's weights: they must be whole."""
+    from t5peft import intact
+
+    settings = study(options)
+    intact.check(settings.backbone)
+    return settings
+
+
 def chosen(options: argparse.Namespace, settings: Params) -> list[Run]:
     """The runs that `--only` names; all ten without it."""
     known = {run.name: run for run in methods.runs(settings)}
@@ -119,10 +128,13 @@ def train_all(options: argparse.Namespace) -> int:
         verb = "keep " if state.state == "fresh" else "train"
         other = " (it is replaced; --set study=NAME keeps both)" if state.replaces else ""
         print(f"{verb} {name:27} {state.state}: {state.reason}{other}", flush=True)
+    if not todo:
+        return 0
+    from t5peft import intact, training
+
+    intact.check(settings.backbone)
     if options.jobs > 1 and len(todo) > 1:
         return side_by_side(options, todo)
-    from t5peft import training
-
     attempt = launch.attempt if machine.launched() else training.attempt
     while todo:
         others = []  # runs that another process has: looked at again after the rest
@@ -173,7 +185,7 @@ def baselines(options: argparse.Namespace) -> int:
     """Measure what a study's runs stand beside."""
     from t5peft import baselines as measuring
 
-    record = measuring.measure(study(options))
+    record = measuring.measure(study_to_run(options))
     for name in ("zero_shot_accuracy", "bag_of_words_accuracy"):
         print(f"{name}: {100 * record[name]:.2f}%")
     return 0
@@ -218,7 +230,7 @@ def tune(options: argparse.Namespace) -> int:
     from t5peft import tune as tuning
 
     only: list[str] = options.only or [*methods.METHODS]
-    done = tuning.tune(study(options), options.reviews, only)
+    done = tuning.tune(study_to_run(options), options.reviews, only)
     rows = [[x["run"], f"{x['learning_rate']:g}", f"{100 * x['accuracy']:.2f}"] for x in done]
     print(tabulate(rows, ["run", "rate", "held-out accuracy, %"], disable_numparse=True))
     return 0
@@ -249,7 +261,7 @@ def bench(options: argparse.Namespace) -> int:
 
     if options.repeats < 1:
         raise InputError("--repeats", options.repeats, "1 or more", "give another number")
-    record = benching.bench(study(options), options.repeats)
+    record = benching.bench(study_to_run(options), options.repeats)
     heads = ["method", "s, or MB", "exercise", "ours", "ratio"]
     print(tabulate(benching.table(record), heads, floatfmt=".2f"))
     environment = ", ".join(f"{key} {value}" for key, value in record["environment"].items())

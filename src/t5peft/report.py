@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from t5peft import backbone, counting, figures, methods, params, paths, runs, show
+from t5peft import backbone, counting, figures, intact, methods, params, paths, runs, show
 from t5peft.counting import Count, Derivation
 from t5peft.errors import InputError
 from t5peft.methods import Run
@@ -60,6 +60,7 @@ def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
     """
     from t5peft import training
 
+    intact.check(study.backbone)
     records = []
     for run in methods.runs(study):
         if not wanted or run.method in wanted:

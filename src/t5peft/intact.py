@@ -1,0 +1,55 @@
+"""Is a checkpoint whole? What it lacks `transformers` draws at random and only warns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from t5peft import backbone, paths
+from t5peft.errors import InputError
+
+
+def check(name: str) -> None:
+    """Refuse a folder or a hub's snapshot that holds less than a whole T5.
+
+    A hub's backbone that is not on this machine yet is not looked at, nor are random ones and the
+    project's own, whose tensors `backbone.load` compares itself. Raises `InputError`.
+    """
+    if name.startswith(backbone.RANDOM):
+        return
+    settings = backbone.read_config(name)
+    if not settings.is_encoder_decoder:
+        raise refused(name, "is_encoder_decoder false (an encoder alone)")
+    try:
+        stored = list(paths.snapshot(name).glob("*.safetensors"))
+    except FileNotFoundError:
+        return
+    if not stored or any(path.name.startswith("int8-") for path in stored):
+        return  # what `backbone.load` compares, or refuses
+    model = backbone.load_on_meta(name)
+    lacking = model.state_dict().keys() - set(model._tied_weights_keys or ()) - tensors(stored)
+    if lacking:
+        raise refused(name, f"no {min(lacking)} ({len(lacking)} tensors are not there)")
+
+
+def tensors(stored: list[Path]) -> set[str]:
+    """The names of the tensors in safetensors files. Raises `InputError` for a damaged one."""
+    from safetensors import SafetensorError, safe_open
+
+    names: set[str] = set()
+    for path in stored:
+        try:
+            with safe_open(path, "pt") as file:
+                names.update(file.keys())
+        except SafetensorError as error:
+            raise InputError(f"file {path}", error, "safetensors", "fetch it again") from None
+    return names
+
+
+def refused(name: str, found: str) -> InputError:
+    """The line about a backbone that is not whole."""
+    return InputError(
+        f"backbone {name}",
+        found,
+        "every tensor of its config.json, encoder and decoder",
+        "give a whole T5, as save_pretrained of T5ForConditionalGeneration writes it",
+    )
