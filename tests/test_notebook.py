@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbclient
 import nbformat
 import pytest
 from IPython.display import Markdown
@@ -398,6 +399,18 @@ def test_failing_cell_leaves_no_pdf_and_says_why(own: Path, toy: Path) -> None:
         render.render("smoke", {"lora_rank": 16})
     assert str(caught.value) == "cell tbl-lora: ValueError: smoke: 8 is not 16"
     assert not (paths.output() / "report.pdf").exists()
+
+
+def test_a_notebook_shows_wrong_input_without_the_stack() -> None:
+    source = (
+        "from t5peft.errors import InputError\n"
+        "def inner(): raise InputError('lora_rank', 0, 'a positive number', 'give another')\n"
+        "inner()"
+    )
+    book = v4.new_notebook(cells=[v4.new_code_cell(source)])
+    executed = nbclient.execute(book, allow_errors=True)
+    shown = "InputError: lora_rank: found 0, expected a positive number; give another"
+    assert executed.cells[0].outputs[0].traceback == [shown]
 
 
 def test_wrong_settings_are_refused_before_anything_runs_or_goes(toy: Path) -> None:
