@@ -344,6 +344,10 @@ def test_a_wrong_backbone(kind: str, place: Path, capsys: pytest.CaptureFixture[
     assert not (place / "ran").exists()
 
 
+def test_a_backbone_of_the_hub_that_is_not_here_is_not_asked_for() -> None:
+    intact.check("google-t5/t5-small")  # a report of stored runs needs none
+
+
 def test_a_whole_backbone_is_taken_however_it_was_saved(tmp_path: Path) -> None:
     model = backbone.load("random:tiny")
     for name, kind in (("whole", model), ("base", T5Model(model.config))):

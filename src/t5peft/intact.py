@@ -16,13 +16,12 @@ def check(name: str) -> None:
     """
     if name.startswith(backbone.RANDOM):
         return
-    settings = backbone.read_config(name)
-    if not settings.is_encoder_decoder:
-        raise refused(name, "is_encoder_decoder false (an encoder alone)")
     try:
         stored = list(paths.snapshot(name).glob("*.safetensors"))
     except FileNotFoundError:
         return
+    if not backbone.read_config(name).is_encoder_decoder:
+        raise refused(name, "is_encoder_decoder false (an encoder alone)")
     if not stored or any(path.name.startswith("int8-") for path in stored):
         return  # what `backbone.load` compares, or refuses
     model = backbone.load_on_meta(name)
