@@ -19,6 +19,7 @@ import torch
 from transformers import T5EncoderModel, T5Model
 
 from t5peft import backbone, cli, data, intact, methods, params, paths, runs, tokenizer, training
+from t5peft.errors import InputError
 from t5peft.params import Params
 
 Make = Callable[[Path], object]
@@ -346,6 +347,16 @@ def test_a_wrong_backbone(kind: str, place: Path, capsys: pytest.CaptureFixture[
 
 def test_a_backbone_of_the_hub_that_is_not_here_is_not_asked_for() -> None:
     intact.check("google-t5/t5-small")  # a report of stored runs needs none
+
+
+def test_a_head_of_its_own_must_be_there(tmp_path: Path) -> None:
+    """Where the output projection shares the embedding's weights, no file has it."""
+    model = backbone.load("random:tiny")
+    model.config.tie_word_embeddings = False
+    kept = {name: x.clone() for name, x in model.state_dict().items() if "lm_head" not in name}
+    model.save_pretrained(tmp_path, state_dict=kept)
+    with pytest.raises(InputError, match=r"found no lm_head\.weight"):
+        intact.check(str(tmp_path))
 
 
 def test_a_whole_backbone_is_taken_however_it_was_saved(tmp_path: Path) -> None:

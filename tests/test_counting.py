@@ -118,6 +118,12 @@ def test_a_wrong_formula_is_noticed(method: str, monkeypatch: pytest.MonkeyPatch
     assert printed.endswith("NOT EQUAL")
 
 
+def test_a_number_of_sites_is_a_factor_whichever_it_is() -> None:
+    for sites in range(4):
+        formula = counting.Formula("somewhere", sympy.Integer(sites), counting.n * counting.d)
+        assert formula.added.subs({counting.n: 5, counting.d: 7}) == sites * 35
+
+
 def test_a_model_that_trains_too_little_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """LoRA without cross-attention: the classic mistake in a T5."""
     everywhere = lora.sites

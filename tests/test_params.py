@@ -119,12 +119,15 @@ def test_the_largest_seed_is_one_that_every_generator_takes() -> None:
         dataclasses.replace(largest, seed=2**22)
 
 
-def test_a_whole_number_for_a_rate_is_the_same_study(tmp_path: Path) -> None:
+def test_a_whole_number_for_a_rate_is_the_same_study() -> None:
     """`lora_alpha: 4` is 4.0 in names and identities too."""
     study = params.load("assignment", {"lora_alpha": 4})
     assert type(study.lora_alpha) is float
     with pytest.raises(InputError, match="found True"):
         params.load("assignment", {"lora_alpha": True})
+
+
+def test_a_prompt_leaves_room_for_a_review() -> None:
     with pytest.raises(InputError, match="prompt_tokens_small"):
         params.load("assignment", {"prompt_tokens_small": 255})
     assert params.load("assignment", {"prompt_tokens": 254}).prompt_tokens == 254

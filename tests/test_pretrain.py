@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_the_checkpoint(
     (checkpoint,) = (paths.cache() / "pretrain" / small.name).glob("checkpoint.pt")
     before = checkpoint.read_bytes()
     monkeypatch.setattr(pretrain, "update", lambda *_: torch.tensor([1.0, math.nan]))
-    with pytest.raises(FloatingPointError, match="at step 14"):
+    with pytest.raises(InputError, match=r"losses before step 14: found .*nan"):
         pretrain.pretrain(dataclasses.replace(small, steps=14))
     assert checkpoint.read_bytes() == before
 
@@ -204,6 +204,19 @@ def test_a_checkpoint_of_other_settings_is_refused_by_name(small: BackboneParams
     longer = dataclasses.replace(small, steps=14)
     record = json.loads((pretrain.pretrain(longer) / "pretraining.json").read_text())
     assert record["steps"] == 14, "a later end is the same training"
+
+
+def test_a_damaged_checkpoint_is_named_and_left(small: BackboneParams) -> None:
+    pretrain.pretrain(small)
+    (checkpoint,) = (paths.cache() / "pretrain" / small.name).glob("checkpoint.pt")
+    whole = checkpoint.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for damaged in (whole[:-100], flipped):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"found a damaged file .*; remove it to begin anew"):
+            pretrain.pretrain(small)
+        assert checkpoint.read_bytes() == damaged
 
 
 def test_a_model_that_does_not_read_shows(small: BackboneParams) -> None:

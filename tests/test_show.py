@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import io
 import itertools
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 
 from t5peft import (
     about,
+    backbone,
     counting,
     figures,
     findings,
@@ -74,7 +76,14 @@ def record(run: methods.Run) -> dict[str, Any]:
         },
         "stored_bytes": 4 * (added or BARE),
         "environment": {"python": "3.11", "threads": 2},
-        "params": {"train_sample": 1000, "train_examples": 25_000, "study": "made-up"},
+        "params": {
+            "train_sample": 1000,
+            "train_examples": 25_000,
+            "study": "made-up",
+            "prompt_tokens_small": 1,
+            "bottleneck_small": 1,
+            "lora_rank_small": 1,
+        },
         "stale": "the training source has changed" if run.number == 4 else "",
     }
 
@@ -178,7 +187,7 @@ def test_findings_say_which_way_it_went(records: list[dict[str, Any]]) -> None:
     assert "Our **soft prompt** trains 0.001% of the parameters" in text
     assert "reaches 63.0%: 1.0 points above full fine-tuning's 62.0%" in text
     assert "Our LoRA (69.0%) is 2.0 points below PEFT's (71.0%)" in text
-    assert "other learning rates, as the exercise wants it (1e-3 and 1e-4)" in text
+    assert "other learning rates (1e-3 and 1e-4)" in text
     records[1]["best_accuracy"] = records[0]["best_accuracy"]
     assert "level with full fine-tuning's" in findings.findings(records, [])
 
@@ -230,10 +239,16 @@ def test_a_gap_counts_as_smaller_beyond_the_draw_of_the_reviews(
 ) -> None:
     gap, doubt = findings.last_gap(records[0])
     assert gap == pytest.approx(0.19)
-    assert doubt == pytest.approx(1.96 * (0.8 * 0.2 / 1000 + 0.61 * 0.39 / 25_000) ** 0.5)
+    assert doubt == pytest.approx(show.Z * (0.8 * 0.2 / 1000 + 0.61 * 0.39 / 25_000) ** 0.5)
     text = findings.gap_sentence(records)
     assert "is +19.0 points with full fine-tuning and +10.0 to +18.0 with a PEFT method" in text
-    assert "uncertain by 2.6 points; by more than that it is smaller in 6 of the 9" in text
+    assert "1,000 training and 25,000 test reviews were drawn anew for each run" in text
+    others = [findings.last_gap(record) for record in records[1:]]
+    uncertain = [100 * math.hypot(doubt, its_doubt) for _, its_doubt in others]
+    assert f"uncertain by up to {max(uncertain):.1f} points" in text
+    told = [19 - 100 * found > own for (found, _), own in zip(others, uncertain, strict=True)]
+    assert sum(told) == 6
+    assert "by more than its uncertainty the gap is smaller in 6 of the 9 PEFT runs" in text
     for record in records[1:]:
         record["history"][-1]["train_accuracy"] = 0.99
     assert "none of the 9 PEFT runs" in findings.gap_sentence(records)
@@ -273,8 +288,11 @@ def test_the_banner_names_study_and_backbone_and_warns_of_smoke(
     assert text.startswith("# Results of the study “assignment”, backbone t5-small {.unnumbered")
     assert "mean nothing" not in text
     assert "soft prompt, OpenDelta, n = 10: the training source has changed" in text
-    smoke = dataclasses.replace(exercise, study="smoke")
-    assert "These numbers mean nothing" in about.banner(smoke, [])
+    random = about.banner(dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t"), [])
+    assert "These numbers mean nothing" in random
+    assert "runs with a random T5. It" in random
+    both = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t", data="made-up")
+    assert "runs with a random T5 and made-up reviews. It" in about.banner(both, [])
 
 
 def test_the_first_page_says_what_the_numbers_are_not(exercise: Params) -> None:
@@ -291,6 +309,27 @@ def test_the_first_page_says_what_the_numbers_are_not(exercise: Params) -> None:
     assert "*mini* with 7,328,000 parameters instead of t5-small with 60,506,624" in text
     assert "1 instead of 10 epochs; other learning rates" in text
     assert "tokens a review" not in text
+    assert "The parameter counts (@sec-parameter-counts) are the exercise's." in text
+
+
+def test_the_first_page_names_every_other_setting(exercise: Params) -> None:
+    wider = dataclasses.replace(exercise, lora_rank=16, batch_size=8)
+    text = about.departures(wider, exercise, report.models(exercise))
+    assert "in 2 (@sec-differences): 8 instead of 32 as `batch_size`" in text
+    assert "16 instead of 8 as `lora_rank`." in text
+    assert "parameter counts" not in text
+
+
+def test_a_backbone_in_a_folder_called_t5_small_is_not_taken_for_it(
+    exercise: Params, tmp_path: Path
+) -> None:
+    backbone.load("random:tiny").config.save_pretrained(tmp_path / "t5-small")
+    study = dataclasses.replace(exercise, backbone=str(tmp_path / "t5-small"))
+    models = report.models(study)
+    sizes_of = [sum(counting.parts(model).values()) for model in models.values()]
+    assert list(models) == ["t5-small", "t5-small of the study"]
+    assert sizes_of == [60_506_624, 301_696]
+    assert "has other dimensions" in show.other_backbone(report.scratch_counts(study), study)
 
 
 def test_the_two_rates_of_adapters_are_compared(exercise: Params) -> None:
@@ -432,7 +471,8 @@ def test_a_single_epoch_has_one_tick(records: list[dict[str, Any]]) -> None:
     figure = plots.learning_curves(once)
     figure.canvas.draw()
     for ax in figure.axes:
-        assert [tick for tick in ax.get_xticks() if tick != round(tick)] == []
+        low, high = ax.get_xlim()
+        assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1]
 
 
 # --- parameters ----------------------------------------------------------------------------------

@@ -270,7 +270,7 @@ def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
     assert asked == 2 * [(True, False, smoke.test_examples), (False, True, smoke.train_sample)]
     for epoch in record["history"]:
         assert (epoch["test_accuracy"], epoch["train_accuracy"]) == (0.25, 0.75)
-    for part in ("train", "test"):  # a new assertion for test_a_record_holds_what_a_chapter_shows
+    for part in ("train", "test"):
         spent = sum(epoch[f"{part}_seconds"] for epoch in record["history"])
         rate = record["speed"][f"{part}_examples_per_second"]
         assert rate == pytest.approx(2 * 64 / spent, rel=0.01)

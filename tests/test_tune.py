@@ -72,7 +72,7 @@ def test_trials_are_kept_and_not_made_twice(
     assert cli.main([*command, "--only", "lora"]) == 0
     assert made == [("lora-scratch-r8", rate) for rate in tune.GRID["lora"]]
     assert cli.main(command) == 0
-    assert len(made) == sum(map(len, tune.GRID.values())), "the first three were there"
+    assert len(made) == sum(map(len, tune.GRID.values())), "those of LoRA were there"
     assert cli.main([*command, "--only", "lora", "--set", "seed=1"]) == 0
     assert len(made) == sum(map(len, tune.GRID.values())) + len(tune.GRID["lora"]), "another seed"
     last = capsys.readouterr().out.splitlines()[-1].split()
@@ -91,7 +91,8 @@ def test_trials_of_other_reviews_are_not_shown(
     monkeypatch.setattr(tune, "trial", no_training)
     tune.tune(smoke, 16, ["lora"])
     assert len(report.trials(smoke)) == len(tune.GRID["lora"])
-    assert report.trials(dataclasses.replace(smoke, max_length=20)) == []
+    for change in ({"max_length": 20}, {"batch_size": 4}, {"seed": 1}, {"lora_rank": 4}):
+        assert report.trials(dataclasses.replace(smoke, **change)) == [], "another study's"
     tune.tune(smoke, 12, ["adapter"])
     assert {trial["reviews"] for trial in report.trials(smoke)} == {16}, "one table, one number"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from t5peft import counting
 from t5peft.backbone import RANDOM
+from t5peft.data import MADE_UP
 from t5peft.findings import seed_spread
 from t5peft.params import Params
 from t5peft.show import (
@@ -40,14 +41,30 @@ if TYPE_CHECKING:
 def banner(params: Params, records: Sequence[Record]) -> str:
     """The first page's heading, in large type: whose numbers these are, and a loud warning."""
     lines = [f"# Results of the {study_name(params)} {{.unnumbered .unlisted}}", ""]
-    if params.study == "smoke":
+    void = {
+        "a random T5": params.backbone.startswith(RANDOM),
+        "made-up reviews": params.data == MADE_UP,
+    }
+    if any(void.values()):
         lines += callout(
             "important",
             "These numbers mean nothing",
-            "The smoke study runs a random, tiny T5 on a few made-up reviews, in seconds. It shows "
-            "that everything works; its accuracies say nothing about any method.",
+            f"The study runs with {' and '.join(name for name, here in void.items() if here)}. It "
+            "shows that everything works; its accuracies say nothing about any method.",
         )
     return "\n".join([*lines, stale_note(records)])
+
+
+THINGS = {
+    "train_examples": "training reviews",
+    "test_examples": "test reviews",
+    "max_length": "tokens a review",
+    "epochs": "epochs",
+}
+"""What a setting counts, in words."""
+
+COUNTED = ("prompt_tokens", "bottleneck", "lora_rank")
+"""How the settings begin on which a method's number of parameters depends."""
 
 
 def departures(params: Params, exercise: Params, models: Mapping[str, Model]) -> str:
@@ -58,27 +75,27 @@ def departures(params: Params, exercise: Params, models: Mapping[str, Model]) ->
     names = differences(params, exercise)
     if not names:
         return ""
-    size = {name: sum(counting.parts(model).values()) for name, model in models.items()}
-    ours, theirs = backbone_name(params), backbone_name(exercise)
     told = []
-    if "backbone" in names:
-        told.append(
-            f"the backbone *{ours}* with {number(size.get(ours, size[theirs]))} parameters instead "
-            f"of {theirs} with {number(size[theirs])}"
-        )
-    for name, thing in (("train_examples", "training reviews"), ("max_length", "tokens a review"),
-                        ("epochs", "epochs")):  # fmt: skip
-        if name in names:
-            here, there = (number(getattr(side, name)) for side in (params, exercise))
-            told.append(f"{here} instead of {there} {thing}")
+    for name in names:
+        here, there = (value(getattr(side, name)) for side in (params, exercise))
+        if name == "backbone":
+            sizes = [number(sum(counting.parts(model).values())) for model in models.values()]
+            told.append(
+                f"the backbone *{backbone_name(params)}* with {sizes[-1]} parameters "
+                f"instead of {backbone_name(exercise)} with {sizes[0]}"
+            )
+        elif not name.endswith("learning_rate"):
+            told.append(f"{here} instead of {there} {THINGS.get(name, f'as `{name}`')}")
     if any(name.endswith("learning_rate") for name in names):
         told.append("other learning rates")
-    return (
+    text = (
         f"**These are not the exercise's own settings.** The study departs from them in "
         f"{len(names)} (@sec-differences): {'; '.join(told)}. Its accuracies compare with each "
-        "other, not with published ones. The parameter counts (@sec-parameter-counts) are the "
-        "exercise's."
+        "other, not with published ones."
     )
+    if not any(name.startswith(COUNTED) for name in names):
+        text += " The parameter counts (@sec-parameter-counts) are the exercise's."
+    return text
 
 
 def stale_note(records: Sequence[Record]) -> str:
@@ -279,9 +296,11 @@ def rates_section(trials: Sequence[Mapping[str, Any]], records: Sequence[Record]
         "a longer training. Here each from-scratch method was trained for one epoch on "
         f"{number(reviews)} training reviews, once for every rate of a small grid, and scored on "
         f"{number(held_out)} other training reviews that were held out. No test review was looked "
-        "at. The runs with a library or a smaller setting took the rate of their method; in the "
-        "study all these reviews are trained on."
+        "at. In the study all these reviews are trained on."
     )
+    by_method = {(r["run"]["method"], r["run"]["learning_rate"]) for r in records}
+    if len(by_method) == len({method for method, _ in by_method}):
+        text += " The runs with a library or a smaller setting took the rate of their method."
     low, high = wilson(max(trial["accuracy"] for trial in trials), held_out)
     caption = (
         f"Accuracy on {number(held_out)} held-out training reviews by learning rate (study "

@@ -128,6 +128,8 @@ def train_all(options: argparse.Namespace) -> int:
         verb = "keep " if state.state == "fresh" else "train"
         other = " (it is replaced; --set study=NAME keeps both)" if state.replaces else ""
         print(f"{verb} {name:27} {state.state}: {state.reason}{other}", flush=True)
+    if machine.launched():
+        todo = launch.agreed(todo)
     if not todo:
         return 0
     from t5peft import intact, training
@@ -195,6 +197,8 @@ def predict(options: argparse.Namespace) -> int:
     """Label each review with a stored run."""
     from t5peft import prediction
 
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are named
     reviews = options.reviews or [line.strip() for line in sys.stdin or [] if line.strip()]
     for answer, probability, review in prediction.predict(options.stored, reviews):
         print(f"{answer}\t{probability:.3f}\t{' '.join(review.split())}")

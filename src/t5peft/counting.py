@@ -87,8 +87,10 @@ class Formula:
     @property
     def added(self) -> Expr:
         """sites x share, not simplified; one site is no factor."""
-        if self.sites.is_Integer:
-            return self.share if self.sites == 1 else Integer(0)
+        if self.sites == 0:
+            return Integer(0)
+        if self.sites == 1:
+            return self.share
         return Mul(*Mul.make_args(self.sites), *Mul.make_args(self.share), evaluate=False)
 
 

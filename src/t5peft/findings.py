@@ -13,6 +13,7 @@ from t5peft.show import (
     IMPLEMENTATION_NAMES,
     METHOD_NAMES,
     Record,
+    Z,
     bullets,
     gap,
     megabytes,
@@ -102,7 +103,7 @@ def twin_sentence(pair: tuple[Record, Record]) -> str:
     ours, theirs = pair
     rates = [run["run"]["learning_rate"] for run in pair]
     same = "the same learning rate" if rates[0] == rates[1] else (
-        f"other learning rates, as the exercise wants it ({rate(rates[0])} and {rate(rates[1])})"
+        f"other learning rates ({rate(rates[0])} and {rate(rates[1])})"
     )  # fmt: skip
     return (
         f"Our {METHOD_NAMES[ours['run']['method']]} ({percent(ours['best_accuracy'])}%) is "
@@ -229,13 +230,15 @@ def gap_sentence(records: Sequence[Record]) -> str:
     reference, doubt = last_gap(full)
     others = [last_gap(record) for record in records if record["run"]["method"] != "full"]
     points = [100 * found for found, _ in others]
-    smaller = sum(found + math.hypot(doubt, its_doubt) < reference for found, its_doubt in others)
+    doubts = [math.hypot(doubt, its_doubt) for _, its_doubt in others]
+    smaller = sum(reference - gap > its for (gap, _), its in zip(others, doubts, strict=True))
     text = (
         f"After the last epoch the gap between training and test reviews is {100 * reference:+.1f} "
         f"points with full fine-tuning and {min(points):+.1f} to {max(points):+.1f} with a PEFT "
-        f"method. The draw of the {number(sample_size(full))} training reviews alone makes a gap "
-        f"uncertain by {100 * doubt:.1f} points; by more than that it is smaller in "
-        f"{of_all(smaller, len(others))} PEFT runs."
+        f"method. If the {number(sample_size(full))} training and {number(full['test_examples'])} "
+        "test reviews were drawn anew for each run, the difference of two gaps would be uncertain "
+        f"by up to {100 * max(doubts):.1f} points; by more than its uncertainty the gap is smaller "
+        f"in {of_all(smaller, len(others))} PEFT runs."
     )
     if one_epoch(records):
         text += (
@@ -259,7 +262,7 @@ def last_gap(record: Record) -> tuple[float, float]:
         last[f"{side}_accuracy"] * (1 - last[f"{side}_accuracy"]) / count
         for side, count in shares.items()
     ]
-    return gap(record, len(record["history"])), 1.96 * math.sqrt(sum(variances))
+    return gap(record, len(record["history"])), Z * math.sqrt(sum(variances))
 
 
 def adapter_rates(params: Params, exercise: Params) -> str:

@@ -25,7 +25,10 @@ def check(name: str) -> None:
     if not stored or any(path.name.startswith("int8-") for path in stored):
         return  # what `backbone.load` compares, or refuses
     model = backbone.load_on_meta(name)
-    lacking = model.state_dict().keys() - set(model._tied_weights_keys or ()) - tensors(stored)
+    tied = {name for name in model.state_dict() if name.endswith("embed_tokens.weight")}
+    if model.config.tie_word_embeddings:
+        tied.add("lm_head.weight")
+    lacking = model.state_dict().keys() - tied - tensors(stored)
     if lacking:
         raise refused(name, f"no {min(lacking)} ({len(lacking)} tensors are not there)")
 

@@ -15,6 +15,15 @@ from t5peft.methods import Run
 from t5peft.params import Params
 
 
+def agreed(todo: list[Run]) -> list[Run]:
+    """The main process's list, in all of them: another may have looked when more was stored."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    PartialState(cpu=not machine.has_accelerator())
+    return broadcast_object_list([todo])[0]
+
+
 def attempt(run: Run, params: Params) -> dict[str, Any] | None:
     """`training.attempt` by all processes of a launch: all do what the main one finds to do."""
     from accelerate import PartialState

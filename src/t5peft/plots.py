@@ -34,9 +34,19 @@ def look(record: Record) -> dict[str, Any]:
     }
 
 
+SMALL = {
+    "tokens": "prompt_tokens_small",
+    "bottleneck": "bottleneck_small",
+    "rank": "lora_rank_small",
+}
+"""A method's setting, and the study's name for the smaller one of two."""
+
+
 def small(record: Record) -> bool:
-    """Is it one of the runs with the smallest setting (one token, a bottleneck or rank of 1)?"""
-    return any(record["run"]["settings"].get(key) == 1 for key in methods.LETTER)
+    """Is it one of the runs with the smaller setting of their method?"""
+    return any(
+        record["run"]["settings"].get(key) == record["params"][name] for key, name in SMALL.items()
+    )
 
 
 def short_name(record: Record) -> str:
@@ -66,7 +76,7 @@ def learning_curves(records: Sequence[Record]) -> Figure:
         right.plot(epochs, trained, color=colour, alpha=0.6, lw=0.6, ls=":", marker="_", ms=7)
         right.plot(epochs, accuracies(record), **look(record))
     left.set(title="training loss (nats a token)", xlabel="epoch")
-    right.set(title="test accuracy (%); dashes: on training reviews", xlabel="epoch")
+    right.set(title="test accuracy (%); dotted: on training reviews", xlabel="epoch")
     right.margins(y=0.15)
     _label_ends(
         right, [(accuracies(r)[-1], short_name(r), COLOURS[r["run"]["method"]]) for r in records]

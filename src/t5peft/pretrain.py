@@ -35,6 +35,7 @@ from t5peft import (
     recipe,
     spans,
     tokenizer,
+    training,
 )
 from t5peft.errors import InputError
 from t5peft.params import Precision, check_types, require, require_name
@@ -53,7 +54,7 @@ POSITIVE = (
 """Settings of a backbone that make no sense at zero."""
 
 READ = 192
-"""Texts on which a finished backbone shows what it makes of its input."""
+"""Texts on which a finished backbone shows what it makes of its input, where there are so many."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ def start(params: BackboneParams, checkpoint: Path, device: torch.device) -> Sta
     model.to(device).train()  # type: ignore[arg-type]
     state = State(model, recipe.Optimizer(model), 0, 0.0, [])
     if checkpoint.exists():
-        held = torch.load(checkpoint, map_location=device, weights_only=True)
+        held = read_checkpoint(checkpoint, device)
         made_with = held.get("settings", {})
         for key, value in settings(params).items():
             if made_with.get(key) != value:
@@ -263,6 +264,21 @@ def start(params: BackboneParams, checkpoint: Path, device: torch.device) -> Sta
         state.optimizer.load_state_dict(held["optimizer"])
         state.step, state.seconds, state.history = held["step"], held["seconds"], held["history"]
     return state
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `save` wrote. Raises `InputError` where it is damaged."""
+    try:
+        return training.read_checkpoint(path, device)
+    except Exception as error:  # zipfile and pickle raise many kinds
+        if machine.out_of_memory(error):
+            raise
+        raise InputError(
+            f"checkpoint {path}",
+            f"a damaged file ({type(error).__name__})",
+            "what pre-training wrote",
+            "remove it to begin anew",
+        ) from error
 
 
 def save(state: State, made_with: dict[str, Any], checkpoint: Path) -> None:
@@ -286,8 +302,7 @@ def pretrain(params: BackboneParams) -> Path:
     """Train the backbone, or go on with it, and store it; returns its folder.
 
     A killed training loses at most two minutes: call again. Raises `InputError` for a name that is
-    taken, for texts that cannot be read or are too few; `FloatingPointError` for a loss that is no
-    number.
+    taken, for texts that cannot be read or are too few, and for a loss that is no number.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     work = paths.cache() / "pretrain" / params.name
@@ -321,7 +336,9 @@ def pretrain(params: BackboneParams) -> Path:
     span = feed(Spans(stream, params, tokens), workers=int(device.type == "cuda"))
     sst2 = sst2_batches(sentences, params, tokens)
     fit(state, params, span, sst2, checkpoint)
-    other = span_batches(stream, replace(params, seed=params.seed + 1, batch_size=READ), tokens)
+    texts_held = len(stream) // spans.lengths(params.input_length).text - 1  # at any offset
+    few = replace(params, seed=params.seed + 1, batch_size=max(1, min(READ, texts_held)))
+    other = span_batches(stream, few, tokens)
     measured = {
         "corpus_tokens": len(stream),
         **reading(state.model, params, *next(other)),
@@ -372,10 +389,12 @@ def fit(
 
 
 def tell(state: State, losses: list[Tensor]) -> None:
-    """Add the mean losses to the history and print them; `FloatingPointError` if not finite."""
+    """Add the mean losses to the history and print them; `InputError` if one is not finite."""
     means = dict(zip(LOSSES, torch.stack(losses).mean(0).tolist(), strict=True))
     if not all(map(math.isfinite, means.values())):
-        raise FloatingPointError(f"losses {means} at step {state.step}")
+        raise InputError(
+            f"losses before step {state.step}", means, "finite numbers", "lower the learning_rate"
+        )
     state.history.append({"step": state.step, "seconds": round(state.seconds, 1), **means})
     line = "  ".join(f"{kind} {loss:.3f}" for kind, loss in means.items())
     print(f"step {state.step}  {state.seconds / 60:.1f} min  {line}", flush=True)

@@ -56,7 +56,8 @@ def use_svg() -> None:
 def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
     """The records of the runs (of the `wanted` methods), each trained if missing and allowed.
 
-    `stale` is added: why a record is shown with a mark, "" for a fresh one.
+    `stale` is added: why a record is shown with a mark, "" for a fresh one. Raises
+    `CountsDifferError` where a run has another number of parameters than is derived.
     """
     from t5peft import training
 
@@ -65,6 +66,7 @@ def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
     for run in methods.runs(study):
         if not wanted or run.method in wanted:
             records.append(with_mark(run, study, training.result(run, study)))
+    check_records(study, records)
     return records
 
 
@@ -75,13 +77,10 @@ def with_mark(run: Run, study: Params, record: dict[str, Any]) -> dict[str, Any]
 
 
 def trials(study: Params) -> list[dict[str, Any]]:
-    """What `t5peft tune` tried with this study's backbone and data; [] where it never did."""
+    """What `t5peft tune` tried with this study's settings; [] where it never did."""
     from t5peft.tune import trials as tried
 
-    decided = runs.identity(methods.runs(study)[0], study)
-    decided["held_out"] = study.train_examples // 10
-    known = ("backbone", "data", "max_length", "held_out")
-    found = [t for t in tried(study) if all(t["identity"][key] == decided[key] for key in known)]
+    found = tried(study)
     most = max((trial["reviews"] for trial in found), default=0)  # others were on fewer reviews
     return [trial for trial in found if trial["reviews"] == most]
 
@@ -145,7 +144,10 @@ def models(study: Params) -> dict[str, Model]:
     ours = model(study)
     if counting.dimensions(ours) == counting.dimensions(EXERCISE_SIZE):
         return {EXERCISE_SIZE: EXERCISE_SIZE}
-    return {EXERCISE_SIZE: EXERCISE_SIZE, show.backbone_name(study): ours}
+    name = show.backbone_name(study)
+    if name == EXERCISE_SIZE:
+        name += " of the study"
+    return {EXERCISE_SIZE: EXERCISE_SIZE, name: ours}
 
 
 def derivations(study: Params, method: str) -> dict[str, Derivation]:

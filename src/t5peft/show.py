@@ -51,13 +51,11 @@ ADAMW_BYTES = 8
 class Reference:
     """A published run of the same exercise, by somebody else, on Google's t5-small."""
 
-    repository: str
     citation: str  # key in references.bib
     accuracy: tuple[float, ...]  # percent, best of 10 epochs on the test reviews, runs 1 to 10
 
 
 REFERENCE = Reference(
-    "jrazi/llm-assignments-fall-2023",
     "jrazi2023",
     (89.9, 86.6, 84.7, 86.9, 90.9, 90.4, 89.3, 89.2, 88.8, 88.7),
 )
@@ -118,16 +116,20 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def wilson(share: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
+Z = 1.959964
+"""The normal quantile of a 95% interval."""
+
+
+def wilson(share: float, trials: int) -> tuple[float, float]:
     """The 95% interval of a binomial share (Wilson, 1927); stays inside 0 to 1.
 
     Raises ValueError where there was no trial.
     """
     if trials <= 0:
         raise ValueError(f"{trials} trials have no share")
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
+    centre = share + Z * Z / (2 * trials)
+    spread = Z * math.sqrt(share * (1 - share) / trials + Z * Z / (4 * trials * trials))
+    scale = 1 + Z * Z / trials
     return (centre - spread) / scale, (centre + spread) / scale
 
 
@@ -475,11 +477,13 @@ def number_of_parameters_table(checked: Iterable[Checked], model: str) -> str:
 
 def other_backbone(checked: Sequence[Checked], params: Params) -> str:
     """The same table for the study's backbone, where it has other dimensions than t5-small."""
-    name = backbone_name(params)
-    if not any(item.model == name for item in checked) or name == "t5-small":
+    others = {item.model for item in checked} - {"t5-small"}
+    if not others:
         return "The study's backbone has the dimensions of T5-small, so these are its numbers too."
-    caption = f"The same in the backbone {name}, on which the study's runs were made."
-    body = number_of_parameters_table(checked, name)
+    caption = (
+        f"The same in the backbone {backbone_name(params)}, on which the study's runs were made."
+    )
+    body = number_of_parameters_table(checked, others.pop())
     text = "The study's own backbone has other dimensions and obeys the same formulas:"
     return f"{text}\n\n{floating('tbl-other-backbone', body, caption)}"
 

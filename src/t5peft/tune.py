@@ -59,11 +59,12 @@ def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
             for rate in GRID[run.method]:
                 candidate = dataclasses.replace(run, learning_rate=rate)
                 path = folder(params) / f"{run.name}-{rate:g}.json"
-                wanted = identity(candidate, params, reviews)
-                if not path.exists() or read(path)["identity"] != wanted:
+                if not path.exists() or read(path)["identity"] != identity(
+                    candidate, params, reviews
+                ):
                     record = trial(candidate, params, reviews)
                     files.write_text(path, json.dumps(record, indent=1) + "\n")
-    return trials(params)
+    return [x for x in trials(params) if x["reviews"] == reviews and x["method"] in only]
 
 
 def identity(run: Run, params: Params, reviews: int) -> dict[str, Any]:
@@ -101,8 +102,15 @@ def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
 
 
 def trials(params: Params) -> list[dict[str, Any]]:
-    """The stored trials, in the order of the grid."""
+    """The stored trials of the study as it is, on any number of reviews, in the grid's order."""
+    runs_of = {r.method: r for r in methods.runs(params) if r.implementation == "scratch"}
+
+    def wanted(trial: dict[str, Any]) -> dict[str, Any]:
+        run = dataclasses.replace(runs_of[trial["method"]], learning_rate=trial["learning_rate"])
+        return identity(run, params, trial["reviews"])
+
     found = [read(path) for path in folder(params).glob("*.json")]
+    found = [trial for trial in found if trial["identity"] == wanted(trial)]
     return sorted(found, key=lambda x: (methods.METHODS.index(x["method"]), x["learning_rate"]))
 
 
