@@ -18,7 +18,20 @@ import pytest
 import torch
 from transformers import T5EncoderModel, T5Model
 
-from t5peft import backbone, cli, data, intact, methods, params, paths, runs, tokenizer, training
+from t5peft import (
+    backbone,
+    baselines,
+    bench,
+    cli,
+    data,
+    intact,
+    methods,
+    params,
+    paths,
+    runs,
+    tokenizer,
+    training,
+)
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -406,6 +419,16 @@ def test_a_tokenizer_with_more_pieces_than_the_backbone(
     line = refused("train smoke --only lora-scratch-r8 --set backbone=folder", capsys)
     assert "found 210 pieces, expected at most the backbone's 150" in line
     assert_complete(line)
+
+
+@pytest.mark.parametrize("measured", [baselines, bench])
+@pytest.mark.parametrize("content", ["{", "[]", '{"methods": {}}'])
+def test_a_damaged_measurement(measured: Any, content: str, smoke: Params) -> None:
+    path = measured.path(smoke)
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(InputError, match="found no whole record, expected what `t5peft b"):
+        measured.load(smoke)
 
 
 # --- stored runs -------------------------------------------------------------------------------

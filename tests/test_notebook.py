@@ -413,6 +413,12 @@ def test_a_notebook_shows_wrong_input_without_the_stack() -> None:
     assert executed.cells[0].outputs[0].traceback == [shown]
 
 
+def test_a_time_stamp_that_is_none_is_named(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(InputError, match="SOURCE_DATE_EPOCH: found 'yesterday', expected seconds"):
+        typeset("A sentence.")
+
+
 def test_wrong_settings_are_refused_before_anything_runs_or_goes(toy: Path) -> None:
     paths.output().mkdir(exist_ok=True)
     old = paths.output() / "report.pdf"

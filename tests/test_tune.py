@@ -102,5 +102,5 @@ def test_a_damaged_trial_is_named(smoke: Params) -> None:
     path.parent.mkdir(parents=True)
     for content in ("{", "[]", "{}"):
         path.write_text(content)
-        with pytest.raises(InputError, match=r"trial .*0\.001\.json: found no whole trial"):
+        with pytest.raises(InputError, match=r"file .*0\.001\.json: found no whole record"):
             tune.trials(smoke)

@@ -23,6 +23,16 @@ SAME = (
 """The part of a run's identity that decides a baseline."""
 
 
+KEYS = {
+    "identity",
+    "zero_shot_accuracy",
+    "zero_shot_other_words",
+    "bag_of_words_accuracy",
+    "test_examples",
+}
+"""What the record holds."""
+
+
 def path(params: Params) -> Path:
     """Where a study's baselines are kept."""
     return paths.weights() / params.study / "baselines.json"
@@ -58,10 +68,7 @@ def measure(params: Params) -> dict[str, Any]:
 
 def load(params: Params) -> dict[str, Any]:
     """The stored baselines of a study; {} where none were measured that belong to it."""
-    try:
-        record = json.loads(path(params).read_text())
-    except (OSError, ValueError):
-        record = {}
+    record = files.read_json(path(params), KEYS, "t5peft baselines")
     return record if record.get("identity") == identity(params) else {}
 
 

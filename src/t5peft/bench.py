@@ -49,6 +49,10 @@ LESSONS = 30
 """Steps on eight short reviews that teach a random backbone to answer with a label word."""
 
 
+KEYS = {"methods", "repeats", "params", "environment"}
+"""What the record holds."""
+
+
 def path(params: Params) -> Path:
     """Where a study's bench is kept."""
     return paths.weights() / params.study / "bench.json"
@@ -198,6 +202,11 @@ def summary(steps: list[float], tests: list[float], params: Params) -> dict[str,
     whole_test = statistics.median(tests) * params.test_examples
     count = -(-params.train_examples // params.batch_size)
     return {"step": one_step, "evaluation": whole_test, "epoch": count * one_step + whole_test}
+
+
+def load(params: Params) -> dict[str, Any]:
+    """What was measured on a study; {} where nothing was."""
+    return files.read_json(path(params), KEYS, "t5peft bench")
 
 
 def bench(params: Params, repeats: int) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
+from collections.abc import Set
 from pathlib import Path
+from typing import Any
 
 from t5peft.errors import InputError
 
@@ -48,6 +51,21 @@ def unwritable(path: Path, error: OSError) -> InputError:
 def write_text(path: Path, content: str) -> None:
     """`write_bytes` for UTF-8 text."""
     write_bytes(path, content.encode("utf-8"))
+
+
+def read_json(path: Path, keys: Set[str], command: str) -> dict[str, Any]:
+    """What `command` wrote; {} where it never did. Raises `InputError` for anything else."""
+    if not path.exists():
+        return {}
+    try:
+        held = json.loads(path.read_text("utf-8"))
+        if held.keys() >= keys:
+            return held
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    raise InputError(
+        f"file {path}", "no whole record", f"what `{command}` wrote", "remove it and run that again"
+    )
 
 
 def sha256(path: Path) -> str:

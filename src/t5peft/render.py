@@ -149,7 +149,9 @@ def to_pdf(typ: Path, target: Path) -> None:
     """Compile Typst with the fonts that it carries; SOURCE_DATE_EPOCH fixes the time stamp."""
     import typst
 
-    stamp = os.environ.get("SOURCE_DATE_EPOCH")
+    stamp = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if stamp and not stamp.isdecimal():
+        raise InputError("SOURCE_DATE_EPOCH", repr(stamp), "seconds since 1970", "unset it")
     source = typ.read_bytes()  # bytes stand at the root, so that pictures are found from there
     compiler = typst.Compiler(source, root=paths.root(), ignore_system_fonts=True)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import ModuleType
@@ -107,16 +106,6 @@ def exercise_rates(study: Params) -> list[dict[str, Any]]:
     other = params.load("exercise-rates")
     stored = [run for run in methods.runs(other) if runs.status(run, other).state in runs.SHOWN]
     return [with_mark(run, other, runs.load(run, other)) for run in stored]
-
-
-def bench(study: Params) -> dict[str, Any]:
-    """What `t5peft bench` measured on this study; {} where it never did."""
-    from t5peft.bench import path
-
-    try:
-        return json.loads(path(study).read_text("utf-8")) if path(study).exists() else {}
-    except ValueError as error:
-        raise InputError(f"bench {path(study)}", error, "JSON", "run: t5peft bench") from None
 
 
 def scratch(study: Params, method: str) -> Run:

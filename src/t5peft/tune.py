@@ -59,9 +59,8 @@ def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
             for rate in GRID[run.method]:
                 candidate = dataclasses.replace(run, learning_rate=rate)
                 path = folder(params) / f"{run.name}-{rate:g}.json"
-                if not path.exists() or read(path)["identity"] != identity(
-                    candidate, params, reviews
-                ):
+                held = read(path)
+                if not held or held["identity"] != identity(candidate, params, reviews):
                     record = trial(candidate, params, reviews)
                     files.write_text(path, json.dumps(record, indent=1) + "\n")
     return [x for x in trials(params) if x["reviews"] == reviews and x["method"] in only]
@@ -115,11 +114,5 @@ def trials(params: Params) -> list[dict[str, Any]]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A stored trial. Raises `InputError` for a file that is none."""
-    try:
-        trial = json.loads(path.read_text("utf-8"))
-        if trial.keys() >= KEYS:
-            return trial
-    except (ValueError, AttributeError):
-        pass
-    raise InputError(f"trial {path}", "no whole trial", "what `t5peft tune` wrote", "remove it")
+    """A stored trial; {} where there is none."""
+    return files.read_json(path, KEYS, "t5peft tune")
