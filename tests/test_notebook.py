@@ -12,7 +12,7 @@ import pytest
 from IPython.display import Markdown
 from nbformat import v4
 
-from t5peft import notebook, paths, render
+from t5peft import notebook, params, paths, render
 from t5peft.errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -462,3 +462,14 @@ def test_quarto_is_called_with_the_parameters(
     monkeypatch.setenv("QUARTO", os.fspath(tmp_path / "gone"))
     with pytest.raises(render.RenderError, match="mend QUARTO"):
         render.render("smoke", {})
+
+
+def test_every_setting_of_the_report_reaches_its_study() -> None:
+    """None is taken for a module of the same name, as `backbone` is one."""
+    cells = [cell.source for cell in notebook.build().cells if notebook.is_setup(cell)]
+    given = {**vars(params.load("smoke")), "study": "my-own", "backbone": "random:t5-small"}
+    injected = "\n".join(f"{name} = {value!r}" for name, value in given.items())
+    namespace: dict[str, object] = {}
+    first, setup = cells
+    exec("\n".join([first, injected, setup.partition("report.use_svg")[0]]), namespace)
+    assert namespace["params"] == params.Params(**given)
