@@ -464,8 +464,9 @@ def test_quarto_is_called_with_the_parameters(
         render.render("smoke", {})
 
 
-def test_every_setting_of_the_report_reaches_its_study() -> None:
+def test_every_setting_of_the_report_reaches_its_study(monkeypatch: pytest.MonkeyPatch) -> None:
     """None is taken for a module of the same name, as `backbone` is one."""
+    monkeypatch.setenv("T5PEFT_HOME", str(CHECKOUT))
     cells = [cell.source for cell in notebook.build().cells if notebook.is_setup(cell)]
     given = {**vars(params.load("smoke")), "study": "my-own", "backbone": "random:t5-small"}
     injected = "\n".join(f"{name} = {value!r}" for name, value in given.items())
