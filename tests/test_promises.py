@@ -258,9 +258,9 @@ def test_no_damaged_run_is_shown(study: Params, stored: Path) -> None:
             path.write_bytes(change(draw, sound[path]))
         else:
             draw.choice([swap_record, swap_tensors, swap_both])(draw.choice(strangers))
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match=run.name):
             runs.load(run, study)
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match=run.name):
             prediction.load(f"smoke/{run.name}")
         for path, content in sound.items():
             path.write_bytes(content)

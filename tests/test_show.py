@@ -239,13 +239,14 @@ def test_a_gap_counts_as_smaller_beyond_the_draw_of_the_reviews(
 ) -> None:
     gap, doubt = findings.last_gap(records[0])
     assert gap == pytest.approx(0.19)
-    assert doubt == pytest.approx(show.Z * (0.8 * 0.2 / 1000 + 0.61 * 0.39 / 25_000) ** 0.5)
+    assert doubt == pytest.approx(1.959964 * (0.8 * 0.2 / 1000 + 0.61 * 0.39 / 25_000) ** 0.5)
     text = findings.gap_sentence(records)
     assert "is +19.0 points with full fine-tuning and +10.0 to +18.0 with a PEFT method" in text
     assert "1,000 training and 25,000 test reviews were drawn anew for each run" in text
     others = [findings.last_gap(record) for record in records[1:]]
     uncertain = [100 * math.hypot(doubt, its_doubt) for _, its_doubt in others]
-    assert f"uncertain by up to {max(uncertain):.1f} points" in text
+    assert max(uncertain) == pytest.approx(3.608, abs=0.001)
+    assert "uncertain by up to 3.6 points" in text
     told = [19 - 100 * found > own for (found, _), own in zip(others, uncertain, strict=True)]
     assert sum(told) == 6
     assert "by more than its uncertainty the gap is smaller in 6 of the 9 PEFT runs" in text
@@ -354,6 +355,7 @@ def test_reasons_are_the_comments_behind_settings(tmp_path: Path) -> None:
     study = tmp_path / "s.yaml"
     study.write_text("# a study\nepochs: 3  # two cores\nseed: 0\ndata: made-up # no hub\n")
     assert about.reasons(study) == {"epochs": "two cores", "data": "no hub"}
+    assert about.reasons(study.with_name("none.yaml")) == {}
 
 
 def test_what_runs_do_not_share_is_told_apart(records: list[dict[str, Any]]) -> None:

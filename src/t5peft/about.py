@@ -172,6 +172,8 @@ def differences_section(params: Params, exercise: Params, why: Mapping[str, str]
 
 def reasons(study_file: Path) -> dict[str, str]:
     """The comments behind a study's settings: `epochs: 3  # two CPU cores` -> {"epochs": ...}."""
+    if not study_file.exists():  # a study of somebody's own, which is no file in params/
+        return {}
     lines = re.findall(r"^(\w+):[^#\n]*#\s*(.+?)\s*$", study_file.read_text("utf-8"), re.MULTILINE)
     return dict(lines)
 

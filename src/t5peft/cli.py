@@ -129,7 +129,7 @@ def train_all(options: argparse.Namespace) -> int:
         other = " (it is replaced; --set study=NAME keeps both)" if state.replaces else ""
         print(f"{verb} {name:27} {state.state}: {state.reason}{other}", flush=True)
     if machine.launched():
-        todo = launch.agreed(todo)
+        (todo,) = launch.from_main([todo])
     if not todo:
         return 0
     from t5peft import intact, training

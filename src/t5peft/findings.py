@@ -231,7 +231,7 @@ def gap_sentence(records: Sequence[Record]) -> str:
     others = [last_gap(record) for record in records if record["run"]["method"] != "full"]
     points = [100 * found for found, _ in others]
     doubts = [math.hypot(doubt, its_doubt) for _, its_doubt in others]
-    smaller = sum(reference - gap > its for (gap, _), its in zip(others, doubts, strict=True))
+    smaller = sum(reference - found > its for (found, _), its in zip(others, doubts, strict=True))
     text = (
         f"After the last epoch the gap between training and test reviews is {100 * reference:+.1f} "
         f"points with full fine-tuning and {min(points):+.1f} to {max(points):+.1f} with a PEFT "

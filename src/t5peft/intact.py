@@ -25,7 +25,7 @@ def check(name: str) -> None:
     if not stored or any(path.name.startswith("int8-") for path in stored):
         return  # what `backbone.load` compares, or refuses
     model = backbone.load_on_meta(name)
-    tied = {name for name in model.state_dict() if name.endswith("embed_tokens.weight")}
+    tied = {tensor for tensor in model.state_dict() if tensor.endswith("embed_tokens.weight")}
     if model.config.tie_word_embeddings:
         tied.add("lm_head.weight")
     lacking = model.state_dict().keys() - tied - tensors(stored)
@@ -43,7 +43,9 @@ def tensors(stored: list[Path]) -> set[str]:
             with safe_open(path, "pt") as file:
                 names.update(file.keys())
         except SafetensorError as error:
-            raise InputError(f"file {path}", error, "safetensors", "fetch it again") from None
+            raise InputError(
+                f"backbone file {path}", error, "safetensors", "fetch it again"
+            ) from None
     return names
 
 

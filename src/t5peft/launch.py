@@ -15,33 +15,30 @@ from t5peft.methods import Run
 from t5peft.params import Params
 
 
-def agreed(todo: list[Run]) -> list[Run]:
-    """The main process's list, in all of them: another may have looked when more was stored."""
+def from_main(found: list[Any]) -> list[Any]:
+    """What the main process found, in all of them: each may have looked at another moment."""
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
     PartialState(cpu=not machine.has_accelerator())
-    return broadcast_object_list([todo])[0]
+    return broadcast_object_list(found)
 
 
 def attempt(run: Run, params: Params) -> dict[str, Any] | None:
     """`training.attempt` by all processes of a launch: all do what the main one finds to do."""
     from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
 
     from t5peft import training
 
     main = machine.is_main_process()
-    together = PartialState(cpu=not machine.has_accelerator())
     with runs.lock(run, params) if main else nullcontext(True) as mine:
-        found = [mine, runs.status(run, params).state == "fresh"]
-        mine, fresh = broadcast_object_list(found)
+        mine, fresh = from_main([mine, runs.status(run, params).state == "fresh"])
         if not mine:
             return None
         if not fresh:
             with nullcontext() if main else redirect_stderr(io.StringIO()):
                 training.train(run, params)
-        together.wait_for_everyone()  # the others read what the main one stored
+        PartialState().wait_for_everyone()  # the others read what the main one stored
         return runs.load(run, params)
 
 

@@ -39,7 +39,7 @@ def launched() -> bool:
 
 def is_main_process() -> bool:
     """Is this the only process, or the first of those that one launch started?"""
-    return not launched() or os.environ.get("RANK", "0") == "0"
+    return not launched() or os.environ["RANK"] == "0"
 
 
 def processor() -> str:
