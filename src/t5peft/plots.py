@@ -76,7 +76,7 @@ def learning_curves(records: Sequence[Record]) -> Figure:
         right.plot(epochs, trained, color=colour, alpha=0.6, lw=0.6, ls=":", marker="_", ms=7)
         right.plot(epochs, accuracies(record), **look(record))
     left.set(title="training loss (nats a token)", xlabel="epoch")
-    right.set(title="test accuracy (%); dotted: on training reviews", xlabel="epoch")
+    right.set(title="test accuracy (%); dash marks: on training reviews", xlabel="epoch")
     right.margins(y=0.15)
     _label_ends(
         right, [(accuracies(r)[-1], short_name(r), COLOURS[r["run"]["method"]]) for r in records]
