@@ -143,8 +143,8 @@ COMMANDS = {
     "count soft-prompt --tokens 99999999": "expected at most the vocabulary's 32128",
     "count prefix": "invalid choice: 'prefix'",
     "count lora --size t5-huge": "size: found 't5-huge', expected one of t5-small",
-    "predict smoke/lora-scratch-r8 text": "run smoke/lora-scratch-r8: found no record.json",
-    "predict ../../etc text": "run ../../etc: found no record.json",
+    "predict smoke/lora-scratch-r8 text": "found no stored run of that name",
+    "predict ../../etc text": "run ../../etc: found no stored run of that name",
     "export smoke": "the following arguments are required: -o/--output",
     "export smoke -o x": "found missing (never trained), expected a stored run",
     "notebook nowhere -o x.ipynb": "chapter: found 'nowhere'",
@@ -480,6 +480,23 @@ def test_a_prediction_without_weights_or_reviews(capsys: pytest.CaptureFixture[s
     assert "a record alone (full fine-tuning stores no weights)" in line
     line = refused("predict smoke/lora-scratch-r8", capsys)
     assert "reviews: found none, expected at least one text" in line
+    line = refused("predict smoke/lora-scratch-r8 'a good film' ' '", capsys)
+    assert "review 2: found no word, expected a text" in line
+    line = refused("predict smoke/lora-scratch-r9 text", capsys)
+    assert "as in smoke/adapter-scratch-b8, smoke/lora-scratch-r8; name" in line
+    line = refused("predict smok/lora-scratch-r8 text", capsys)
+    assert "as in smoke/lora-scratch-r8; name" in line, "one of each study"
+
+
+def test_each_line_has_its_label(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", ["a good film\n", "  a bad film\n"])
+    assert cli.main(["predict", str(stored)]) == 0
+    shown = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+    assert shown == ["a good film", "a bad film"]
+    monkeypatch.setattr("sys.stdin", ["a good film\n", "\n", "a bad film\n"])
+    assert "review 2: found no word" in refused(f"predict {stored}", capsys)
 
 
 def test_the_right_command_is_not_refused(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:

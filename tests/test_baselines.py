@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from t5peft import baselines, cli, data, tokenizer
+from t5peft import baselines, cli, data, params, tokenizer
 from t5peft.params import Params
 
 
@@ -23,6 +23,13 @@ def test_baselines_of_other_settings_are_not_shown(smoke: Params) -> None:
     baselines.measure(smoke)
     assert baselines.load(dataclasses.replace(smoke, max_length=20)) == {}
     assert baselines.load(dataclasses.replace(smoke, epochs=9)) != {}
+    assert baselines.load(dataclasses.replace(smoke, seed=1)) == {}, "another random backbone"
+
+
+def test_the_baselines_of_a_backbone_that_is_stored_know_no_seed() -> None:
+    study = params.load(params.DEFAULT)
+    assert "zero_shot_accuracy" in baselines.load(study)
+    assert baselines.load(dataclasses.replace(study, seed=1)) == baselines.load(study)
 
 
 def test_texts_are_cut_to_what_the_runs_see(smoke: Params) -> None:

@@ -27,6 +27,24 @@ def test_both_loops_are_measured(smoke: Params) -> None:
     assert sides[bench.OURS]["operations"] <= sides[bench.EXERCISE]["operations"]
 
 
+def test_a_bench_is_printed_before_it_is_stored(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it cannot be stored, what took so long is not lost."""
+    figures = {"step": 1, "evaluation": 2, "epoch": 3, "peak_bytes": 1e6, "operations": 9}
+    sides = dict.fromkeys((bench.EXERCISE, bench.OURS), figures | {"matrix_rate": 10})
+    monkeypatch.setattr(bench, "measure", lambda *_: sides)
+    command = ["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]
+    assert cli.main(command) == 0
+    stored = bench.load(smoke)
+    assert capsys.readouterr().out.endswith(f"{bench.path(smoke)}\n")
+    assert stored["methods"] == dict.fromkeys(methods.METHODS, sides)
+    bench.path(smoke).unlink()
+    bench.path(smoke).mkdir()
+    assert cli.main(command) == 2
+    assert "90%" in capsys.readouterr().out
+
+
 def test_the_timed_reviews_are_padded_as_all_are(smoke: Params) -> None:
     test, room, size = data.tokens(smoke, "test"), smoke.max_length, 4
     timed = bench.sample(test, room, size)

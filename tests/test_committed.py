@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from t5peft import (
     report,
     runs,
     tokenizer,
+    training,
 )
 from t5peft.methods import Run
 from t5peft.params import Params
@@ -60,6 +62,30 @@ def test_the_weight_files_are_those_of_the_stored_runs(method: str) -> None:
     _, stored = runs.tensors(runs.folder(run, STUDY))
     assert handed_in.keys() == stored.keys()
     assert all(torch.equal(handed_in[name], stored[name]) for name in stored)
+
+
+FILES = {
+    "lora.pt": ("lora", '"lora", "scratch", {"rank": 8, "alpha": 4.0}'),
+    "adapter.pt": ("adapter", '"adapter", "scratch", {"bottleneck": 8}'),
+    "prompts.pt": ("soft-prompt", '"soft-prompt", "scratch", {"tokens": 10}'),
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_readmes_recipe_puts_a_file_into_its_backbone(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, arguments = FILES[file]
+    readme = (paths.CHECKOUT / "README.md").read_text()
+    recipe = readme.split("```python\n")[1].split("```")[0]
+    recipe = recipe.replace(FILES["lora.pt"][1], arguments).replace("lora.pt", file)
+    made: dict[str, Any] = {}
+    monkeypatch.chdir(paths.CHECKOUT)
+    exec(recipe, made)
+    _, stored = runs.tensors(runs.folder(report.scratch(STUDY, method), STUDY))
+    trained = training.trained(made["model"])
+    assert trained.keys() == stored.keys()
+    assert all(torch.equal(trained[name], stored[name]) for name in stored)
 
 
 def test_readme_quotes_the_model_card() -> None:

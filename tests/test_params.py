@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from t5peft import params, paths
+from t5peft import cli, params, paths
 from t5peft.errors import InputError
 from t5peft.methods import runs
 from t5peft.params import Params
@@ -54,6 +56,26 @@ def test_overrides_are_read_as_yaml() -> None:
         "data": "",
         "study": "x",
     }
+
+
+CHANGES = [
+    {},
+    {"lora_rank": 16, "lora_learning_rate": 1e-5, "data_fingerprint": ""},
+    {"study": "mine", "data": "a folder/with a 'quote' # and more", "backbone": "/models/t5"},
+    {"study": "smoke", "train": "no"},
+]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("changes", CHANGES)
+def test_a_study_is_named_so_that_a_command_means_it(study: str, changes: dict[str, Any]) -> None:
+    """The ways out of errors, pasted into a shell."""
+    meant = params.load(study, {"train": "auto", "tokenizer": "folder", **changes})
+    for wanted in (meant, params.with_seed(meant, 7)):
+        command = ["train", *shlex.split(params.arguments(wanted)), "--only", "full"]
+        understood = cli.study(cli.parser().parse_args(command))
+        assert dataclasses.replace(understood, train=meant.train) == wanted
+    assert params.arguments(params.load(study)) == study
 
 
 WRONG = {

@@ -139,6 +139,15 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_the_checkpoint(
     assert checkpoint.read_bytes() == before
 
 
+def test_pieces_without_label_words_name_the_setting_that_mends_it(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("T5PEFT_HOME", str(tmp_path))
+    with pytest.raises(InputError, match=r"pieces: found the label words .* raise vocabulary"):
+        pretrain.pretrain(dataclasses.replace(small, vocabulary=60))
+
+
 def test_the_stored_backbone_is_what_a_study_loads(small: BackboneParams) -> None:
     folder = pretrain.pretrain(small)
     model = backbone.load(str(folder))

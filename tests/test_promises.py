@@ -482,6 +482,12 @@ def checkpoint(study: Params, monkeypatch: pytest.MonkeyPatch) -> Path:
     return runs.folder(run_of(study), study) / "checkpoint.pt"
 
 
+def test_a_run_that_was_stopped_is_said_to_be(study: Params, checkpoint: Path) -> None:
+    said = runs.status(run_of(study), study)
+    assert checkpoint.exists()
+    assert (said.state, said.reason) == ("missing", "begun, goes on")
+
+
 def test_a_checkpoint_with_a_program_is_left_aside(
     study: Params, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 
 import pytest
@@ -27,6 +28,19 @@ def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Params
     run = run_named(smoke, NAME)
     assert runs.load(run, smoke)["seal"] == own["seal"], "the study's own is untouched"
     assert runs.status(run, with_seed(smoke, 2)).state == "missing"
+
+
+def test_a_report_says_when_its_training_takes_a_stored_runs_place(
+    smoke: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report.results(smoke, "lora")
+    report.results(smoke, "lora")
+    assert "takes its place" not in capsys.readouterr().err
+    report.results(dataclasses.replace(smoke, seed=3), "lora")
+    said = capsys.readouterr().err
+    assert said.count("stored with other settings: seed 0 -> 3; to train it takes its place") == 3
+    report.results(dataclasses.replace(smoke, seed=3, study="mine"), "lora")
+    assert "takes its place" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("codes", "worst"), [([0, 2, 0], 2), ([0, -9, 0], 9)])

@@ -161,11 +161,14 @@ if job.accelerator.is_main_process:
 
 
 def launched(count: int, *command: str) -> subprocess.CompletedProcess[str]:
-    """A command in `count` processes on the CPU, as `accelerate launch` starts them on GPUs."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    """A command in `count` processes on the CPU, by `accelerate launch` as on GPUs."""
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    launch += [f"--num_processes={count}", *(["--multi_gpu"] if count > 1 else ["--cpu"])]
+    launch += ["--main_process_port=0"]
     search = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
-        [*torchrun, "--nproc_per_node", str(count), *command],
+        [*launch, *command],
         env=os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": search},
         capture_output=True,
         text=True,
@@ -201,6 +204,19 @@ def test_two_processes_train_and_store_one_run(smoke: Params) -> None:
     assert runs.status(run, smoke).state == "fresh"
     left = {path.name for path in runs.folder(run, smoke).iterdir()}
     assert left == {"record.json", "delta.safetensors", "lock"}
+
+
+def test_what_the_main_process_found_holds_in_all(tmp_path: Path) -> None:
+    """Each may have looked at another moment: they would wait for each other for ever."""
+    script = tmp_path / "launch.py"
+    script.write_text(
+        "import os; from t5peft import launch\n"
+        "rank = int(os.environ['RANK'])\n"
+        "print('FOUND', rank, launch.from_main([['full', 'lora'][rank], rank == 0]), flush=True)\n"
+    )
+    done = launched(2, str(script))
+    found = sorted(line for line in done.stdout.splitlines() if line.startswith("FOUND"))
+    assert found == [f"FOUND {rank} ['full', True]" for rank in (0, 1)], done.stderr[-2000:]
 
 
 def test_a_run_is_either_split_or_beside_others(

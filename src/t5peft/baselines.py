@@ -41,7 +41,8 @@ def path(params: Params) -> Path:
 def identity(params: Params) -> dict[str, Any]:
     """What decides the baselines of a study."""
     whole = runs.identity(methods.runs(params)[0], params)
-    return {key: whole[key] for key in SAME}
+    drawn = params.backbone.startswith(backbone.RANDOM)
+    return {key: whole[key] for key in (*SAME, *(["seed"] if drawn else []))}
 
 
 def measure(params: Params) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def load(params: Params) -> dict[str, Any]:
 
 
 def bench(params: Params, repeats: int) -> dict[str, Any]:
-    """Measure the four from-scratch methods and store the result.
+    """Measure the four from-scratch methods; returns what `save` stores.
 
     Raises `InputError` for wrong settings here: a side's process would only break.
     """
@@ -223,14 +223,18 @@ def bench(params: Params, repeats: int) -> dict[str, Any]:
             training.check_words(words, run, params)
             print(f"{run.name} ...", flush=True)
             measured[run.method] = measure(run, params, repeats)
-    record = {
+    return {
         "methods": measured,
         "repeats": repeats,
         "params": vars(params),
         "environment": machine.environment(params.precision),
     }
+
+
+def save(params: Params, record: dict[str, Any]) -> Path:
+    """Store a bench in the place of the study's last one; returns its path."""
     files.write_text(path(params), json.dumps(record, indent=1) + "\n")
-    return record
+    return path(params)
 
 
 def shares(record: dict[str, Any]) -> str:

@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"t5peft: {line}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
-        print("t5peft: stopped; what is stored is whole, the same command goes on", file=sys.stderr)
+        print(
+            "t5peft: stopped; what is stored is whole, and the same command goes on from there",
+            file=sys.stderr,
+        )
         sys.stderr.flush()
         os._exit(130)  # at once: to unload PyTorch takes seconds
 
@@ -199,7 +202,7 @@ def predict(options: argparse.Namespace) -> int:
 
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are named
-    reviews = options.reviews or [line.strip() for line in sys.stdin or [] if line.strip()]
+    reviews = options.reviews or [line.strip() for line in sys.stdin or []]
     for answer, probability, review in prediction.predict(options.stored, reviews):
         print(f"{answer}\t{probability:.3f}\t{' '.join(review.split())}")
     return 0
@@ -265,12 +268,14 @@ def bench(options: argparse.Namespace) -> int:
 
     if options.repeats < 1:
         raise InputError("--repeats", options.repeats, "1 or more", "give another number")
-    record = benching.bench(study_to_run(options), options.repeats)
+    settings = study_to_run(options)
+    record = benching.bench(settings, options.repeats)
     heads = ["method", "s, or MB", "exercise", "ours", "ratio"]
     print(tabulate(benching.table(record), heads, floatfmt=".2f"))
     environment = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
     print(f"a training step's share of the bf16 matrix rate: {benching.shares(record)}")
     print(f"differs in the mathematics: precision (fp32 in the exercise's loop); {environment}")
+    print(benching.save(settings, record))
     return 0
 
 
@@ -311,8 +316,8 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     def with_study(added: argparse.ArgumentParser, nargs: str | None = None) -> None:
-        default = "self-contained"
-        added.add_argument("study", nargs=nargs, default=default, help="a YAML file or its name")
+        text = "a YAML file or its name"
+        added.add_argument("study", nargs=nargs, default=params.DEFAULT, help=text)
         with_set(added)
 
     def with_seed(added: argparse.ArgumentParser) -> None:

@@ -63,7 +63,7 @@ def require_fresh(settings: Params) -> None:
                 f"run {run.name} of study {settings.study}",
                 f"{state.state} ({state.reason})",
                 "ten fresh runs",
-                f"run: t5peft train {settings.study}",
+                f"run: t5peft train {params.arguments(settings)}",
             )
 
 

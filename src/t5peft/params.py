@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 import reprlib
+import shlex
 import typing
 import warnings
 from collections.abc import Mapping, Sequence
@@ -85,6 +86,9 @@ class Params:
                 "a tokenizer, as a random backbone has none",
             )
 
+
+DEFAULT = "self-contained"
+"""The study that is meant where none is named."""
 
 NOT_IDENTITY = ("study", "train", "backbone", "data", "tokenizer")
 """Fields that cannot change a result: names. What they name enters by its fingerprint."""
@@ -248,6 +252,14 @@ def load(study: str | Path, changes: Mapping[str, Any] | None = None) -> Params:
                 stacklevel=2,
             )
     return params
+
+
+def arguments(study: Params) -> str:
+    """The study as a command line names it: one with a file, and a `--set` for each difference."""
+    base = study.study if study_file(study.study).exists() else DEFAULT
+    usual = vars(load(base)) | {"train": study.train}  # it is a render's word, not a command's
+    changed = [f"{name}={value}" for name, value in vars(study).items() if value != usual[name]]
+    return " ".join([base, *(f"--set {shlex.quote(change)}" for change in changed)])
 
 
 def with_seed(study: Params, seed: int) -> Params:

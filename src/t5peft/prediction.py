@@ -15,6 +15,7 @@ from t5peft import backbone, data, evaluation, paths, runs, tokenizer, training
 from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params, build
+from t5peft.progress import Progress
 
 
 def stored_folder(name: str) -> Path:
@@ -22,13 +23,15 @@ def stored_folder(name: str) -> Path:
     for path in (paths.weights() / name, Path(name)):
         if (path / runs.RECORD).is_file():
             return path
-    known = sorted(p.parent for p in paths.weights().glob(f"*/*/{runs.DELTA}"))
-    names = ", ".join(f"{path.parent.name}/{path.name}" for path in known)
+    known = [path.parent for path in sorted(paths.weights().glob(f"*/*/{runs.DELTA}"))]
+    of_each = {path.parent: path for path in known}.values()
+    near = [path for path in known if path.parent.name == Path(name).parent.name] or of_each
+    names = ", ".join(f"{path.parent.name}/{path.name}" for path in near)
     raise InputError(
         f"run {name}",
-        f"no {runs.RECORD}",
-        f"one of {names or '(none is stored)'}",
-        "train it first",
+        "no stored run of that name",
+        f"STUDY/RUN, as in {names or '(none is stored)'}",
+        "name one of them, or train it first",
     )
 
 
@@ -89,7 +92,11 @@ def predict(name: str, reviews: Sequence[str]) -> list[tuple[str, float, str]]:
     run, params, model = load(name)
     words = tokenizer.load(params.tokenizer or params.backbone)
     tokens = as_tokens(reviews, words)
-    answers = evaluation.predict(model, words, tokens, params.max_length, run.placeholders)
+    progress = Progress(run.name, len(tokens))
+    answers = evaluation.predict(
+        model, words, tokens, params.max_length, run.placeholders, progress.add
+    )
+    progress.close()
     label_ids, shown = evaluation.word_ids(words), [0.0] * len(tokens)
     size = evaluation.BATCH[model.device.type]
     for picked in evaluation.by_length(tokens, params.max_length, size):
@@ -104,9 +111,11 @@ def predict(name: str, reviews: Sequence[str]) -> list[tuple[str, float, str]]:
 def as_tokens(reviews: Sequence[str], words: Any) -> data.Tokens:
     """Texts as the training saw them; labels are unknown and set to 0.
 
-    Raises `InputError` for one that is no text (bytes that are not UTF-8).
+    Raises `InputError` for one that is no text (bytes that are not UTF-8) or has none.
     """
     for number, text in enumerate(reviews, 1):
+        if not text.strip():
+            raise InputError(f"review {number}", "no word", "a text", "remove it")
         try:
             text.encode()
         except UnicodeEncodeError:

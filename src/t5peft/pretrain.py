@@ -315,6 +315,7 @@ def pretrain(params: BackboneParams) -> Path:
             "a name that is free",
             "give --set name=NAME",
         )
+    print(f"texts: {params.data} and {params.sst2}", flush=True)
     reviews = corpus(params.data)
     sentences = read_sst2(params.sst2)
     texts = reviews + [text for text, _ in sentences]
@@ -330,7 +331,7 @@ def pretrain(params: BackboneParams) -> Path:
         print(f"tokenizer: {params.vocabulary} pieces from {len(reviews)} reviews", flush=True)
         tokenizer.train(texts, params.vocabulary, pieces)
     tokens = tokenizer.load(str(pieces))
-    evaluation.word_ids(tokens)  # refuses pieces that the task could not be told in
+    check_words(tokens, params)
     stream = pack(reviews, tokens, pieces)
     state = start(params, checkpoint, device)
     span = feed(Spans(stream, params, tokens), workers=int(device.type == "cuda"))
@@ -345,6 +346,16 @@ def pretrain(params: BackboneParams) -> Path:
         **zero_shot(state, params, tokens),
     }
     return store(state, params, pieces, measured)
+
+
+def check_words(tokens: Any, params: BackboneParams) -> None:
+    """Refuse pieces that the task could not be told in."""
+    try:
+        evaluation.word_ids(tokens)
+    except InputError as error:
+        way_out = "raise vocabulary, or give more text"
+        thing = f"the tokenizer of {params.vocabulary} pieces"
+        raise InputError(thing, error.found, error.expected, way_out) from None
 
 
 def folder(params: BackboneParams) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import ModuleType
@@ -64,9 +65,22 @@ def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
     records = []
     for run in methods.runs(study):
         if not wanted or run.method in wanted:
+            announce(run, study)
             records.append(with_mark(run, study, training.result(run, study)))
     check_records(study, records)
     return records
+
+
+def announce(run: Run, study: Params) -> None:
+    """Say so before a training takes the place of a stored run."""
+    state = runs.status(run, study)
+    if state.replaces:
+        print(
+            f"{run.name} of study {study.study} is {state.reason}; to train it takes its place, "
+            "another study=NAME keeps both",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def with_mark(run: Run, study: Params, record: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +115,7 @@ def seeds(study: Params) -> list[list[dict[str, Any]]]:
 
 def exercise_rates(study: Params) -> list[dict[str, Any]]:
     """The stored runs of the default study's companion, which has the exercise's own rates."""
-    if study.study != "self-contained":
+    if study.study != params.DEFAULT:
         return []
     other = params.load("exercise-rates")
     stored = [run for run in methods.runs(other) if runs.status(run, other).state in runs.SHOWN]

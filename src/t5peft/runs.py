@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from t5peft import backbone, data, files, machine, paths, tokenizer
 from t5peft.errors import InputError
 from t5peft.methods import Run
-from t5peft.params import Params
+from t5peft.params import Params, arguments
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-RECORD, DELTA = "record.json", "delta.safetensors"
+RECORD, DELTA, CHECKPOINT = "record.json", "delta.safetensors", "checkpoint.pt"
 
 DECIDING = [
     "adapter",
@@ -151,7 +151,8 @@ def _look(run: Run, params: Params) -> tuple[Status, dict[str, Any]]:
     """A run's status, and the record that it is about."""
     where = folder(run, params)
     if not (where / RECORD).exists():
-        return Status("missing", "never trained"), {}
+        begun = (where / CHECKPOINT).exists()
+        return Status("missing", "begun, goes on" if begun else "never trained"), {}
     try:
         record, _ = whole(where)
     except InputError as error:
@@ -257,7 +258,7 @@ def load(run: Run, params: Params) -> dict[str, Any]:
             f"run {run.name} of study {params.study}",
             f"{state.state} ({state.reason})",
             "a stored run",
-            f"run: t5peft train {params.study} --only {run.name}",
+            f"run: t5peft train {arguments(params)} --only {run.name}",
         )
     return record
 
