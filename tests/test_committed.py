@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,16 @@ def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run)
     assert min(tried) < run.learning_rate < max(tried), "the grid reaches beyond on both sides"
 
 
-def test_each_from_scratch_peft_run_is_stored_with_three_seeds() -> None:
+def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
     found = {records[0]["run"]["method"]: records for records in report.seeds(STUDY)}
-    for method in methods.LIBRARY:
+    for method in methods.METHODS:
         assert [record["params"]["seed"] for record in found[method]] == [0, 1, 2]
+
+
+def test_the_companion_with_the_exercises_rates_is_shown() -> None:
+    assert len(report.exercise_rates(STUDY)) == 10
+    other = dataclasses.replace(STUDY, backbone="random:mini", tokenizer=STUDY.backbone)
+    assert report.exercise_rates(other) == [], "they have another backbone"
 
 
 @pytest.mark.parametrize("method", export.FILES)

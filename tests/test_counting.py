@@ -111,7 +111,7 @@ WRONG = {
 @pytest.mark.parametrize("method", WRONG)
 def test_a_wrong_formula_is_noticed(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = counting.FORMULAS[method]
-    wrong = counting.Formula(right.rule, right.sites, WRONG[method])
+    wrong = counting.Formula(right.rule, right.sites, WRONG[method], ())
     monkeypatch.setitem(counting.FORMULAS, method, wrong)
     printed, equal = counting.command(method, "t5-11b", {counting.SETTINGS[method][0]: 8})
     assert not equal
@@ -120,7 +120,7 @@ def test_a_wrong_formula_is_noticed(method: str, monkeypatch: pytest.MonkeyPatch
 
 def test_a_number_of_sites_is_a_factor_whichever_it_is() -> None:
     for sites in range(4):
-        formula = counting.Formula("somewhere", sympy.Integer(sites), counting.n * counting.d)
+        formula = counting.Formula("somewhere", sympy.Integer(sites), counting.n * counting.d, ())
         assert formula.added.subs({counting.n: 5, counting.d: 7}) == sites * 35
 
 

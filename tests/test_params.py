@@ -63,6 +63,7 @@ CHANGES = [
     {"lora_rank": 16, "lora_learning_rate": 1e-5, "data_fingerprint": ""},
     {"study": "mine", "data": "a folder/with a 'quote' # and more", "backbone": "/models/t5"},
     {"study": "smoke", "train": "no"},
+    {"study": "2024", "seed": 5},
 ]
 
 
@@ -76,6 +77,13 @@ def test_a_study_is_named_so_that_a_command_means_it(study: str, changes: dict[s
         understood = cli.study(cli.parser().parse_args(command))
         assert dataclasses.replace(understood, train=meant.train) == wanted
     assert params.arguments(params.load(study)) == study
+
+
+@pytest.mark.parametrize("name", ["prompt_tokens", "bottleneck", "lora_rank"])
+def test_two_runs_of_one_name_are_refused(name: str) -> None:
+    usual = getattr(params.load("smoke"), name)
+    with pytest.raises(InputError, match=f"another number than {name} = {usual}"):
+        params.load("smoke", {f"{name}_small": usual})
 
 
 WRONG = {

@@ -106,6 +106,9 @@ def test_wilson_is_the_interval_of_the_textbook() -> None:
     assert (low, high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
     assert show.wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert show.wilson(1.0, 10)[1] == pytest.approx(1.0)
+    for trials in range(1, 500):
+        assert 0 <= show.wilson(0.0, trials)[0] <= show.wilson(1.0, trials)[1] <= 1
+    assert show.wilson(0.0, 7)[0] == 0, "which rounding would put below"
     with pytest.raises(ValueError, match="0 trials"):
         show.wilson(0.5, 0)
 
@@ -197,7 +200,9 @@ def test_findings_say_how_far_another_seed_moves_a_run(records: list[dict[str, A
     seeds = [[{**records[k], "best_accuracy": x} for x in (0.80, 0.79, 0.815)] for k in (4, 7)]
     seeds[1][0]["best_accuracy"] = 0.75
     text = findings.findings(records, seeds)
-    assert "moved a run by up to 6.5 points" in text
+    assert (
+        "moved adapter by up to 2.5 points and LoRA by up to 6.5 points (@tbl-seeds); full" in text
+    )
     assert "was not measured" not in text
     rows = {row[0]: row[-1] for row in cells(show.glance_table(records, seeds))}
     assert rows["adapter"] == "79.0, 81.5"
@@ -237,25 +242,84 @@ def with_peaks(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_a_gap_counts_as_smaller_beyond_the_draw_of_the_reviews(
     records: list[dict[str, Any]],
 ) -> None:
-    gap, doubt = findings.last_gap(records[0])
+    gap, error = findings.last_gap(records[0])
     assert gap == pytest.approx(0.19)
-    assert doubt == pytest.approx(1.959964 * (0.8 * 0.2 / 1000 + 0.61 * 0.39 / 25_000) ** 0.5)
+    assert error == pytest.approx((0.8 * 0.2 / 1000 + 0.61 * 0.39 / 25_000) ** 0.5)
     text = findings.gap_sentence(records)
     assert "is +19.0 points with full fine-tuning and +10.0 to +18.0 with a PEFT method" in text
-    assert "1,000 training and 25,000 test reviews were drawn anew for each run" in text
+    assert "1,000 training and 25,000 test reviews were looked at" in text
     others = [findings.last_gap(record) for record in records[1:]]
-    uncertain = [100 * math.hypot(doubt, its_doubt) for _, its_doubt in others]
-    assert max(uncertain) == pytest.approx(3.608, abs=0.001)
-    assert "uncertain by up to 3.6 points" in text
+    z = 2.7729  # the normal quantile of 1 - 0.05 / (2 x 9)
+    uncertain = [100 * z * math.hypot(error, its_error) for _, its_error in others]
+    assert 100 * max(findings.doubts_of((gap, error), others)) == pytest.approx(
+        max(uncertain), 1e-4
+    )
+    assert f"uncertain by up to {max(uncertain):.1f} points (95% for all 9" in text
     told = [19 - 100 * found > own for (found, _), own in zip(others, uncertain, strict=True)]
-    assert sum(told) == 6
-    assert "by more than its uncertainty the gap is smaller in 6 of the 9 PEFT runs" in text
+    assert 0 < sum(told) < 9
+    assert f"by more than its uncertainty the gap is smaller in {sum(told)} of the 9 PEFT" in text
     for record in records[1:]:
         record["history"][-1]["train_accuracy"] = 0.99
     assert "none of the 9 PEFT runs" in findings.gap_sentence(records)
     for record in records[1:]:
         record["history"][-1]["train_accuracy"] = 0.5
     assert "all 9 PEFT runs" in findings.gap_sentence(records)
+
+
+KEPT = {
+    "train_accuracy": 0.7,
+    "reviews": 1000,
+    "stretches": 9,
+    "span_loss": 4.0,
+    "span_loss_before": 3.5,
+}
+
+
+def test_what_is_kept_is_compared_with_full_fine_tuning(records: list[dict[str, Any]]) -> None:
+    kept = {record["run"]["name"]: dict(KEPT) for record in records}
+    kept["full"] |= {"train_accuracy": 0.9, "span_loss": 5.0}
+    kept["lora-scratch-r8"]["span_loss"] = 5.5
+    text = findings.retention_sentences(records, kept)
+    assert "costs it 3.500 nats" in text
+    assert (
+        "moves that by +1.500, a PEFT method, with its addition in place, by +0.500 to +2.000"
+        in text
+    )
+    assert "rises less than full fine-tuning's in 8 of the 9 PEFT runs" in text
+    assert "smaller in all 9 PEFT runs" in text, "0.9 - 0.62 against 0.7 - 0.63 at most"
+    rows = cells(show.retention_table(records, kept))
+    assert rows[0] == ["full fine-tuning", "90.0", "62.0", "+28.0", "5.000", "+1.500"]
+    assert "tbl-retention" in about.retention_section(records, kept)
+    assert "was not measured for this study" in about.retention_section(records, {})
+
+
+def test_the_conclusions_answer_the_question(records: list[dict[str, Any]]) -> None:
+    text = findings.conclusions(records, [], {})
+    assert "Ours, from the best down: LoRA 69.0%, adapter 66.0%, soft prompt 63.0%, full" in text
+    assert "reference: adapter 90.9%, full fine-tuning 89.9%, LoRA 89.2%, soft" in text
+    assert "LoRA, is 7.0 points above full fine-tuning. Of what" in text
+    assert "kept of the pre-training was not measured" in text
+    kept = {record["run"]["name"]: dict(KEPT) for record in records}
+    assert "by the span loss, in none of the 9" in findings.conclusions(records, [], kept)
+
+
+def test_what_seeds_can_do_is_said_to_be_untold(records: list[dict[str, Any]]) -> None:
+    first, second = records[:2]  # 1 point apart
+    wide, narrow = ([{"best_accuracy": x} for x in (0.8, y)] for y in (0.815, 0.805))
+    assert findings.untold(first, second, [wide]) == ", no more than another seed can do"
+    assert findings.untold(first, second, [narrow]) == ""
+    assert findings.untold(first, second, []) == ""
+    assert findings.untold(first, first, [wide]) == "", "they are level"
+
+
+def test_the_prompts_walk_is_told(records: list[dict[str, Any]]) -> None:
+    settings = {"train_examples": 25_000, "batch_size": 32}
+    record = {**records[1], "params": settings, "best_epoch": 1}
+    record["run"] = {**record["run"], "learning_rate": 1.0}
+    text = findings.prompt_sentence(record, 1.41, 5.74)
+    assert "In the 782 steps" in text
+    assert "went from 1.41 to 5.74" in text
+    assert "left 0.04% of it" in text  # 0.99^782
 
 
 def test_the_best_epoch_is_said_and_whether_it_was_the_last(
@@ -273,7 +337,7 @@ def test_of_one_epoch_none_is_said_to_be_chosen(records: list[dict[str, Any]]) -
         del record["history"][1:]
     of_one = [sentence(records) for sentence in sentences]
     for text, word in zip(
-        of_one, ("none to choose", "nothing was chosen", "weak test"), strict=True
+        of_one, ("the best is the last", "nothing was chosen", "weak test"), strict=True
     ):
         assert word in text
         assert not any(word in other for other in of_two)
@@ -306,19 +370,19 @@ def test_the_first_page_says_what_the_numbers_are_not(exercise: Params) -> None:
         dataclasses.replace(ours, backbone=str(paths.weights() / "backbone/mini"))
     )
     text = about.departures(ours, exercise, models)
-    assert "in 3 (@sec-differences)" in text
+    assert "departs from 3 of them (@sec-differences)" in text
     assert "*mini* with 7,328,000 parameters instead of t5-small with 60,506,624" in text
     assert "1 instead of 10 epochs; other learning rates" in text
     assert "tokens a review" not in text
-    assert "The parameter counts (@sec-parameter-counts) are the exercise's." in text
+    assert "The parameters of @tbl-glance are those of *mini*; the exercise's, of t5-small," in text
 
 
 def test_the_first_page_names_every_other_setting(exercise: Params) -> None:
     wider = dataclasses.replace(exercise, lora_rank=16, batch_size=8)
     text = about.departures(wider, exercise, report.models(exercise))
-    assert "in 2 (@sec-differences): 8 instead of 32 as `batch_size`" in text
-    assert "16 instead of 8 as `lora_rank`." in text
-    assert "parameter counts" not in text
+    assert "departs from 2 of them (@sec-differences): `batch_size` 8 instead of 32" in text
+    assert "`lora_rank` 16 instead of 8." in text
+    assert "parameters of" not in text
 
 
 def test_a_backbone_in_a_folder_called_t5_small_is_not_taken_for_it(
@@ -354,8 +418,11 @@ def test_every_setting_that_differs_is_listed_with_its_reason(exercise: Params) 
 def test_reasons_are_the_comments_behind_settings(tmp_path: Path) -> None:
     study = tmp_path / "s.yaml"
     study.write_text("# a study\nepochs: 3  # two cores\nseed: 0\ndata: made-up # no hub\n")
-    assert about.reasons(study) == {"epochs": "two cores", "data": "no hub"}
-    assert about.reasons(study.with_name("none.yaml")) == {}
+    here = params.load("smoke", {"epochs": 3})
+    assert about.reasons(study, here) == {"epochs": "two cores", "data": "no hub"}
+    changed = dataclasses.replace(here, epochs=4)
+    assert about.reasons(study, changed) == {"data": "no hub"}, "the file knows not why"
+    assert about.reasons(study.with_name("none.yaml"), here) == {}
 
 
 def test_what_runs_do_not_share_is_told_apart(records: list[dict[str, Any]]) -> None:
@@ -440,16 +507,17 @@ def test_the_exercises_rates_stand_beside_the_studys(
 ) -> None:
     settings = vars(exercise)
     here = [{**r, "params": settings} for r in records]
-    assert about.exercise_rates_section(here, []) == ""
+    assert about.exercise_rates_section(here, [], []) == ""
     there = [
         {**r, "params": {**settings, "study": "exercise-rates", "epochs": 1}, "best_accuracy": 0.5}
         for r in records[:2]
     ]
-    text = about.exercise_rates_section(here, there)
+    text = about.exercise_rates_section(here, there, [])
     (row,) = (line for line in text.split("\n") if line.startswith("| full fine-tuning"))
     cells = [x.strip() for x in row.strip("|").split("|")][1:]
     assert cells == ["1e-5", "50.0", "1e-5", "62.0"]
-    assert "more than the rates differs" in text
+    assert "more than the rates differs, it does not show what they do alone." in text
+    assert "alone; @tbl-rates does." in about.exercise_rates_section(here, there, [{}])
     assert "256 tokens, 1 epoch)" in text
     assert "256 tokens, 10 epochs)" in text
     assert "exercise-rates" in text
@@ -458,7 +526,12 @@ def test_the_exercises_rates_stand_beside_the_studys(
 def test_seeds_show_each_result_and_their_spread(records: list[dict[str, Any]]) -> None:
     assert about.seeds_section([]) == ""
     repeated = [
-        {**records[7], "params": {"seed": seed, "study": "s"}, "best_accuracy": best}
+        {
+            **records[7],
+            "params": {"seed": seed, "study": "s"},
+            "best_accuracy": best,
+            "environment": {"device": f"machine {seed % 2}"},
+        }
         for seed, best in ((0, 0.80), (1, 0.79), (2, 0.81))
     ]
     text = about.seeds_section([repeated])
@@ -466,15 +539,22 @@ def test_seeds_show_each_result_and_their_spread(records: list[dict[str, Any]]) 
     cells = [x.strip() for x in row.strip("|").split("|")][1:]
     assert cells == ["80.0 (seed 0), 79.0 (seed 1), 81.0 (seed 2)", "80.0", "2.0"]
     assert "study “s”" in text
+    assert "made on machine 0 and machine 1, so the spread has the machine in it" in text
 
 
-def test_a_single_epoch_has_one_tick(records: list[dict[str, Any]]) -> None:
+def test_a_single_epoch_is_a_line_a_run(records: list[dict[str, Any]]) -> None:
     once = [{**r, "history": r["history"][:1]} for r in records[7:]]
-    figure = plots.learning_curves(once)
-    figure.canvas.draw()
-    for ax in figure.axes:
-        low, high = ax.get_xlim()
-        assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1]
+    for figure in (plots.learning_curves(once), plots.all_curves(once)):
+        left, right = figure.axes
+        assert len(left.get_yticks()) == 3
+        for row, item in enumerate(once):
+            (epoch,) = item["history"]
+            trained, tested = (
+                line for line in right.lines if np.asarray(line.get_ydata()) == [row]
+            )
+            assert np.asarray(trained.get_xdata()) == pytest.approx([100 * epoch["train_accuracy"]])
+            assert np.asarray(tested.get_xdata()) == pytest.approx([100 * epoch["test_accuracy"]])
+    assert len(plots.all_curves(records).axes) == 4
 
 
 # --- parameters ----------------------------------------------------------------------------------
@@ -648,7 +728,9 @@ def test_peft_chapters_share_their_headings() -> None:
 
 
 def test_every_citation_is_in_the_bibliography_and_the_reference_run_is_cited() -> None:
-    source = "".join(path.read_text() for path in [*CHAPTERS, Path(about.__file__)])
+    source = "".join(
+        path.read_text() for path in [*CHAPTERS, Path(about.__file__), Path(findings.__file__)]
+    )
     known = set(re.findall(r"^@\w+\{(\S+),", (ROOT / "references.bib").read_text(), re.M))
     cited = set(re.findall(r"@([a-z]+\d{4}\w*)", source))
     assert cited == known
@@ -691,7 +773,7 @@ def test_derived_and_counted_stand_in_their_columns(exercise: Params) -> None:
 
 def test_the_familys_shares_are_of_the_model(exercise: Params) -> None:
     table = show.family_table({"lora": {"rank": 8, "alpha": 4.0}})
-    assert cells(table)[0] == ["t5-small", "60,506,624", "294,912 (0.4874)"]
+    assert cells(table)[0] == ["t5-small", "60,506,624", "294,912 (0.485)"]
 
 
 @pytest.mark.parametrize(
@@ -762,8 +844,10 @@ def test_the_figure_of_lora_has_its_update_at_q_and_v() -> None:
 
 
 def test_sentences_compare_the_right_way_round(records: list[dict[str, Any]]) -> None:
-    text = findings.reading(records[7:])
-    assert f"PEFT with r = 8, {show.ALPHA} = 4 (71.0%) is 1.0 points above itself" in text
+    text = findings.reading(records[7:], [])
+    assert (
+        f"PEFT with r = 8, {show.ALPHA} = 4 (71.0%) is 1.0 points above the same with r = 1" in text
+    )
     assert "by 1.0 points on average over its last epoch, and by 1.0 at most" in (
         findings.selection_sentence(records)
     )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,17 @@ import torch
 from accelerate.state import AcceleratorState
 from conftest import dry, run_named
 
-from t5peft import backbone, cli, data, evaluation, machine, prediction, runs, training
+from t5peft import (
+    backbone,
+    cli,
+    data,
+    evaluation,
+    launch,
+    machine,
+    prediction,
+    runs,
+    training,
+)
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -217,6 +228,15 @@ def test_what_the_main_process_found_holds_in_all(tmp_path: Path) -> None:
     done = launched(2, str(script))
     found = sorted(line for line in done.stdout.splitlines() if line.startswith("FOUND"))
     assert found == [f"FOUND {rank} ['full', True]" for rank in (0, 1)], done.stderr[-2000:]
+
+
+def test_a_launch_has_a_review_for_each_process_in_every_batch(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accelerate.PartialState", lambda: SimpleNamespace(num_processes=2))
+    one_left = dataclasses.replace(smoke, train_examples=33)  # batches of 16, 16 and 1
+    with pytest.raises(InputError, match=r"processes of the launch: found 2, expected at most 1"):
+        launch.attempt(run_named(one_left, "lora-scratch-r8"), one_left)
 
 
 def test_a_run_is_either_split_or_beside_others(

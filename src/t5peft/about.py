@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from t5peft import counting
+from t5peft import counting, paths
 from t5peft.backbone import RANDOM
 from t5peft.data import MADE_UP
-from t5peft.findings import seed_spread
-from t5peft.params import Params
+from t5peft.findings import retention_sentences, seed_spread
+from t5peft.params import Params, read_yaml
 from t5peft.show import (
     DASH,
     METHOD_NAMES,
@@ -24,10 +24,12 @@ from t5peft.show import (
     callout,
     duration,
     floating,
+    listed,
     mark,
     number,
     percent,
     rate,
+    retention_table,
     run_name,
     study_name,
     table,
@@ -85,16 +87,24 @@ def departures(params: Params, exercise: Params, models: Mapping[str, Model]) ->
                 f"instead of {backbone_name(exercise)} with {sizes[0]}"
             )
         elif not name.endswith("learning_rate"):
-            told.append(f"{here} instead of {there} {THINGS.get(name, f'as `{name}`')}")
+            told.append(
+                f"{here} instead of {there} {THINGS[name]}"
+                if name in THINGS
+                else f"`{name}` {here} instead of {there}"
+            )
     if any(name.endswith("learning_rate") for name in names):
         told.append("other learning rates")
     text = (
-        f"**These are not the exercise's own settings.** The study departs from them in "
-        f"{len(names)} (@sec-differences): {'; '.join(told)}. Its accuracies compare with each "
-        "other, not with published ones."
+        f"**These are not the exercise's own settings.** The study departs from {len(names)} of "
+        f"them (@sec-differences): {'; '.join(told)}. Its accuracies compare with each other, not "
+        "with published ones."
     )
-    if not any(name.startswith(COUNTED) for name in names):
-        text += " The parameter counts (@sec-parameter-counts) are the exercise's."
+    if "backbone" in names and not any(name.startswith(COUNTED) for name in names):
+        text += (
+            f" The parameters of @tbl-glance are those of *{backbone_name(params)}*; the "
+            f"exercise's, of {backbone_name(exercise)}, are derived and counted in "
+            "@sec-parameter-counts."
+        )
     return text
 
 
@@ -161,7 +171,7 @@ def differences_section(params: Params, exercise: Params, why: Mapping[str, str]
         for name in names
     ]  # fmt: skip
     body = table(rows, ("setting", "exercise", "here", "why"), left=4)
-    text = f"{len(names)} settings differ; all others are those of the exercise."
+    text = f"The study differs in {len(names)} settings; all others are those of the exercise."
     if "backbone" in names:
         text += " With the backbone come its tokenizer, vocabulary and dimensions (@tbl-letters)."
     caption = (
@@ -170,12 +180,16 @@ def differences_section(params: Params, exercise: Params, why: Mapping[str, str]
     return f"{text}\n\n{floating('tbl-differences', body, caption)}"
 
 
-def reasons(study_file: Path) -> dict[str, str]:
-    """The comments behind a study's settings: `epochs: 3  # two CPU cores` -> {"epochs": ...}."""
+def reasons(study_file: Path, params: Params) -> dict[str, str]:
+    """The comments behind a study's settings: `epochs: 3  # two CPU cores` -> {"epochs": ...}.
+
+    Of a setting that was changed since, the file knows no reason.
+    """
     if not study_file.exists():  # a study of somebody's own, which is no file in params/
         return {}
     lines = re.findall(r"^(\w+):[^#\n]*#\s*(.+?)\s*$", study_file.read_text("utf-8"), re.MULTILINE)
-    return dict(lines)
+    values = read_yaml(study_file)
+    return {name: why for name, why in lines if values[name] == getattr(params, name)}
 
 
 def environment_table(records: Sequence[Record]) -> str:
@@ -255,6 +269,8 @@ def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
         return (
             "The backbone is random: it was never pre-trained, so there is nothing to keep or lose."
         )
+    if not card and paths.local(params.backbone):
+        return f"The backbone is the checkpoint in the folder `{params.backbone}`."
     if not card:
         return f"The backbone is the published checkpoint `{params.backbone}` [@raffel2020t5]."
     text = (
@@ -262,14 +278,18 @@ def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
         "T5: span corruption [@raffel2020t5] on the training and the unlabelled reviews of IMDB, "
         "never a test review, mixed with the labelled sentences of SST-2 [@socher2013sst], whose "
         "targets are the same two label words; Google's mixture had SST-2 too. The tokenizer, a "
-        "unigram model [@kudo2018subword], is its own. Start and optimizer make the most of few "
-        "tokens: the encoder's heads start by looking near, with biases that fall with the "
-        "distance, as ALiBi's do [@press2022alibi]; cross-attention starts with equal query and "
-        "key projections, in the spirit of mimetic initialization [@trockman2023mimetic]; Muon "
-        "[@jordan2024muon] steps the matrices of the blocks, each of which is scaled back to its "
-        "first root mean square after the step, and AdamW [@loshchilov2019adamw] the rest. So it "
-        "has seen film reviews and sentiment before, but far less text than Google's."
+        "unigram model [@kudo2018subword], is its own. So the backbone has seen film reviews and "
+        "sentiment before, the runs' training reviews among them (without labels), but far less "
+        "text than Google's. Start and optimizer make the most of few tokens: the encoder's heads "
+        "start by looking near, with biases that fall with the distance, as ALiBi's do "
+        "[@press2022alibi]; cross-attention starts with equal query and key projections, in the "
+        "spirit of mimetic initialization [@trockman2023mimetic]; Muon [@jordan2024muon] steps the "
+        "matrices of the blocks, each of which is scaled back to its first root mean square after "
+        "the step, and AdamW [@loshchilov2019adamw] the rest."
         + reading_sentence(card)
+        + " These figures were measured before the weights were rounded to 8-bit integers with a "
+        "scale for each row, as they are stored; what the integers stand for is the backbone that "
+        "all runs start from."
     )
     caption = f"What the pre-training of *{name}* took."
     return f"{text}\n\n{floating('tbl-backbone', backbone_table(card), caption)}"
@@ -304,6 +324,12 @@ def rates_section(trials: Sequence[Mapping[str, Any]], records: Sequence[Record]
     if len(by_method) == len({method for method, _ in by_method}):
         text += " The runs with a library or a smaller setting took the rate of their method."
     low, high = wilson(max(trial["accuracy"] for trial in trials), held_out)
+    close = [method for method, lead in leads(trials).items() if lead <= (high - low) / 2]
+    if close:
+        text += (
+            f" For {listed([METHOD_NAMES[method] for method in close])} the second best rate "
+            "is within the uncertainty: which of the two is better is not told."
+        )
     caption = (
         f"Accuracy on {number(held_out)} held-out training reviews by learning rate (study "
         f"“{records[0]['params']['study']}”); bold, the rate that the study took. The draw of the "
@@ -311,6 +337,15 @@ def rates_section(trials: Sequence[Mapping[str, Any]], records: Sequence[Record]
     )
     body = table(rows, ("method", "learning rate", "training loss", "held out (%)"))
     return f"{text}\n\n{floating('tbl-rates', body, caption)}"
+
+
+def leads(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How far each method's best rate is ahead of its second best."""
+    tried: dict[str, list[float]] = {}
+    for trial in trials:
+        tried.setdefault(trial["method"], []).append(trial["accuracy"])
+    ordered = {method: sorted(found, reverse=True) for method, found in tried.items()}
+    return {method: found[0] - found[1] for method, found in ordered.items() if len(found) > 1}
 
 
 def seeds_section(seeds: Sequence[Sequence[Record]]) -> str:
@@ -331,6 +366,9 @@ def seeds_section(seeds: Sequence[Sequence[Record]]) -> str:
         "reviews and dropout. @tbl-seeds has the from-scratch runs that were made with several. "
         "The ten results are those of the study's own seed."
     )
+    devices = sorted({r["environment"]["device"] for records in seeds for r in records})
+    if len(devices) > 1:
+        text += f" They were made on {' and '.join(devices)}, so the spread has the machine in it."
     study = seeds[0][0]["params"]["study"]
     caption = (
         f"Best test accuracy (percent) by seed (settings of the study “{study}”); spread, the "
@@ -340,8 +378,13 @@ def seeds_section(seeds: Sequence[Sequence[Record]]) -> str:
     return f"{text}\n\n{floating('tbl-seeds', body, caption)}"
 
 
-def exercise_rates_section(records: Sequence[Record], others: Sequence[Record]) -> str:
-    """The ten runs with the exercise's own rates beside the study's; "" where there are none."""
+def exercise_rates_section(
+    records: Sequence[Record], others: Sequence[Record], trials: Sequence[Mapping[str, Any]]
+) -> str:
+    """The ten runs with the exercise's own rates beside the study's; "" where there are none.
+
+    trials: as `rates_section` shows them, which then is what to look at for the rates alone.
+    """
     if not others:
         return ""
     by_name = {record["run"]["name"]: record for record in records}
@@ -370,15 +413,37 @@ def exercise_rates_section(records: Sequence[Record], others: Sequence[Record]) 
         f"@tbl-exercise-rates puts it beside this one ({cut})."
     )
     if cut != their_cut:
-        text += (
-            " As more than the rates differs, it does not show what they do alone; @tbl-rates does."
-        )
+        text += " As more than the rates differs, it does not show what they do alone"
+        text += "; @tbl-rates does." if trials else "."
     caption = (
         f"Best test accuracy with the exercise's rates (study “{theirs['study']}”) and with this "
-        f"study's (“{ours['study']}”), percent."
+        f"study's (“{ours['study']}”), percent; reviews {TIMES} tokens that were trained on."
     )
-    head = ("run", "exercise's rate", "accuracy (%)", "rate here", "accuracy (%)")
+    sizes = [f"{number(s['train_examples'])} {TIMES} {s['max_length']}" for s in (theirs, ours)]
+    head = ("run", "exercise's rate", f"accuracy (%) {sizes[0]}", "rate here",
+            f"accuracy (%) {sizes[1]}")  # fmt: skip
     return f"{text}\n\n{floating('tbl-exercise-rates', table(rows, head), caption)}"
+
+
+def retention_section(records: Sequence[Record], kept: Mapping[str, Record]) -> str:
+    """What the runs learned by heart and what they kept, measured; or that it was not."""
+    if not kept:
+        return (
+            "What the models still know of their pre-training was not measured for this study; "
+            f"`t5peft retention {records[0]['params']['study']}` does."
+        )
+    one = kept["full"]
+    text = (
+        f"@tbl-retention looks at more: at {number(one['reviews'])} training reviews after the "
+        "best epoch, and at what the models still know. Full fine-tuning stores no weights, so it "
+        f"was trained once more for it.\n\n{retention_sentences(records, kept)}"
+    )
+    caption = (
+        f"What the runs know of {number(one['reviews'])} training reviews, and their loss in span "
+        f"corruption on {number(one['stretches'])} stretches of test reviews, with its rise over "
+        f"the backbone's own (study “{records[0]['params']['study']}”)."
+    )
+    return f"{text}\n\n{floating('tbl-retention', retention_table(records, kept), caption)}"
 
 
 def bench_section(bench: Mapping[str, Any]) -> str:
@@ -401,7 +466,8 @@ def bench_section(bench: Mapping[str, Any]) -> str:
     settings, where = bench["params"], bench["environment"]
     caption = (
         f"The exercise's own loop (fp32) and this project's ({where['precision']}), timed in turns "
-        f"on the same reviews: medians of {bench['repeats']} turns. Backbone "
+        f"on the same reviews: {'means' if bench['repeats'] == 2 else 'medians'} of "
+        f"{bench['repeats']} turns, and the highest memory. Backbone "
         f"{settings['backbone']}, batches of {settings['batch_size']} reviews, at most "
         f"{settings['max_length']} tokens, {where['device']}, {where['threads']} threads."
     )
@@ -414,12 +480,12 @@ def bench_section(bench: Mapping[str, Any]) -> str:
     )
     if settings["backbone"].startswith(RANDOM):
         text += (
-            " The backbone is random, and was first taught to answer with a label word: what an "
-            "untrained one writes is of any length."
+            " The backbone is random, and was first taught to answer with a label word: an "
+            "untrained one's answers are of any length."
         )
     text += (
-        " Of the rate that large bf16 matrix products reach on this machine, the products of a "
-        f"training step reach: {shares(dict(bench))}."
+        " Of the machine's rate for large bf16 matrix products, a training step reaches this "
+        f"share: {shares(dict(bench))}."
     )
     head = ("method", "what", "exercise's loop", "ours", "ratio")
     return f"{text}\n\n{floating('tbl-bench', table(rows, head, left=2), caption)}"

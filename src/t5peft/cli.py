@@ -243,6 +243,21 @@ def tune(options: argparse.Namespace) -> int:
     return 0
 
 
+def retention(options: argparse.Namespace) -> int:
+    """Measure what a study's runs keep of pre-training, and know of their reviews."""
+    from tabulate import tabulate
+
+    from t5peft import retention as keeping
+
+    rows = [
+        [x["run"], f"{100 * x['train_accuracy']:.2f}", *(f"{x[key]:.3f}" for key in keeping.LOSSES)]
+        for x in keeping.measure(study_to_run(options), options.reviews)
+    ]
+    heads = ["run", "training reviews, %", "span loss", "of the bare backbone"]
+    print(tabulate(rows, heads, disable_numparse=True))
+    return 0
+
+
 def notebook(options: argparse.Namespace) -> int:
     """Write the report, or one chapter, as a notebook for papermill."""
     from t5peft import notebook as notebooks
@@ -369,6 +384,12 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--only", nargs="+", action="extend", choices=methods.METHODS, help="these methods"
     )
+
+    text = "Measure what the stored runs keep of pre-training, and know of their training reviews."
+    added = command("retention", retention, text)
+    with_study(added)
+    text = "training reviews to score each run on (default 10,000)"
+    added.add_argument("--reviews", type=int, default=10_000, help=text)
 
     added = command("notebook", notebook, "Write the report or a chapter as a notebook.")
     added.add_argument("chapter", nargs="?", help="a name in chapters/; none: the whole report")

@@ -78,11 +78,21 @@ def dimensions(model: Model) -> dict[Symbol, int]:
 
 @dataclass(frozen=True)
 class Formula:
-    """Where a method adds parameters (`rule`, in words), at how many sites, how many at each."""
+    """Where a method adds parameters (`rule`, in words), at how many sites, how many at each.
+
+    tensors: the names of what it adds at a site, in the order of the share's terms.
+    """
 
     rule: str
     sites: Expr
     share: Expr
+    tensors: tuple[str, ...]
+
+    @property
+    def terms(self) -> dict[str, Expr]:
+        """What each tensor of a site has."""
+        terms = Add.make_args(self.share) if len(self.tensors) > 1 else (self.share,)
+        return dict(zip(self.tensors, terms, strict=False))  # none where nothing is added
 
     @property
     def added(self) -> Expr:
@@ -96,19 +106,20 @@ class Formula:
 
 with sympy.evaluate(False):  # in the order in which the walk over the model finds them
     FORMULAS = {
-        "full": Formula("nowhere: the T5's own parameters are trained", Integer(0), Integer(0)),
-        "soft-prompt": Formula(
-            "before the encoder's input: a row of P for each prompt token", Integer(1), n * d
-        ),
+        "full": Formula("nowhere: the T5's own parameters are trained", Integer(0), Integer(0), ()),
+        "soft-prompt": Formula("the place before the encoder's input", Integer(1), n * d, ("P",)),
         "adapter": Formula(
-            "behind the feed-forward sublayer of each layer: W_down, b_down, W_up, b_up",
+            "behind the feed-forward sublayer of each layer",
             L_e + L_d,
             Add(d * b, b, b * d, d),
+            ("W_down", "b_down", "W_up", "b_up"),
         ),
         "lora": Formula(
-            "beside q and v of each attention (encoder layers have one, decoder layers two): A, B",
+            "beside the 2 projections q and v of each attention (encoder layers have one, decoder "
+            "layers two)",
             2 * (L_e + 2 * L_d),
             Add(d * r, Mul(r, h, d_kv)),
+            ("A", "B"),
         ),
     }
     PARTS: dict[str, Expr] = {
@@ -225,7 +236,11 @@ def derive(method: str, model: Model, settings: Mapping[str, Any]) -> Derivation
     values = {**_setting(method, settings, known), **known}
     used = formula.added.free_symbols
     return Derivation(
-        formula.rule, formula.sites, formula.share, {s: x for s, x in values.items() if s in used}
+        formula.rule,
+        formula.sites,
+        formula.share,
+        formula.tensors,
+        {s: x for s, x in values.items() if s in used},
     )
 
 

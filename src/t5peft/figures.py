@@ -153,7 +153,7 @@ def _detail_full(ax: Axes) -> None:
         ax,
         109,
         24,
-        "$\\theta \\leftarrow \\theta - \\eta\\,u(\\nabla_\\theta\\,\\mathcal{L})$",
+        "$\\theta \\leftarrow$ AdamW$(\\theta, \\nabla_\\theta\\,\\mathcal{L})$",
     )
 
 

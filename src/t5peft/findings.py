@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from statistics import mean
+from statistics import NormalDist, mean
 from typing import Any
 
 from t5peft.params import Params
 from t5peft.show import (
     IMPLEMENTATION_NAMES,
     METHOD_NAMES,
+    REFERENCE,
     Record,
-    Z,
+    adamw_default,
     bullets,
     gap,
+    listed,
     megabytes,
     number,
+    one_epoch,
     only,
     percent,
     rate,
@@ -33,14 +36,13 @@ def findings(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> st
         f"Our **{METHOD_NAMES[record['run']['method']]}** trains "
         f"{percent(record['parameters']['trained'] / record['parameters']['total'], 3)}% of the "
         f"parameters and reaches {percent(record['best_accuracy'])}%: "
-        f"{versus(record, full)} full fine-tuning's {percent(full['best_accuracy'])}%."
+        f"{versus(record, full)} full fine-tuning's {percent(full['best_accuracy'])}%"
+        f"{untold(record, full, seeds)}."
         for record in only(records, implementation="scratch")
         if record["run"]["method"] != "full"
     ]
-    return bullets(
-        [*items, *map(twin_sentence, twins(records)), seeds_sentence(seeds),
-         selection_sentence(records)]
-    )  # fmt: skip
+    told = [twin_sentence(pair, seeds) for pair in twins(records)]
+    return bullets([*items, *told, seeds_sentence(seeds), selection_sentence(records)])
 
 
 def seeds_sentence(seeds: Sequence[Sequence[Record]]) -> str:
@@ -50,10 +52,26 @@ def seeds_sentence(seeds: Sequence[Sequence[Record]]) -> str:
             "Each number is one run with one seed; how far another seed moves it was not measured, "
             "so that small differences say little."
         )
-    return (
-        f"Another seed moved a run by up to {max(map(seed_spread, seeds)):.1f} points "
-        "(@tbl-seeds): differences that are no larger are not told apart here."
+    moved = listed(
+        [
+            f"{METHOD_NAMES[own['run']['method']]} by up to {seed_spread([own, *rest]):.1f} points"
+            for own, *rest in seeds
+        ]
     )
+    several = {own["run"]["method"] for own, *_ in seeds}
+    single = [METHOD_NAMES[method] for method in METHOD_NAMES if method not in several]
+    text = f"Another seed moved {moved} (@tbl-seeds)"
+    text += f"; {listed(single)} had one seed. " if single else ". "
+    return text + (
+        f"Differences of up to {max(map(seed_spread, seeds)):.1f} points are not told apart here."
+    )
+
+
+def untold(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> str:
+    """What to add where two runs are no farther apart than another seed moved one; else ""."""
+    points = 100 * abs(record["best_accuracy"] - other["best_accuracy"])
+    apart = points > max(map(seed_spread, seeds), default=0.0)
+    return "" if apart or round(points, 1) == 0 else ", no more than another seed can do"
 
 
 def seed_spread(records: Sequence[Record]) -> float:
@@ -74,8 +92,9 @@ def baselines_sentence(baselines: Mapping[str, Any], records: Sequence[Record]) 
         "fine-tuning** the backbone labels "
         f"{percent(baselines['zero_shot_accuracy'])}% of them right "
         f"({percent(baselines['zero_shot_other_words'])}% of its answers are neither label word). "
-        "**A bag of words**, logistic regression on TF-IDF of words and pairs of words, fitted on "
-        f"the same {number(settings['train_examples'])} training reviews and cut to the same "
+        "**A bag of words**, logistic regression on TF-IDF of words and pairs of words "
+        "[@pedregosa2011sklearn], fitted on "
+        f"the same {number(settings['train_examples'])} training reviews, cut to the same "
         f"{settings['max_length']} tokens, reaches {percent(bag)}%; {of_all(above, len(records))} "
         "runs are above it."
     )
@@ -98,7 +117,7 @@ def twins(records: Sequence[Record]) -> list[tuple[Record, Record]]:
     ]
 
 
-def twin_sentence(pair: tuple[Record, Record]) -> str:
+def twin_sentence(pair: tuple[Record, Record], seeds: Sequence[Sequence[Record]]) -> str:
     """How far our run and the library's twin are apart, and whether their rates differ."""
     ours, theirs = pair
     rates = [run["run"]["learning_rate"] for run in pair]
@@ -108,7 +127,8 @@ def twin_sentence(pair: tuple[Record, Record]) -> str:
     return (
         f"Our {METHOD_NAMES[ours['run']['method']]} ({percent(ours['best_accuracy'])}%) is "
         f"{versus(ours, theirs)} {IMPLEMENTATION_NAMES[theirs['run']['implementation']]}'s "
-        f"({percent(theirs['best_accuracy'])}%) with {setting_name(ours['run'])} and {same}."
+        f"({percent(theirs['best_accuracy'])}%) with {setting_name(ours['run'])} and {same}"
+        f"{untold(ours, theirs, seeds)}."
     )
 
 
@@ -120,12 +140,11 @@ def versus(record: Record, other: Record) -> str:
     return f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
 
 
-def reading(records: Sequence[Record]) -> str:
+def reading(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> str:
     """What the runs of one method say, as a list of computed sentences."""
-    return bullets(
-        [*map(twin_sentence, twins(records)), *map(size_sentence, sizes(records)),
-         epochs_sentence(records)]
-    )  # fmt: skip
+    told = [twin_sentence(pair, seeds) for pair in twins(records)]
+    told += [size_sentence(pair, seeds) for pair in sizes(records)]
+    return bullets([*told, epochs_sentence(records)])
 
 
 def sizes(records: Sequence[Record]) -> list[tuple[Record, Record]]:
@@ -135,25 +154,21 @@ def sizes(records: Sequence[Record]) -> list[tuple[Record, Record]]:
     return list(pairwise(ordered))
 
 
-def size_sentence(pair: tuple[Record, Record]) -> str:
+def size_sentence(pair: tuple[Record, Record], seeds: Sequence[Sequence[Record]]) -> str:
     """What more parameters of the same kind bring."""
     few, many = pair
     return (
         f"{IMPLEMENTATION_NAMES[many['run']['implementation']]} with {setting_name(many['run'])} "
-        f"({percent(many['best_accuracy'])}%) is {versus(many, few)} itself with "
-        f"{setting_name(few['run'])} ({percent(few['best_accuracy'])}%)."
+        f"({percent(many['best_accuracy'])}%) is {versus(many, few)} the same with "
+        f"{setting_name(few['run'])} ({percent(few['best_accuracy'])}%)"
+        f"{untold(many, few, seeds)}."
     )
-
-
-def one_epoch(records: Sequence[Record]) -> bool:
-    """Has no run more than one epoch? Then there is none to choose."""
-    return all(len(record["history"]) == 1 for record in records)
 
 
 def epochs_sentence(records: Sequence[Record]) -> str:
     """Which epochs were best, and whether a run could have gone on."""
     if one_epoch(records):
-        return "There is one epoch, and so none to choose; more might have given more."
+        return "With one epoch, the best is the last; more epochs might have given more."
     names = {r["run"]["name"]: run_name(r["run"]).partition(", ")[2] for r in records}
     best = ", ".join(
         f"{r['best_epoch']} of {len(r['history'])}"
@@ -202,8 +217,9 @@ def peak_sentence(records: Sequence[Record], bench: dict[str, Any]) -> str:
     full = peaks.pop("full")
     shares = span([peak / full for peak in peaks.values()], 0)
     return (
-        "The peak of the whole training, measured with each method alone in a process, in float32 "
-        f"and on the backbone {bench['params']['backbone']} (@tbl-bench), is "
+        "The peak of the whole training, measured for the exercise's own loop with each method "
+        "alone in a process, in float32 and on the backbone "
+        f"{bench['params']['backbone']} (@tbl-bench), is "
         f"{full:,.0f} MB with full fine-tuning, and {shares} of that with a PEFT method."
     )
 
@@ -224,21 +240,21 @@ def storage_sentence(records: Sequence[Record]) -> str:
     )
 
 
+Gap = tuple[float, float]
+"""Accuracy on training reviews less that on test reviews, and its standard error."""
+
+
 def gap_sentence(records: Sequence[Record]) -> str:
     """Claim 3: which way it went, and whether that is more than the draw of the reviews."""
     full = only(records, method="full")[0]
-    reference, doubt = last_gap(full)
     others = [last_gap(record) for record in records if record["run"]["method"] != "full"]
     points = [100 * found for found, _ in others]
-    doubts = [math.hypot(doubt, its_doubt) for _, its_doubt in others]
-    smaller = sum(reference - found > its for (found, _), its in zip(others, doubts, strict=True))
     text = (
-        f"After the last epoch the gap between training and test reviews is {100 * reference:+.1f} "
-        f"points with full fine-tuning and {min(points):+.1f} to {max(points):+.1f} with a PEFT "
-        f"method. If the {number(sample_size(full))} training and {number(full['test_examples'])} "
-        "test reviews were drawn anew for each run, the difference of two gaps would be uncertain "
-        f"by up to {100 * max(doubts):.1f} points; by more than its uncertainty the gap is smaller "
-        f"in {of_all(smaller, len(others))} PEFT runs."
+        f"After the last epoch the gap between training and test reviews is "
+        f"{100 * last_gap(full)[0]:+.1f} points with full fine-tuning and {min(points):+.1f} to "
+        f"{max(points):+.1f} with a PEFT method. {draw_sentence(last_gap(full), others)} "
+        f"{number(sample_size(full))} training and {number(full['test_examples'])} test reviews "
+        "were looked at."
     )
     if one_epoch(records):
         text += (
@@ -248,21 +264,159 @@ def gap_sentence(records: Sequence[Record]) -> str:
     return text
 
 
+def draw_sentence(full: Gap, others: Sequence[Gap]) -> str:
+    """What of the gaps' differences is more than the draw of the reviews."""
+    doubts = doubts_of(full, others)
+    return (
+        "If the reviews were drawn anew for each run, the difference of two gaps would be "
+        f"uncertain by up to {100 * max(doubts):.1f} points (95% for all {len(others)} comparisons "
+        "together, by Bonferroni's bound); by more than its uncertainty the gap is smaller in "
+        f"{of_all(smaller(full, others), len(others))} PEFT runs."
+    )
+
+
+def doubts_of(full: Gap, others: Sequence[Gap]) -> list[float]:
+    """Half the interval of each difference to full fine-tuning's gap; 95% for all together."""
+    z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(others)))
+    return [z * math.hypot(full[1], error) for _, error in others]
+
+
+def smaller(full: Gap, others: Sequence[Gap]) -> int:
+    """How many gaps are smaller than full fine-tuning's by more than the uncertainty."""
+    pairs = zip(others, doubts_of(full, others), strict=True)
+    return sum(full[0] - found > doubt for (found, _), doubt in pairs)
+
+
 def sample_size(record: Record) -> int:
     """How many training reviews a run's training accuracy is measured on."""
     settings = record["params"]
     return min(settings["train_sample"], settings["train_examples"])
 
 
-def last_gap(record: Record) -> tuple[float, float]:
-    """The gap after the last epoch, and half its 95% interval (of a difference of two shares)."""
+def last_gap(record: Record) -> Gap:
+    """The gap after the last epoch."""
     last = record["history"][-1]
-    shares = {"train": sample_size(record), "test": record["test_examples"]}
-    variances = [
-        last[f"{side}_accuracy"] * (1 - last[f"{side}_accuracy"]) / count
-        for side, count in shares.items()
-    ]
-    return gap(record, len(record["history"])), Z * math.sqrt(sum(variances))
+    shares = (
+        (last["train_accuracy"], sample_size(record)),
+        (
+            last["test_accuracy"],
+            record["test_examples"],
+        ),
+    )
+    return gap(record, len(record["history"])), error_of(*shares)
+
+
+def best_gap(record: Record, measured: Mapping[str, Any]) -> Gap:
+    """The gap after the best epoch, on the training reviews that `t5peft retention` looked at."""
+    train, test = measured["train_accuracy"], record["best_accuracy"]
+    return train - test, error_of((train, measured["reviews"]), (test, record["test_examples"]))
+
+
+def error_of(*shares: tuple[float, int]) -> float:
+    """The standard error of a sum or difference of binomial shares (share, trials)."""
+    return math.sqrt(sum(share * (1 - share) / count for share, count in shares))
+
+
+def retention_sentences(records: Sequence[Record], kept: Mapping[str, Mapping[str, Any]]) -> str:
+    """Claim 3, measured by `t5peft retention` (by run's name): reviews learned, skill lost."""
+    full = only(records, method="full")[0]
+    peft = [record for record in records if record is not full]
+    reference = best_gap(full, kept["full"])
+    others = [best_gap(record, kept[record["run"]["name"]]) for record in peft]
+    rises = [rise(kept[record["run"]["name"]]) for record in peft]
+    return (
+        f"**By heart.** {draw_sentence(reference, others)}\n\n**Prior knowledge.** Span "
+        "corruption, the objective that the backbone was pre-trained with, costs it "
+        f"{kept['full']['span_loss_before']:.3f} nats a target token on the text of the test "
+        f"reviews. Full fine-tuning moves that by {rise(kept['full']):+.3f}, a PEFT method, with "
+        f"its addition in place, by {min(rises):+.3f} to {max(rises):+.3f}; the loss rises less "
+        f"than full fine-tuning's in {of_all(forgotten_less(kept), len(peft))} PEFT runs. Without "
+        "the addition the backbone is what it was, to the bit."
+    )
+
+
+def rise(measured: Mapping[str, Any]) -> float:
+    """How far fine-tuning moved the span loss, nats a target token."""
+    return measured["span_loss"] - measured["span_loss_before"]
+
+
+def forgotten_less(kept: Mapping[str, Mapping[str, Any]]) -> int:
+    """How many PEFT runs moved the span loss up by less than full fine-tuning did."""
+    return sum(rise(x) < rise(kept["full"]) for name, x in kept.items() if name != "full")
+
+
+def conclusions(
+    records: Sequence[Record],
+    seeds: Sequence[Sequence[Record]],
+    kept: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """The answer to the report's question and a verdict on each claim, as computed sentences."""
+    full, *ours = only(records, implementation="scratch")
+    best = max(ours, key=lambda record: record["best_accuracy"])
+    of_full = {
+        key: best[part][key] / full[part][key]
+        for part, key in (("parameters", "trained"), ("memory", "optimizer_bytes"))
+    } | {"stored_bytes": best["stored_bytes"] / full["stored_bytes"]}
+    return bullets(
+        [
+            f"**The order.** {order_sentence(records)}",
+            f"**What it costs, what it saves.** Our best PEFT method, "
+            f"{METHOD_NAMES[best['run']['method']]}, is {versus(best, full)} full fine-tuning"
+            f"{untold(best, full, seeds)}. Of what full fine-tuning takes it trains "
+            f"{percent(of_full['trained'], 2)}% of the parameters, holds "
+            f"{percent(of_full['optimizer_bytes'], 2)}% of the optimizer's state and stores "
+            f"{percent(of_full['stored_bytes'], 2)}% of the bytes.",
+            "**Claims 1 and 2** hold, in proportion to the trained parameters: for the optimizer's "
+            "state (@tbl-memory), not for the whole of a training, and for what is stored "
+            "(@tbl-storage).",
+            f"**Claim 3.** {claim_3(records, kept)}",
+        ]
+    )
+
+
+def order_sentence(records: Sequence[Record]) -> str:
+    """Our four methods by accuracy, and the published reference's."""
+    ours = only(records, implementation="scratch")
+    accuracy = {r["run"]["number"]: 100 * r["best_accuracy"] for r in ours}
+    published = {number: REFERENCE.accuracy[number - 1] for number in accuracy}
+    names = {r["run"]["number"]: METHOD_NAMES[r["run"]["method"]] for r in ours}
+    here, there = (
+        ", ".join(f"{names[n]} {found[n]:.1f}%" for n in sorted(found, key=lambda n: -found[n]))
+        for found in (accuracy, published)
+    )
+    return f"Ours, from the best down: {here}. The published reference: {there}."
+
+
+def claim_3(records: Sequence[Record], kept: Mapping[str, Mapping[str, Any]]) -> str:
+    """Whether PEFT learned less by heart, and whether it kept more of what the backbone knew."""
+    full, *peft = sorted(records, key=lambda record: record["run"]["method"] != "full")
+    if kept:
+        gaps = [best_gap(record, kept[record["run"]["name"]]) for record in (full, *peft)]
+    else:
+        gaps = [last_gap(record) for record in (full, *peft)]
+    count = len(peft)
+    text = (
+        "Less learned by heart is shown where a gap is smaller by more than its uncertainty: in "
+        f"{of_all(smaller(gaps[0], gaps[1:]), count)} PEFT runs."
+    )
+    if not kept:
+        return f"{text} What is kept of the pre-training was not measured."
+    return (
+        f"{text} More of the pre-training is kept, by the span loss, in "
+        f"{of_all(forgotten_less(kept), count)}."
+    )
+
+
+def prompt_sentence(record: Record, start: float, end: float) -> str:
+    """What the learning rate did to the soft prompt's entries, of which these are the RMS."""
+    settings, run = record["params"], record["run"]
+    steps = record["best_epoch"] * -(-settings["train_examples"] // settings["batch_size"])
+    left = (1 - run["learning_rate"] * adamw_default("weight_decay")) ** steps
+    return (
+        f"In the {number(steps)} steps of this study's run the root mean square of its entries "
+        f"went from {start:.2f} to {end:.2f}. The weight decay, which AdamW scales by the rate, "
+        f"forgets the start on the way: alone it would have left {percent(left, 2)}% of it."
+    )
 
 
 def adapter_rates(params: Params, exercise: Params) -> str:

@@ -11,6 +11,7 @@ from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from typing import Any
 
 from t5peft import machine, runs
+from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params
 
@@ -25,11 +26,18 @@ def from_main(found: list[Any]) -> list[Any]:
 
 
 def attempt(run: Run, params: Params) -> dict[str, Any] | None:
-    """`training.attempt` by all processes of a launch: all do what the main one finds to do."""
+    """`training.attempt` by all processes of a launch: all do what the main one finds to do.
+
+    Raises `InputError` where the last batch of an epoch has no review for each of them.
+    """
     from accelerate import PartialState
 
     from t5peft import training
 
+    count, last = PartialState().num_processes, params.train_examples % params.batch_size
+    if count > (last or params.batch_size):
+        reviews = f"at most {last or params.batch_size}, the reviews of an epoch's last batch"
+        raise InputError("processes of the launch", count, reviews, "give fewer --num_processes")
     main = machine.is_main_process()
     with runs.lock(run, params) if main else nullcontext(True) as mine:
         mine, fresh = from_main([mine, runs.status(run, params).state == "fresh"])

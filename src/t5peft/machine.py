@@ -24,6 +24,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 PR_SET_PDEATHSIG = 1
 """The request of `prctl` for a signal at the parent's death, as in <sys/prctl.h>."""
 
+if sys.platform == "darwin":  # Apple's GPU is none that the loop was made for: accelerate is told
+    os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+
 
 def has_accelerator() -> bool:
     """Is there a GPU that PyTorch can use?"""

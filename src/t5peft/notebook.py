@@ -27,7 +27,6 @@ FENCE = re.compile(r"^(`{3,})([^`\n]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTA
 INLINE = re.compile(r"(?<!`)`\{python\} ([^`]+)`")
 OPTION = re.compile(r"#\| ?")
 MARKUP = re.compile(r"([\\`*_\[\]<>#|$^~@])")
-LABEL = re.compile(r"(?:#|label: *)((?:sec|fig|tbl|eq)-[\w-]+)")
 
 OPTIONS = {
     *("label", "tags", "echo", "eval", "include", "output", "warning"),
@@ -189,11 +188,6 @@ def write(chapter: str | None, output: Path) -> None:
     """`t5peft notebook [CHAPTER] -o OUTPUT`: what papermill runs."""
     output.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(build(chapter), output)
-
-
-def labels(text: str) -> list[str]:
-    """Every label that a `.qmd` text defines: what a chapter may refer to in other chapters."""
-    return sorted(set(LABEL.findall(text)))
 
 
 def markdown(notebook: NotebookNode, pictures: Path) -> str:

@@ -77,6 +77,10 @@ class Params:
                 getattr(self, name) <= room,
                 f"at most max_length - 2 = {room}, so that a word and its end still fit",
             )
+        for name in ("prompt_tokens", "bottleneck", "lora_rank"):
+            small, usual = f"{name}_small", getattr(self, name)
+            other = f"another number than {name} = {usual}, so that the runs differ"
+            require(self, small, getattr(self, small) != usual, other)
         require(self, "seed", 0 <= self.seed < 2**22, "a whole number from 0 to 4,194,303")
         if self.backbone.startswith("random:"):
             require(
@@ -93,8 +97,9 @@ DEFAULT = "self-contained"
 NOT_IDENTITY = ("study", "train", "backbone", "data", "tokenizer")
 """Fields that cannot change a result: names. What they name enters by its fingerprint."""
 
-TEXTS = ("backbone", "tokenizer", "data", "sst2")
-"""Settings that name a place: taken from the command line as they stand, ` #` and all."""
+TEXTS = ("study", "name", "backbone", "tokenizer", "data", "sst2")
+TEXTS += ("backbone_fingerprint", "data_fingerprint")
+"""Settings that are texts: taken from the command line as they stand, ` #`, digits and all."""
 
 POSITIVE = tuple(
     field.name

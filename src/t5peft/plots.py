@@ -22,10 +22,15 @@ COLOURS = {"full": "#222222", "soft-prompt": "#b5651d", "adapter": "#1f6f8b", "l
 """Told apart by hue, by darkness in print, and by the marker where there is none of either."""
 
 
+def filled(record: Record) -> bool:
+    """Is it a run of ours? Its mark is filled, and drawn last."""
+    return record["run"]["implementation"] == "scratch"
+
+
 def look(record: Record) -> dict[str, Any]:
     """Marker and colour of a run; a library's marker is hollow and its line dashed."""
     run = record["run"]
-    colour, ours = COLOURS[run["method"]], run["implementation"] == "scratch"
+    colour, ours = COLOURS[run["method"]], filled(record)
     return {
         "marker": MARKERS[run["method"]],
         "color": colour,
@@ -67,6 +72,8 @@ def accuracies(record: Record, key: str = "test_accuracy") -> list[float]:
 
 def learning_curves(records: Sequence[Record]) -> Figure:
     """The runs of one method: loss on the left, test (and, thin, train) accuracy on the right."""
+    if show.one_epoch(records):
+        return single_epoch(records, [short_name(record) for record in records])
     figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
     for record in records:
@@ -86,13 +93,35 @@ def learning_curves(records: Sequence[Record]) -> Figure:
     return figure
 
 
+def single_epoch(records: Sequence[Record], names: Sequence[str]) -> Figure:
+    """Loss and accuracies where there is one epoch, and so no curve: a line a run."""
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.22 * len(records)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.35), sharey=True)
+    for row, record in enumerate(records):
+        style = {**look(record), "linestyle": "none", "markersize": 6}
+        left.plot(record["history"][0]["loss"], row, **style)
+        right.plot(accuracies(record, "train_accuracy"), [row], **{**style, "marker": "|"})
+        right.plot(accuracies(record), [row], **style)
+    left.set_yticks(range(len(records)), names)
+    left.set(title="training loss (nats a token)", ylim=(len(records) - 0.5, -0.5))
+    right.set(title="test accuracy (%); dash marks: on training reviews")
+    for ax in (left, right):
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="y", color="#ececea", lw=0.6)
+        ax.set_axisbelow(True)
+        ax.margins(x=0.1)
+    return figure
+
+
 def all_curves(records: Sequence[Record]) -> Figure:
     """Four small plots on one scale, a method each, the other methods' runs grey behind it."""
+    if show.one_epoch(records):
+        return single_epoch(records, [show.run_name(record["run"]) for record in records])
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     grid = figure.subplots(2, 2, sharex=True, sharey=True)
     for ax, method in zip(grid.flat, methods.METHODS, strict=True):
         ends = []
-        for record in sorted(records, key=lambda r: r["run"]["method"] == method):
+        for record in sorted(records, key=lambda r: (r["run"]["method"] == method, filled(r))):
             mine = record["run"]["method"] == method
             style = (
                 look(record) if mine else {"color": "#d4d4d0", "lw": 0.8, "marker": ".", "ms": 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def from_anywhere(values: Mapping[str, Any]) -> dict[str, Any]:
     here = {
         key: str(path.resolve())
         for key, path in named.items()
-        if path.exists() and not (paths.root() / path).exists()
+        if path.exists() and path.resolve() != (paths.root() / path).resolve()
     }
     return {**values, **here}
 
@@ -118,31 +119,33 @@ def typeset(executed: NotebookNode, target: Path, chapter: str | None = None) ->
     shutil.rmtree(pictures, ignore_errors=True)
     source = base.with_suffix(".md")
     source.write_text(notebook.markdown(executed, pictures), encoding="utf-8")
-    elsewhere = notebook.labels(notebook.read(paths.root() / "report.qmd")) if chapter else []
+    alone = ["--metadata=alone"] if chapter else []  # it may refer to the rest of the report
     if target.suffix == ".html":
         pandoc(
-            source, target, elsewhere, "--embed-resources", "--number-sections", "--toc", "--mathml"
+            source, target, *alone, "--embed-resources", "--number-sections", "--toc", "--mathml"
         )
         return
     typ = base.with_suffix(".typ")
     template = TEMPLATES / "template.typ"
-    pandoc(source, typ, elsewhere, f"--template={template}", "--syntax-highlighting=idiomatic")
+    pandoc(source, typ, *alone, f"--template={template}", "--syntax-highlighting=idiomatic")
     to_pdf(typ, target)
 
 
-def pandoc(source: Path, target: Path, elsewhere: list[str], *extra: str) -> None:
+def pandoc(source: Path, target: Path, *extra: str) -> None:
     """Run pandoc; its warnings (an unresolved reference, an unknown citation) are errors."""
     import pypandoc
 
     command = [pypandoc.get_pandoc_path(), str(source), "--output", str(target), "--standalone"]
     command += ["--from=markdown", "--fail-if-warnings", "--metadata-file=_quarto.yml"]
     command += [f"--lua-filter={TEMPLATES / 'crossref.lua'}", "--citeproc", *extra]
-    command += [f"--metadata=elsewhere:{label}" for label in elsewhere]
     done = subprocess.run(command, cwd=paths.root(), capture_output=True, text=True, check=False)
     if done.returncode:
         target.unlink(missing_ok=True)
         lines = [line for line in done.stderr.splitlines() if line.startswith("[WARNING]")]
-        raise RenderError("; ".join(lines).replace("[WARNING] ", "") or done.stderr)
+        said = re.sub(
+            r"\[WARNING\] (Scripting warning at \S+ line \d+ column \d+: )?", "", "; ".join(lines)
+        )
+        raise RenderError(f"{source.name}: {said or done.stderr}")
 
 
 def to_pdf(typ: Path, target: Path) -> None:

@@ -113,13 +113,34 @@ def seeds(study: Params) -> list[list[dict[str, Any]]]:
     return found
 
 
+def retained(study: Params) -> dict[str, dict[str, Any]]:
+    """What `t5peft retention` measured of the stored runs, by name; {} unless of all of them."""
+    from t5peft import retention
+
+    found = {run.name: retention.load(run, study) for run in methods.runs(study)}
+    return found if all(found.values()) else {}
+
+
+def prompt_rms(study: Params) -> tuple[dict[str, Any], float, float]:
+    """Our soft prompt's record, and the root mean square of P's entries: at the start, stored."""
+    run = scratch(study, "soft-prompt")
+    results(study, "soft-prompt")  # trains it where it is missing
+    record, tensors = runs.tensors(runs.folder(run, study))
+    (rows,) = tensors.values()
+    embedding = backbone.load(study.backbone, study.seed).shared.weight
+    start, end = (x.detach().square().mean().sqrt().item() for x in (embedding[: len(rows)], rows))
+    return record, start, end
+
+
 def exercise_rates(study: Params) -> list[dict[str, Any]]:
     """The stored runs of the default study's companion, which has the exercise's own rates."""
     if study.study != params.DEFAULT:
         return []
     other = params.load("exercise-rates")
     stored = [run for run in methods.runs(other) if runs.status(run, other).state in runs.SHOWN]
-    return [with_mark(run, other, runs.load(run, other)) for run in stored]
+    found = [with_mark(run, other, runs.load(run, other)) for run in stored]
+    here = backbone.fingerprint(study)
+    return [record for record in found if record["identity"]["backbone"] == here]
 
 
 def scratch(study: Params, method: str) -> Run:

@@ -130,7 +130,7 @@ def wilson(share: float, trials: int) -> tuple[float, float]:
     centre = share + Z * Z / (2 * trials)
     spread = Z * math.sqrt(share * (1 - share) / trials + Z * Z / (4 * trials * trials))
     scale = 1 + Z * Z / trials
-    return (centre - spread) / scale, (centre + spread) / scale
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)  # but rounding
 
 
 def interval(record: Record) -> str:
@@ -149,18 +149,35 @@ def gap(record: Record, number: int) -> float:
     return epoch(record, number)["train_accuracy"] - epoch(record, number)["test_accuracy"]
 
 
+def one_epoch(records: Iterable[Record]) -> bool:
+    """Has no run more than one epoch? Then the best is the last."""
+    return all(len(record["history"]) == 1 for record in records)
+
+
+def twice(records: Iterable[Record]) -> str:
+    """How the heads of columns begin that would say the same again: of the last epoch."""
+    return "last" if one_epoch(records) else ""
+
+
 def mark(record: Record) -> str:
     """What stands behind the name of a stale run."""
     return " **(stale)**" if record.get("stale") else ""
 
 
-def table(rows: Iterable[Sequence[object]], head: Sequence[str], left: int = 1) -> str:
+def table(
+    rows: Iterable[Sequence[object]], head: Sequence[str], left: int = 1, without: str = ""
+) -> str:
     """A pipe table; the first `left` columns are text, the others numbers, to the right.
 
-    The dashes of the second line are the columns' widths for pandoc: as wide as the longest cell,
-    or the longest word of a head, which may be broken.
+    Columns whose head begins with `without` are left out. The dashes of the second line are the
+    columns' widths for pandoc: as wide as the longest cell, or the longest word of a head, which
+    may be broken.
     """
-    rows = [[str(cell) for cell in row] for row in rows]
+    kept = [
+        column for column, name in enumerate(head) if not (without and name.startswith(without))
+    ]
+    rows = [[str(row[column]) for column in kept] for row in rows]
+    head = [head[column] for column in kept]
     align = ["left"] * left + ["right"] * (len(head) - left)
     lines = tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True).split("\n")
     widths = [
@@ -213,27 +230,37 @@ def floating(label: str, body: str, caption: str) -> str:
     return f"::: {{#{label}}}\n\n{body}\n\n{caption}\n\n:::"
 
 
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *some, last = names
+    return f"{', '.join(some)} and {last}" if some else last
+
+
 def bullets(items: Iterable[str]) -> str:
     """A Markdown list."""
     return "\n".join(f"- {item}" for item in items)
 
 
-def adamw_defaults() -> str:
-    """PyTorch's own: betas, epsilon, weight decay, as the installed version has them."""
+def adamw_default(name: str) -> Any:
+    """PyTorch's own, as the installed version has it."""
     from torch.optim import AdamW
 
-    given = inspect.signature(AdamW).parameters
-    first, second = given["betas"].default
+    return inspect.signature(AdamW).parameters[name].default
+
+
+def adamw_defaults() -> str:
+    """Betas, epsilon and weight decay in words."""
+    first, second = adamw_default("betas")
     return (  # plain spaces: Quarto shows an inline text by its repr
-        f"β₁ = {first:g}, β₂ = {second:g}, ε = {rate(given['eps'].default)} and "
-        f"λ = {given['weight_decay'].default:g}"
+        f"β₁ = {first:g}, β₂ = {second:g}, ε = {rate(adamw_default('eps'))} and "
+        f"λ = {adamw_default('weight_decay'):g}"
     )
 
 
 # --- tables of results ---------------------------------------------------------------------------
 
 
-def results_table(records: Iterable[Record]) -> str:
+def results_table(records: Sequence[Record]) -> str:
     """The runs of one method."""
     rows = [
         (
@@ -250,10 +277,10 @@ def results_table(records: Iterable[Record]) -> str:
     ]
     head = ("implementation", "setting", "learning rate", "trained parameters", "all parameters",
             "best epoch (%)", "95% interval (%)", "last epoch (%)")  # fmt: skip
-    return table(rows, head, left=2)
+    return table(rows, head, left=2, without=twice(records))
 
 
-def ten_results_table(records: Iterable[Record]) -> str:
+def ten_results_table(records: Sequence[Record]) -> str:
     """The exercise's ten numbers in its order, the published reference run beside them."""
     rows = [
         (
@@ -270,7 +297,7 @@ def ten_results_table(records: Iterable[Record]) -> str:
     ]
     head = ("run", "method", "implementation", "setting", "best epoch (%)", "95% interval (%)",
             "last epoch (%)", "published reference (%)")  # fmt: skip
-    return table(rows, head, left=4)
+    return table(rows, head, left=4, without=twice(records))
 
 
 def glance_table(records: Iterable[Record], seeds: Iterable[Sequence[Record]]) -> str:
@@ -340,7 +367,7 @@ def storage_table(records: Sequence[Record]) -> str:
     return table(rows, head)
 
 
-def gap_table(records: Iterable[Record]) -> str:
+def gap_table(records: Sequence[Record]) -> str:
     """Claim 3: train minus test accuracy, in percentage points."""
     rows = []
     for record in records:
@@ -359,23 +386,55 @@ def gap_table(records: Iterable[Record]) -> str:
         )
     head = ("run", "best epoch", "best: train (%)", "best: test (%)", "best: gap (points)",
             "last: train (%)", "last: test (%)", "last: gap (points)")  # fmt: skip
+    return table(rows, head, without=twice(records))
+
+
+def retention_table(records: Iterable[Record], kept: Mapping[str, Record]) -> str:
+    """Claim 3 by `t5peft retention`: training reviews known, and the span loss afterwards."""
+    rows = []
+    for record in records:
+        measured = kept[record["run"]["name"]]
+        rise = measured["span_loss"] - measured["span_loss_before"]
+        points = 100 * (measured["train_accuracy"] - record["best_accuracy"])
+        rows.append(
+            (
+                run_name(record["run"]) + mark(record),
+                percent(measured["train_accuracy"]),
+                percent(record["best_accuracy"]),
+                f"{points:+.1f}",
+                f"{measured['span_loss']:.3f}",
+                f"{rise:+.3f}",
+            )
+        )
+    head = ("run", "training reviews (%)", "test reviews (%)", "gap (points)",
+            "span loss (nats)", "its rise (nats)")  # fmt: skip
     return table(rows, head)
 
 
 # --- models and their parameters -----------------------------------------------------------------
 
 
-def notation_table(models: Mapping[str, Model]) -> str:
-    """The letters of dimensions and hyper-parameters, with the values that each model has."""
-    known = [counting.dimensions(model) for model in models.values()]
+def notation_table(params: Params, models: Mapping[str, Model]) -> str:
+    """The letters of the study's hyper-parameters, and of dimensions with each model's values."""
+    settings: dict[str, list[float]] = {}
+    for run in methods.runs(params):
+        for name, setting in run.settings.items():
+            settings.setdefault(name, []).append(setting)
+    chosen = {
+        symbol: " and ".join(dict.fromkeys(number(x) for x in sorted(settings[name])))
+        for name, symbol in counting.SETTINGS.values()
+    }
+    alpha = " and ".join(dict.fromkeys(map(number, settings["alpha"])))
+    known = [
+        {symbol: f"{x:,}" for symbol, x in counting.dimensions(model).items()} | chosen
+        for model in models.values()
+    ]
     rows = [
-        (
-            f"${counting.latex(symbol)}$",
-            meaning,
-            *(f"{values[symbol]:,}" if symbol in values else DASH for values in known),
-        )
+        (f"${counting.latex(symbol)}$", meaning, *(values[symbol] for values in known))
         for symbol, meaning in counting.MEANING.items()
     ]
+    place = list(counting.MEANING).index(counting.r) + 1
+    rows.insert(place, (r"$\alpha$", "scale of a LoRA update", *(alpha for _ in known)))
     return table(rows, ("symbol", "meaning", *(f"in {name}" for name in models)), left=2)
 
 
@@ -406,8 +465,8 @@ def derivation(derived: Derivation) -> str:
     """Sites, share, sum, substitution: a step a line."""
     where, share, added, numbers, result = derived.steps
     lines = [
-        f"**Sites:** {in_math(derived.rule)}. Their number is ${where.latex}$.",
-        f"**Share of one site:** ${share.latex}$.",
+        f"**Sites:** {derived.rule}. Their number is ${where.latex}$.",
+        f"**Share of one site:** {terms(derived)}${share.latex}$.",
         f"**Sum over the sites:** ${added.latex}$.",
         f"**Substitution,** with {symbols(derived)}: ${numbers.latex}$.",
         f"**Result:** ${result.latex}$ parameters.",
@@ -415,9 +474,13 @@ def derivation(derived: Derivation) -> str:
     return "\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1))
 
 
-def in_math(text: str) -> str:
-    """Plain words in which `W_down` and the like are set as math."""
-    return re.sub(r"\b([A-Za-z])_(\w+)", r"$\1_{\\text{\2}}$", text)
+def terms(derived: Derivation) -> str:
+    """The tensors of a site with their numbers of parameters, before their sum."""
+    each = [
+        re.sub(r"_(\w+)", r"_{\\text{\1}}", f"${name}$") + f" has ${counting.latex(term)}$"
+        for name, term in derived.terms.items()
+    ]
+    return f"{', '.join(each)}; together " if len(each) > 1 else f"${derived.tensors[0]}$ has "
 
 
 def symbols(derived: Derivation) -> str:
@@ -494,7 +557,7 @@ def family_table(settings: Mapping[str, Mapping[str, Any]]) -> str:
     for size in (name for name in SIZES if name.startswith("t5-")):
         bare = sum(counting.parts(size).values())
         added = [counting.derive(method, size, settings[method]).derived for method in settings]
-        cells = (f"{count:,} ({percent(count / bare, 4)})" for count in added)
+        cells = (f"{count:,} ({percent(count / (bare + count), 3)})" for count in added)
         rows.append((size, f"{bare:,}", *cells))
     heads = (f"{METHOD_NAMES[m]}, {setting_name({'settings': x})} (%)" for m, x in settings.items())
     return table(rows, ("size", "parameters", *heads))

@@ -1,0 +1,146 @@
+"""Claim 3: what a run keeps of its backbone's pre-training, and what it has learned by heart.
+
+Measured with a run's trained tensors in place: the loss of span corruption, T5's own objective, on
+test reviews, which neither saw in training; and the accuracy on more training reviews than a run's
+history has. Full fine-tuning stores no weights: it is trained once more, to its best epoch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from t5peft import (
+    backbone,
+    data,
+    files,
+    machine,
+    methods,
+    paths,
+    prediction,
+    runs,
+    spans,
+    training,
+)
+from t5peft.errors import InputError
+from t5peft.methods import Run
+from t5peft.params import Params
+from t5peft.training import Job
+
+STRETCHES = 256
+"""Stretches of the test reviews' text on which the span loss is measured."""
+
+INPUT = 128
+"""Tokens of a corrupted stretch at most: as in our backbones' pre-training; Google's had 512."""
+
+AT_ONCE = 16
+
+LOSSES = ("span_loss", "span_loss_before")
+KEYS = {"run", "seal", "reviews", "train_accuracy", "stretches", *LOSSES}
+"""What a measurement holds."""
+
+
+def path(run: Run, params: Params) -> Path:
+    """Where a run's measurement is kept."""
+    return paths.weights() / params.study / "retention" / f"{run.name}.json"
+
+
+def load(run: Run, params: Params) -> dict[str, Any]:
+    """The measurement of the run as it is stored; {} where there is none."""
+    found = files.read_json(path(run, params), KEYS, "t5peft retention")
+    return found if found and found["seal"] == runs.load(run, params)["seal"] else {}
+
+
+def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
+    """The measurements of a study's stored runs; those that are missing are made, full last.
+
+    Raises `InputError` where a run is not stored, or there are fewer training reviews.
+    """
+    if reviews < 1:
+        raise InputError("--reviews", reviews, "a number from 1", "give another number")
+    everything = methods.runs(params)
+    for run in everything:
+        runs.load(run, params)
+    data.tokens(params, "train").first(reviews, "train")
+    found = []
+    for run in sorted(everything, key=lambda run: run.method == "full"):
+        held = load(run, params)
+        if held.get("reviews") != reviews:
+            held = of_run(run, params, reviews)
+            files.write_text(path(run, params), json.dumps(held, indent=1) + "\n")
+        found.append(held)
+    return found
+
+
+def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:
+    """One run's measurement; losses in nats a target token."""
+    record = runs.load(run, params)
+    bare = training.with_fast_model(run, params, backbone.load(params.backbone, params.seed))
+    job = finished(run, params, record)
+    sources, targets = stretches(job)
+    sample = job.train.first(reviews, "train")
+    return {
+        "run": run.name,
+        "seal": record["seal"],
+        "reviews": reviews,
+        "train_accuracy": training.accuracy(job, sample, "training reviews")[0],
+        "stretches": len(sources),
+        "span_loss": span_loss(job, sources, targets, run.placeholders),
+        "span_loss_before": span_loss(bare, sources, targets, 0),
+        "environment": machine.environment(params.precision),
+    }
+
+
+def finished(run: Run, params: Params, record: dict[str, Any]) -> Job:
+    """The run as it was after its best epoch: from its tensors, or trained again."""
+    if run.method == "full":
+        job = training.prepare(run, params)
+        for epoch in range(1, record["best_epoch"] + 1):
+            training.train_epoch(job, epoch)
+        return job
+    model = training.build(run, params)
+    where = runs.folder(run, params)
+    prediction.put(model, runs.tensors(where)[1], str(where))
+    return training.with_fast_model(run, params, model)
+
+
+def stretches(job: Job) -> tuple[Tensor, Tensor]:
+    """Corrupted stretches of the test reviews and their targets, (S, T) and (S, targets).
+
+    Drawn alike for all runs of a study. Raises `InputError` where the text is too short.
+    """
+    size, words = spans.lengths(min(job.params.max_length, INPUT)), job.tokenizer
+    stream, draw = job.test.ids[: job.test.starts[-1]], np.random.default_rng(0)
+    count = len(stream) // size.text
+    if not count:
+        found = f"{len(stream)} tokens of test reviews"
+        raise InputError("test_examples", found, f"{size.text} or more", "give more test reviews")
+    starts = size.text * draw.choice(count, min(count, STRETCHES), replace=False)
+    sentinel = words.convert_tokens_to_ids("<extra_id_0>")
+    pairs = [
+        spans.corrupt(stream[start : start + size.text], size, sentinel, data.EOS, draw)
+        for start in starts
+    ]
+    sources, targets = (np.stack(side).astype(np.int64) for side in zip(*pairs, strict=True))
+    return torch.from_numpy(sources), torch.from_numpy(targets)
+
+
+@torch.inference_mode()
+def span_loss(job: Job, sources: Tensor, targets: Tensor, placeholders: int) -> float:
+    """Mean span loss of the stretches, nats a target token, as the study's precision has it."""
+    job.model.eval()
+    ids = torch.nn.functional.pad(sources, (placeholders, 0), value=data.PAD)
+    total = 0.0
+    with job.accelerator.autocast():
+        for source, target in zip(ids.split(AT_ONCE), targets.split(AT_ONCE), strict=True):
+            source, target = (side.to(job.accelerator.device) for side in (source, target))
+            loss = job.model(
+                input_ids=source, attention_mask=torch.ones_like(source), labels=target
+            ).loss
+            total += float(loss) * len(source)
+    return total / len(ids)

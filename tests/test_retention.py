@@ -1,0 +1,102 @@
+"""What the stored runs keep of pre-training is measured on them as they are stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_named
+
+from t5peft import backbone, cli, data, prediction, report, retention, runs, training
+from t5peft.errors import InputError
+from t5peft.params import Params
+
+NAME = "soft-prompt-scratch-n10"
+
+
+@pytest.fixture
+def short(smoke: Params) -> Params:
+    return dataclasses.replace(smoke, epochs=1, train_examples=16, test_examples=16)
+
+
+def test_the_command_measures_every_stored_run_once(
+    short: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report.results(short)
+    assert report.retained(short) == {}
+    settings = [
+        part
+        for key in ("tokenizer", "epochs", "train_examples", "test_examples")
+        for part in ("--set", f"{key}={getattr(short, key)}")
+    ]
+    command = ["retention", "smoke", "--reviews", "8", *settings]
+    assert cli.main(command) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 2 + 10
+    assert rows[-1].startswith("full"), "the long one last"
+    kept = report.retained(short)
+    assert len(kept) == 10
+    assert len({x["span_loss_before"] for x in kept.values()}) == 1
+    assert all(x["span_loss"] != x["span_loss_before"] for x in kept.values())
+    monkeypatch.setattr(retention, "of_run", None)  # nothing is measured twice
+    assert cli.main(command) == 0
+    assert report.retained(dataclasses.replace(short, data_fingerprint="")) == kept
+
+
+def test_a_run_that_was_made_again_is_measured_again(short: Params) -> None:
+    run = run_named(short, "lora-scratch-r8")
+    training.train_alone(run, short)
+    held = retention.of_run(run, short, 8)
+    path = retention.path(run, short)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(held))
+    assert retention.load(run, short) == held
+    again = dataclasses.replace(short, seed=1)
+    training.train_alone(run, again)
+    assert retention.load(run, again) == {}
+
+
+def test_the_stored_tensors_are_what_is_measured(short: Params) -> None:
+    run = run_named(short, NAME)
+    training.train_alone(run, short)
+    job = retention.finished(run, short, runs.load(run, short))
+    _, stored = runs.tensors(runs.folder(run, short))
+    trained = training.trained(job.model)
+    assert all(torch.equal(trained[name], stored[name]) for name in stored)
+    sources, targets = retention.stretches(job)
+    _, _, theirs = prediction.load(f"smoke/{NAME}")
+    ids = torch.cat([torch.zeros(len(sources), 10, dtype=torch.long), sources], dim=1)
+    with torch.inference_mode():
+        loss = theirs(input_ids=ids, labels=targets).loss.item()
+    assert retention.span_loss(job, sources, targets, 10) == pytest.approx(loss, rel=1e-4)
+
+
+def test_full_fine_tuning_is_trained_to_its_best_epoch(short: Params) -> None:
+    run = run_named(short, "full")
+    record = training.train_alone(run, dataclasses.replace(short, epochs=2))
+    after_one = retention.finished(run, short, record | {"best_epoch": 1}).model.shared.weight
+    start = backbone.load(short.backbone, short.seed).shared.weight
+    after_two = retention.finished(run, short, record | {"best_epoch": 2}).model.shared.weight
+    moved = (after_one - start).abs().max(), (after_two - start).abs().max()
+    assert 0 < moved[0] < moved[1]
+
+
+def test_stretches_are_of_test_reviews(short: Params) -> None:
+    job = training.prepare(run_named(short, "full"), short)
+    sources, targets = retention.stretches(job)
+    assert len(sources) == len(targets) == job.test.starts[-1] // 34
+    seen = job.test.ids[: job.test.starts[-1]].tolist()
+    assert set(np.unique(sources)) <= {*seen, data.EOS, *range(110, 210)}
+    job.test = job.test.picked(np.array([0]))
+    with pytest.raises(InputError, match="tokens of test reviews, expected"):
+        retention.stretches(job)
+
+
+def test_wrong_input_is_refused(short: Params) -> None:
+    with pytest.raises(InputError, match="--reviews: found 0"):
+        retention.measure(short, 0)
+    with pytest.raises(InputError, match="found missing"):
+        retention.measure(short, 8)
