@@ -118,6 +118,15 @@ def without_train(page: Path) -> str:
     return re.sub(r"(`train` *\|) *\w+", r"\1", page.read_text())
 
 
+TITLES = {
+    "1": "Full fine-tuning",
+    "2": "Soft prompt",
+    "3": "Adapter",
+    "4": "Adapter",
+    "5": "LoRA",
+}
+
+
 def test_handin_is_what_the_exercise_wants(
     rendered: Path, home: Path, tokenizer: dict[str, Any]
 ) -> None:
@@ -131,6 +140,9 @@ def test_handin_is_what_the_exercise_wants(
             book = nbformat.reads(archive.read(name).decode(), as_version=4)
             code = [cell for cell in book.cells if cell.cell_type == "code"]
             assert all(cell.execution_count for cell in code), name
+            titles = [c.source for c in book.cells if re.match("# ", c.source) and c not in code]
+            own = titles[-1].splitlines()[0].partition(" {")[0]
+            assert own == f"# {TITLES[name[0]]}", name
         ours, theirs = (archive.read(archive.namelist()[i]).decode() for i in (2, 3))
     assert "## Our implementation" in ours
     assert "## With the library" not in ours

@@ -29,6 +29,7 @@ from t5peft import (
     report,
     runs,
     show,
+    training,
 )
 from t5peft.counting import Count
 from t5peft.errors import InputError
@@ -131,6 +132,7 @@ def test_an_inline_text_is_its_own_repr() -> None:
 def test_percent_has_one_decimal_and_bytes_are_decimal_megabytes() -> None:
     assert show.percent(0.87654) == "87.7"
     assert show.megabytes(1_234_567) == "1.235"
+    assert show.kilobytes(10_240) == "10.2"
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -166,6 +168,14 @@ def test_a_stale_run_is_marked_wherever_it_is_shown(records: list[dict[str, Any]
     for table in tables:
         rows = table(records).split("\n")[2:]
         assert ["(stale)" in row for row in rows] == [k == 4 for k in range(1, 11)], table
+    own = {**records[7], "stale": "why"}
+    assert "LoRA **(stale)**" in show.glance_table([*records[:7], own], [])
+    made = {"params": {"seed": 1, "study": "s"}, "environment": {"device": "a machine"}}
+    assert " **(stale)** (seed 1)" in about.seeds_section([[own | made]])
+    settings = vars(params.load("assignment"))
+    with_settings = {**own, "params": settings}
+    text = about.exercise_rates_section([with_settings], [with_settings], [])
+    assert f"{show.ALPHA} = 4 **(stale)** |" in text
 
 
 def test_memory_and_storage_are_compared_with_full_fine_tuning(
@@ -848,7 +858,8 @@ def test_sentences_compare_the_right_way_round(records: list[dict[str, Any]]) ->
     assert (
         f"PEFT with r = 8, {show.ALPHA} = 4 (71.0%) is 1.0 points above the same with r = 1" in text
     )
-    assert "by 1.0 points on average over its last epoch, and by 1.0 at most" in (
+    records[3]["last_accuracy"] -= 0.10  # one run of ten gains 11 points, the others 1
+    assert "by 2.0 points on average over its last epoch, and by 11.0 at most" in (
         findings.selection_sentence(records)
     )
     records[9]["memory"]["peak_bytes"] //= 2
@@ -898,3 +909,61 @@ def test_records_must_hold_the_derived_total(exercise: Params) -> None:
         report.check_records(
             exercise, [{"run": {"name": run.name, **vars(run)}, "parameters": held}]
         )
+
+
+def test_the_parts_add_up_to_the_model() -> None:
+    table = show.parts_table({"t5-small": "t5-small", "t5-base": "t5-base"})
+    assert cells(table)[-1] == ["**all**", "", "**60,506,624**", "**222,903,552**"]
+
+
+def test_each_formula_stands_in_its_column() -> None:
+    row = cells(show.formula_table())[2]
+    lora = counting.FORMULAS["adapter"]
+    assert row == [
+        "adapter",
+        *(f"${counting.latex(x)}$" for x in (lora.sites, lora.share, lora.added)),
+    ]
+
+
+def test_the_letters_have_each_models_values(exercise: Params) -> None:
+    table = show.notation_table(exercise, {"t5-small": "t5-small", "t5-base": "t5-base"})
+    rows = {row[1]: row[2:] for row in cells(table)}
+    assert rows["width of the model, d_model"] == ["512", "768"]
+    assert rows["rank of a LoRA update"] == ["1 and 8", "1 and 8"]
+    assert rows["scale of a LoRA update"] == ["4", "4"]
+
+
+def test_a_site_has_the_tensors_that_are_named(exercise: Params) -> None:
+    """Their sizes are those of the model with the method in place."""
+    for method, count in (("soft-prompt", 1), ("adapter", 12), ("lora", 36)):
+        run = report.scratch(exercise, method)
+        derived = counting.derive(method, "t5-small", run.settings)
+        sizes = [counting.value(term, derived.values) for term in derived.terms.values()]
+        model = counting.hollow("t5-small")
+        methods.inject(model, method, "scratch", run.settings)
+        trained = [p.numel() for p in model.parameters() if p.requires_grad]
+        assert sorted(trained) == sorted(count * sizes)
+        for name in derived.tensors:
+            assert f"${name[0]}" in show.terms(derived)
+
+
+def test_the_curves_names_stand_at_their_ends(records: list[dict[str, Any]]) -> None:
+    _, right = plots.learning_curves(records[7:8]).axes
+    (name,) = right.texts
+    assert name.xy[1] == pytest.approx(68.0), "the last epoch's"  # type: ignore[attr-defined]
+
+
+def test_all_curves_are_of_test_reviews(records: list[dict[str, Any]]) -> None:
+    first = plots.all_curves(records).axes[0]
+    assert np.asarray(first.lines[-1].get_ydata()) == pytest.approx([62.0, 61.0])
+
+
+def test_results_are_shown_only_with_the_derived_counts(
+    exercise: Params, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {item["run"]["name"]: item for item in records}
+    here = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t")
+    monkeypatch.setattr(training, "result", lambda run, _: made[run.name])
+    monkeypatch.setattr(runs, "status", lambda *_: runs.Status("fresh", ""))
+    with pytest.raises(CountsDifferError, match="lora-scratch-r8 as trained"):
+        report.results(here, "lora")

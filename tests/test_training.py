@@ -221,13 +221,14 @@ def test_what_the_main_process_found_holds_in_all(tmp_path: Path) -> None:
     """Each may have looked at another moment: they would wait for each other for ever."""
     script = tmp_path / "launch.py"
     script.write_text(
-        "import os; from t5peft import launch\n"
-        "rank = int(os.environ['RANK'])\n"
-        "print('FOUND', rank, launch.from_main([['full', 'lora'][rank], rank == 0]), flush=True)\n"
+        "import os, pathlib; from t5peft import launch\n"
+        "rank = os.environ['RANK']\n"
+        "found = launch.from_main([{'0': 'full', '1': 'lora'}[rank], rank == '0'])\n"
+        "pathlib.Path(__file__).with_name(rank).write_text(str(found))\n"
     )
     done = launched(2, str(script))
-    found = sorted(line for line in done.stdout.splitlines() if line.startswith("FOUND"))
-    assert found == [f"FOUND {rank} ['full', True]" for rank in (0, 1)], done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [(tmp_path / rank).read_text() for rank in "01"] == 2 * ["['full', True]"]
 
 
 def test_a_launch_has_a_review_for_each_process_in_every_batch(
