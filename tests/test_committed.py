@@ -146,3 +146,9 @@ def test_a_backbone_reads_its_input_as_its_card_says(folder: Path, tmp_path: Pat
     found = pretrain.reading(backbone.load(str(folder)), settings, *batch)
     for name in ("span_loss", "span_loss_other_input"):
         assert found[name] == pytest.approx(card[name], abs=0.3)
+
+
+def test_what_the_runs_keep_is_measured_of_all_ten() -> None:
+    kept = report.retained(STUDY)
+    assert len(kept) == 10
+    assert len({(x["reviews"], x["stretches"], x["span_loss_before"]) for x in kept.values()}) == 1
