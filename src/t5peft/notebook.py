@@ -27,6 +27,7 @@ FENCE = re.compile(r"^(`{3,})([^`\n]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTA
 INLINE = re.compile(r"(?<!`)`\{python\} ([^`]+)`")
 OPTION = re.compile(r"#\| ?")
 MARKUP = re.compile(r"([\\`*_\[\]<>#|$^~@])")
+LABEL = re.compile(r"(?:#|label: *)((?:sec|fig|tbl|eq)-[\w-]+)")
 
 OPTIONS = {
     *("label", "tags", "echo", "eval", "include", "output", "warning"),
@@ -188,6 +189,12 @@ def write(chapter: str | None, output: Path) -> None:
     """`t5peft notebook [CHAPTER] -o OUTPUT`: what papermill runs."""
     output.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(build(chapter), output)
+
+
+def labels(text: str) -> list[str]:
+    """Every label of a `.qmd` text and of the sections of `about`: what a chapter may refer to."""
+    written = Path(__file__).with_name("about.py").read_text("utf-8")  # by `show.floating`
+    return sorted({*LABEL.findall(text), *re.findall(r"floating\('(tbl-[\w-]+)'", written)})
 
 
 def markdown(notebook: NotebookNode, pictures: Path) -> str:

@@ -119,25 +119,26 @@ def typeset(executed: NotebookNode, target: Path, chapter: str | None = None) ->
     shutil.rmtree(pictures, ignore_errors=True)
     source = base.with_suffix(".md")
     source.write_text(notebook.markdown(executed, pictures), encoding="utf-8")
-    alone = ["--metadata=alone"] if chapter else []  # it may refer to the rest of the report
+    elsewhere = notebook.labels(notebook.read(paths.root() / "report.qmd")) if chapter else []
     if target.suffix == ".html":
         pandoc(
-            source, target, *alone, "--embed-resources", "--number-sections", "--toc", "--mathml"
+            source, target, elsewhere, "--embed-resources", "--number-sections", "--toc", "--mathml"
         )
         return
     typ = base.with_suffix(".typ")
     template = TEMPLATES / "template.typ"
-    pandoc(source, typ, *alone, f"--template={template}", "--syntax-highlighting=idiomatic")
+    pandoc(source, typ, elsewhere, f"--template={template}", "--syntax-highlighting=idiomatic")
     to_pdf(typ, target)
 
 
-def pandoc(source: Path, target: Path, *extra: str) -> None:
+def pandoc(source: Path, target: Path, elsewhere: list[str], *extra: str) -> None:
     """Run pandoc; its warnings (an unresolved reference, an unknown citation) are errors."""
     import pypandoc
 
     command = [pypandoc.get_pandoc_path(), str(source), "--output", str(target), "--standalone"]
     command += ["--from=markdown", "--fail-if-warnings", "--metadata-file=_quarto.yml"]
     command += [f"--lua-filter={TEMPLATES / 'crossref.lua'}", "--citeproc", *extra]
+    command += [f"--metadata=elsewhere:{label}" for label in elsewhere]
     done = subprocess.run(command, cwd=paths.root(), capture_output=True, text=True, check=False)
     if done.returncode:
         target.unlink(missing_ok=True)

@@ -557,7 +557,7 @@ def family_table(settings: Mapping[str, Mapping[str, Any]]) -> str:
     for size in (name for name in SIZES if name.startswith("t5-")):
         bare = sum(counting.parts(size).values())
         added = [counting.derive(method, size, settings[method]).derived for method in settings]
-        cells = (f"{count:,} ({percent(count / (bare + count), 3)})" for count in added)
+        cells = (f"{count:,} ({percent(count / (bare + count), 4)})" for count in added)
         rows.append((size, f"{bare:,}", *cells))
     heads = (f"{METHOD_NAMES[m]}, {setting_name({'settings': x})} (%)" for m, x in settings.items())
     return table(rows, ("size", "parameters", *heads))

@@ -7,7 +7,7 @@ local COLORS = {  -- Quarto's
   note = '#0758E5', warning = '#EB9113', important = '#CC1914', tip = '#00A047', caution = '#FC5300',
 }
 local typst = FORMAT == 'typst'
-local alone = false  -- is one chapter rendered, which refers to parts of the whole report?
+local elsewhere = {}  -- labels of the whole report, when one chapter is rendered
 local numbers = {}    -- label -> its number in HTML; true in Typst
 
 local function kind(label)
@@ -138,7 +138,7 @@ local function reference(citation)
   if #citation.prefix > 0 then name = pandoc.utils.stringify(citation.prefix) end
   if citation.mode == 'SuppressAuthor' then name = nil end
   if not numbers[label] then
-    if not alone then pandoc.log.warn('unresolved reference @' .. citation.id) end
+    if not elsewhere[label] then pandoc.log.warn('unresolved reference @' .. citation.id) end
     return pandoc.Str((name or 'part') .. ' “' .. label .. '” of the whole report')
   elseif typst then
     local supplement = name and '[' .. name .. ']' or 'none'
@@ -162,6 +162,8 @@ local references = {
 }
 
 function Pandoc(doc)
-  alone = doc.meta.alone ~= nil
+  for _, label in ipairs(doc.meta.elsewhere or {}) do
+    elsewhere[pandoc.utils.stringify(label)] = true
+  end
   return doc:walk(shapes):walk(numbering):walk(references)
 end
