@@ -110,7 +110,7 @@ def prose(text: str) -> Iterator[NotebookNode]:
         return
     source = f"import t5peft.notebook\n\nt5peft.notebook.fill({literal(text)}, globals())"
     yield v4.new_code_cell(
-        f"#| echo: false\n#| output: asis\n{source}",
+        f"#| echo: false\n{source}",
         metadata={"tags": [], "jupyter": {"source_hidden": True}},
     )
 
