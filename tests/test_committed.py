@@ -51,9 +51,10 @@ def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run)
 
 
 def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
-    found = {records[0]["run"]["method"]: records for records in report.seeds(STUDY)}
+    found = {records[0]["run"]["name"]: records for records in report.seeds(STUDY)}
     for method in methods.METHODS:
-        assert [record["params"]["seed"] for record in found[method]] == [0, 1, 2]
+        name = report.scratch(STUDY, method).name
+        assert [record["params"]["seed"] for record in found[name]] == [0, 1, 2]
 
 
 def test_the_companion_with_the_exercises_rates_is_shown() -> None:

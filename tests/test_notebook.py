@@ -276,6 +276,13 @@ def test_the_report_and_its_chapters_are_notebooks(project: str, chapter: str | 
     assert sum(notebook.is_setup(cell) for cell in built.cells) == 2
 
 
+def test_each_figure_says_in_words_what_it_shows(project: str) -> None:
+    shown = [c for c in notebook.build().cells if re.search(r"^(figures|plots)\.", c.source, re.M)]
+    assert len(shown) == project.count("{#fig-") > 0
+    for cell in shown:
+        assert notebook.options(cell.source)["fig-alt"].endswith("."), cell.source
+
+
 def test_the_report_refers_only_to_what_it_labels(project: str) -> None:
     referred = set(re.findall(r"@((?:sec|fig|tbl|eq)-[\w-]+)", project))
     assert referred

@@ -140,6 +140,10 @@ def test_handin_is_what_the_exercise_wants(
             book = nbformat.reads(archive.read(name).decode(), as_version=4)
             code = [cell for cell in book.cells if cell.cell_type == "code"]
             assert all(cell.execution_count for cell in code), name
+            outputs = [output for cell in code for output in cell.outputs]
+            assert not [x for x in outputs if x.get("name") == "stdout"], "a table, not its source"
+            tables = [x for x in outputs if "|:--" in x.get("data", {}).get("text/markdown", "")]
+            assert tables, name
             titles = [c.source for c in book.cells if re.match("# ", c.source) and c not in code]
             own = titles[-1].splitlines()[0].partition(" {")[0]
             assert own == f"# {TITLES[name[0]]}", name

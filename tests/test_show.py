@@ -207,7 +207,13 @@ def test_findings_say_which_way_it_went(records: list[dict[str, Any]]) -> None:
 
 def test_findings_say_how_far_another_seed_moves_a_run(records: list[dict[str, Any]]) -> None:
     assert "was not measured" in findings.findings(records, [])
-    seeds = [[{**records[k], "best_accuracy": x} for x in (0.80, 0.79, 0.815)] for k in (4, 7)]
+    seeds = [
+        [
+            {**records[k], "params": {"seed": seed}, "best_accuracy": x}
+            for seed, x in enumerate((0.80, 0.79, 0.815))
+        ]
+        for k in (4, 7)
+    ]
     seeds[1][0]["best_accuracy"] = 0.75
     text = findings.findings(records, seeds)
     assert (
@@ -321,6 +327,22 @@ def test_what_seeds_can_do_is_said_to_be_untold(records: list[dict[str, Any]]) -
     assert findings.untold(first, second, [narrow]) == ""
     assert findings.untold(first, second, []) == ""
     assert findings.untold(first, first, [wide]) == "", "they are level"
+
+
+def test_twins_are_compared_over_the_seeds_that_both_have(records: list[dict[str, Any]]) -> None:
+    def made(record: dict[str, Any], accuracies: dict[int, float]) -> list[dict[str, Any]]:
+        return [
+            {**record, "params": {"seed": seed}, "best_accuracy": x}
+            for seed, x in accuracies.items()
+        ]
+
+    pair = (records[7], records[9])
+    seeds = [made(pair[0], {0: 0.80, 1: 0.82, 2: 0.10}), made(pair[1], {0: 0.83, 1: 0.85, 3: 0.1})]
+    text = findings.twin_sentence(pair, seeds)
+    assert text.endswith(" Over the seeds 0 and 1 their means are 81.0% and 84.0%.")
+    assert "their means" not in findings.twin_sentence(pair, seeds[:1])
+    assert "their means" not in findings.twin_sentence(pair, [seeds[0], seeds[1][:1]])
+    assert findings.seeds_sentence(seeds).startswith("Another seed moved LoRA by up to 75.0 points")
 
 
 def test_the_prompts_walk_is_told(records: list[dict[str, Any]]) -> None:

@@ -349,7 +349,7 @@ def leads(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def seeds_section(seeds: Sequence[Sequence[Record]]) -> str:
-    """The from-scratch runs with other seeds; "" where there are none."""
+    """The runs that were made with other seeds too; "" where there are none."""
     if not seeds:
         return ""
     rows = []
@@ -363,7 +363,7 @@ def seeds_section(seeds: Sequence[Sequence[Record]]) -> str:
         rows.append((run_name(records[0]["run"]), each, percent(mean(found)), spread))
     text = (
         "## Other seeds {#sec-seeds}\n\nThe seed draws the new parameters, the order of the "
-        "reviews and dropout. @tbl-seeds has the from-scratch runs that were made with several. "
+        "reviews and dropout. @tbl-seeds has the runs that were made with several. "
         "The ten results are those of the study's own seed."
     )
     devices = sorted({r["environment"]["device"] for records in seeds for r in records})

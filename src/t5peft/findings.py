@@ -52,14 +52,14 @@ def seeds_sentence(seeds: Sequence[Sequence[Record]]) -> str:
             "Each number is one run with one seed; how far another seed moves it was not measured, "
             "so that small differences say little."
         )
+    most: dict[str, float] = {}
+    for records in seeds:
+        method = records[0]["run"]["method"]
+        most[method] = max(seed_spread(records), most.get(method, 0.0))
     moved = listed(
-        [
-            f"{METHOD_NAMES[own['run']['method']]} by up to {seed_spread([own, *rest]):.1f} points"
-            for own, *rest in seeds
-        ]
+        [f"{METHOD_NAMES[method]} by up to {points:.1f} points" for method, points in most.items()]
     )
-    several = {own["run"]["method"] for own, *_ in seeds}
-    single = [METHOD_NAMES[method] for method in METHOD_NAMES if method not in several]
+    single = [METHOD_NAMES[method] for method in METHOD_NAMES if method not in most]
     text = f"Another seed moved {moved} (@tbl-seeds)"
     text += f"; {listed(single)} had one seed. " if single else ". "
     return text + (
@@ -128,8 +128,22 @@ def twin_sentence(pair: tuple[Record, Record], seeds: Sequence[Sequence[Record]]
         f"Our {METHOD_NAMES[ours['run']['method']]} ({percent(ours['best_accuracy'])}%) is "
         f"{versus(ours, theirs)} {IMPLEMENTATION_NAMES[theirs['run']['implementation']]}'s "
         f"({percent(theirs['best_accuracy'])}%) with {setting_name(ours['run'])} and {same}"
-        f"{untold(ours, theirs, seeds)}."
+        f"{untold(ours, theirs, seeds)}.{means_sentence(pair, seeds)}"
     )
+
+
+def means_sentence(pair: tuple[Record, Record], seeds: Sequence[Sequence[Record]]) -> str:
+    """The means of two runs over the seeds that both were made with; "" where that is one."""
+    found = {
+        records[0]["run"]["name"]: {r["params"]["seed"]: r["best_accuracy"] for r in records}
+        for records in seeds
+    }
+    ours, theirs = (found.get(record["run"]["name"], {}) for record in pair)
+    both = sorted(ours.keys() & theirs.keys())
+    if len(both) < 2:
+        return ""
+    means = [f"{percent(mean(one[seed] for seed in both))}%" for one in (ours, theirs)]
+    return f" Over the seeds {listed(list(map(str, both)))} their means are {listed(means)}."
 
 
 def versus(record: Record, other: Record) -> str:

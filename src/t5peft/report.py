@@ -99,14 +99,13 @@ def trials(study: Params) -> list[dict[str, Any]]:
 
 
 def seeds(study: Params) -> list[list[dict[str, Any]]]:
-    """The records of each from-scratch run that is stored with several seeds, its own first."""
+    """The records of each run that is stored with several seeds, its own first."""
     folders = paths.weights().glob(f"{study.study}-seed-*")
     numbers = [folder.name.rpartition("-")[2] for folder in folders]
     others = sorted(int(number) for number in numbers if number.isdecimal())
     studies = [study, *(params.with_seed(study, seed) for seed in others)]
     found = []
-    for method in methods.METHODS:
-        run = scratch(study, method)
+    for run in methods.runs(study):
         stored = [one for one in studies if runs.status(run, one).state in runs.SHOWN]
         if len(stored) > 1:
             found.append([with_mark(run, one, runs.load(run, one)) for one in stored])
