@@ -359,7 +359,7 @@ def test_a_wrong_backbone(kind: str, place: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_backbone_of_the_hub_that_is_not_here_is_not_asked_for() -> None:
-    intact.check("google-t5/t5-small")  # a report of stored runs needs none
+    intact.check_backbone("google-t5/t5-small")  # a report of stored runs needs none
 
 
 def test_a_head_of_its_own_must_be_there(tmp_path: Path) -> None:
@@ -369,19 +369,19 @@ def test_a_head_of_its_own_must_be_there(tmp_path: Path) -> None:
     kept = {name: x.clone() for name, x in model.state_dict().items() if "lm_head" not in name}
     model.save_pretrained(tmp_path, state_dict=kept)
     with pytest.raises(InputError, match=r"found no lm_head\.weight"):
-        intact.check(str(tmp_path))
+        intact.check_backbone(str(tmp_path))
 
 
 def test_a_whole_backbone_is_taken_however_it_was_saved(tmp_path: Path) -> None:
     model = backbone.load("random:tiny")
     for name, kind in (("whole", model), ("base", T5Model(model.config))):
         kind.save_pretrained(tmp_path / name)
-        intact.check(str(tmp_path / name))
+        intact.check_backbone(str(tmp_path / name))
     model.save_pretrained(tmp_path / "shards", max_shard_size="40KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
-    intact.check(str(tmp_path / "shards"))
+    intact.check_backbone(str(tmp_path / "shards"))
     whole(tmp_path / "whole")  # as the project stores its own, beside the other
-    intact.check(str(tmp_path / "whole"))
+    intact.check_backbone(str(tmp_path / "whole"))
 
 
 def wordless(folder: Path) -> None:

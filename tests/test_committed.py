@@ -135,6 +135,13 @@ def test_the_shipped_recipe_is_the_one_that_made_the_newest_backbone() -> None:
 
 
 @pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
+@pytest.mark.parametrize("study", ["assignment", "self-contained", "exercise-rates"])
+def test_the_texts_that_a_study_pins_are_imdbs(study: str) -> None:
+    unpinned = params.load(study, {"data": str(IMDB), "data_fingerprint": ""})
+    assert data.fingerprint(unpinned) == params.load(study).data_fingerprint
+
+
+@pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
 @pytest.mark.parametrize("folder", BACKBONES, ids=lambda folder: folder.name)
 def test_a_backbone_reads_its_input_as_its_card_says(folder: Path, tmp_path: Path) -> None:
     """On a few other texts, so only about."""

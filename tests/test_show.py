@@ -440,6 +440,9 @@ def test_every_setting_that_differs_is_listed_with_its_reason(exercise: Params) 
     assert "to the letter" in about.differences_section(exercise, exercise, {})
     ours = dataclasses.replace(exercise, study="x", train="no", epochs=3, max_length=128)
     assert about.differences(ours, exercise) == ["max_length", "epochs"]
+    moved = dataclasses.replace(exercise, data="a/folder")
+    assert about.differences(moved, exercise) == [], "the texts that are pinned, wherever they lie"
+    assert about.differences(dataclasses.replace(moved, data_fingerprint=""), exercise) == ["data"]
     text = about.differences_section(ours, exercise, {"epochs": "two cores"})
     rows = [line for line in text.split("\n") if line.startswith("| `")]
     assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows] == [

@@ -155,8 +155,10 @@ NO_DIFFERENCE = ("study", "train", "backbone_fingerprint", "data_fingerprint")
 
 
 def differences(params: Params, exercise: Params) -> list[str]:
-    """The fields in which a study departs from the exercise."""
+    """The fields in which a study departs from the exercise; the same texts are the same data."""
     ours, theirs = asdict(params), asdict(exercise)
+    if params.data_fingerprint == exercise.data_fingerprint != "":
+        theirs["data"] = params.data
     return [key for key in ours if key not in NO_DIFFERENCE and ours[key] != theirs[key]]
 
 

@@ -79,11 +79,11 @@ def study(options: argparse.Namespace) -> Params:
 
 
 def study_to_run(options: argparse.Namespace) -> Params:
-    """`study`, for a command that uses its backbone's weights: they must be whole."""
+    """`study`, for a command that reads its backbone and its reviews: they must be the study's."""
     from t5peft import intact
 
     settings = study(options)
-    intact.check(settings.backbone)
+    intact.check(settings)
     return settings
 
 
@@ -137,7 +137,7 @@ def train_all(options: argparse.Namespace) -> int:
         return 0
     from t5peft import intact, training
 
-    intact.check(settings.backbone)
+    intact.check(settings)
     if options.jobs > 1 and len(todo) > 1:
         return side_by_side(options, todo)
     attempt = launch.attempt if machine.launched() else training.attempt

@@ -1,14 +1,39 @@
-"""Is a checkpoint whole? What it lacks `transformers` draws at random and only warns."""
+"""Are a study's backbone and data what they should be? Asked before hours are spent on them.
+
+What a checkpoint lacks `transformers` draws at random, with no more than a warning; and for data of
+the hub `data.fingerprint` takes the study's word, so that stored runs are shown without them.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-from t5peft import backbone, paths
+from t5peft import backbone, data, paths
 from t5peft.errors import InputError
+from t5peft.params import Params
 
 
-def check(name: str) -> None:
+def check(study: Params) -> None:
+    """`check_backbone` and `check_data`: for what reads both."""
+    check_backbone(study.backbone)
+    check_data(study)
+
+
+def check_data(study: Params) -> None:
+    """Refuse texts, the hub's too, that are not those that the study pins; `InputError`."""
+    expected = study.data_fingerprint
+    found = data.fingerprint(dataclasses.replace(study, data_fingerprint=""))
+    if expected and found != expected:
+        raise InputError(
+            f"data {study.data}",
+            f"texts with fingerprint {found[:12]}",
+            f"{expected[:12]}, as the study pins them",
+            "give the study's data, or --set data_fingerprint= to take these as they are",
+        )
+
+
+def check_backbone(name: str) -> None:
     """Refuse a folder or a hub's snapshot that holds less than a whole T5.
 
     A hub's backbone that is not on this machine yet is not looked at, nor are random ones and the

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from t5peft import backbone, counting, figures, intact, methods, params, paths, runs, show
+from t5peft import backbone, counting, figures, intact, machine, methods, params, paths, runs, show
 from t5peft.counting import Count, Derivation
 from t5peft.errors import InputError
 from t5peft.methods import Run
@@ -61,19 +61,23 @@ def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
     """
     from t5peft import training
 
-    intact.check(study.backbone)
+    intact.check_backbone(study.backbone)
     records = []
     for run in methods.runs(study):
         if not wanted or run.method in wanted:
-            announce(run, study)
+            before_training(run, study)
             records.append(with_mark(run, study, training.result(run, study)))
     check_records(study, records)
     return records
 
 
-def announce(run: Run, study: Params) -> None:
-    """Say so before a training takes the place of a stored run."""
+def before_training(run: Run, study: Params) -> None:
+    """Where a run will be trained: is its data the study's, and does it replace a stored one?"""
     state = runs.status(run, study)
+    if state.state in runs.SHOWN:
+        return
+    if study.train == "yes" or (study.train == "auto" and machine.has_accelerator()):
+        intact.check_data(study)
     if state.replaces:
         print(
             f"{run.name} of study {study.study} is {state.reason}; to train it takes its place, "
