@@ -165,6 +165,7 @@ COMMANDS = {
     "pretrain backbone-mini --set dropout=7": "dropout: found 7.0, expected a number from 0",
     "pretrain backbone-mini --set input_length=4": "input_length: found 4, expected 10 or more",
     "pretrain backbone-mini --set seed=-1": "seed: found -1",
+    "pretrain backbone-mini --set sst2_weight=-1": "sst2_weight: found -1.0, expected a number",
     "pretrain backbone-mini --set name=x --set data=made-up --set sst2=no": "SST-2 no: found",
     "tune smoke --set train_examples=5 --reviews 5": "train_examples: found 5, expected 10 or more",
     "baselines smoke --set train_examples=1": "training reviews: found",

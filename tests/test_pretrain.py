@@ -309,6 +309,18 @@ def test_other_texts_are_not_gone_on_with(small: BackboneParams, sst2: Path) -> 
         pretrain.pretrain(small)
 
 
+def test_sentences_of_another_layout_are_refused(sst2: Path) -> None:
+    path = sst2 / "train-00000-of-00001.parquet"
+    rows = pd.read_parquet(path)
+    rows.assign(label=2).to_parquet(path)
+    with pytest.raises(InputError, match=r"split train: found label 2, expected labels 0 and 1"):
+        pretrain.read_sst2(str(sst2))
+    rows.rename(columns={"sentence": "text"}).to_parquet(path)
+    (sst2 / "validation-00000-of-00001.parquet").unlink()
+    with pytest.raises(InputError, match=r"columns text, label, expected columns sentence and"):
+        pretrain.read_sst2(str(sst2))
+
+
 @pytest.mark.parametrize("field", ["batch_size", "sst2_batch_size"])
 def test_a_batch_larger_than_all_there_is_would_never_come(
     small: BackboneParams, field: str

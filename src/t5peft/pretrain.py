@@ -85,6 +85,7 @@ class BackboneParams:
             require(self, field, getattr(self, field) > 0, "a positive number")
         require(self, "input_length", self.input_length >= 10, "10 or more, so that a span fits")
         require(self, "dropout", 0 <= self.dropout < 1, "a number from 0, below 1")
+        require(self, "sst2_weight", self.sst2_weight >= 0, "a number from 0")
         require(self, "seed", 0 <= self.seed < 2**31, "a whole number from 0, below 2^31")
         require_name(self, "name")
         if self.size not in SIZES:
@@ -113,7 +114,7 @@ def corpus(source: str) -> list[str]:
 def read_sst2(source: str, split: str = "train") -> data.Reviews:
     """SST-2 sentences with label 0 or 1, from the hub or a folder of parquet files.
 
-    Raises `InputError` where there are none.
+    Raises `InputError` where there are none, or other columns or labels.
     """
     from datasets import load_dataset
 
@@ -126,6 +127,14 @@ def read_sst2(source: str, split: str = "train") -> data.Reviews:
             "a folder of parquet files, or a data set of the hub that can be reached",
             "give --set sst2=FOLDER",
         ) from error
+    way_out = "give SST-2 in the hub's layout"
+    if not {"sentence", "label"} <= set(table.column_names):
+        found = "columns " + ", ".join(table.column_names)
+        raise InputError(f"SST-2 {source}", found, "columns sentence and label", way_out)
+    labels = set(table["label"])
+    if not labels <= {0, 1}:
+        found = f"label {min(labels - {0, 1}, key=str)}"
+        raise InputError(f"SST-2 {source}, split {split}", found, "labels 0 and 1", way_out)
     return [(row["sentence"].strip().lower(), row["label"]) for row in table]
 
 
