@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +61,69 @@ def home(tmp_path: Path, words_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 def smoke(home: Path, words_folder: Path) -> Params:
     """The smoke study with the session's tokenizer."""
     return params.load("smoke", {"tokenizer": str(words_folder)})
+
+
+# --- records made up -----------------------------------------------------------------------------
+
+BARE = 1_000_000
+"""Parameters of the made-up backbone."""
+
+
+ADDED = {"full": 0, "soft-prompt": 10, "adapter": 100, "lora": 1000}
+
+
+@pytest.fixture
+def exercise() -> Params:
+    return params.load(paths.CHECKOUT / "params" / "assignment.yaml")
+
+
+@pytest.fixture
+def records(exercise: Params) -> list[dict[str, Any]]:
+    """Ten runs of two epochs; run k ends at (60 + k)%, one point below its first epoch."""
+    return [record(run) for run in methods.runs(exercise)]
+
+
+def record(run: methods.Run) -> dict[str, Any]:
+    last = 0.60 + run.number / 100
+    added = ADDED[run.method]
+    history = [
+        {"epoch": 1, "loss": 0.7, "train_accuracy": 0.75, "test_accuracy": last + 0.01},
+        {"epoch": 2, "loss": 0.5, "train_accuracy": 0.80, "test_accuracy": last},
+    ]
+    return {
+        "run": {"name": run.name, **vars(run)},
+        "history": [{**epoch, "other_words": 0.02} for epoch in history],
+        "best_epoch": 1,
+        "best_accuracy": last + 0.01,
+        "last_accuracy": last,
+        "test_examples": 25_000,
+        "parameters": {"total": BARE + added, "trained": added or BARE, "added": added},
+        "memory": {"optimizer_bytes": 8 * (added or BARE), "peak_bytes": 10**9 + 4 * BARE},
+        "speed": {
+            "train_examples_per_second": 100.0,
+            "test_examples_per_second": 300.0,
+            "train_seconds": 500.0,
+            "test_seconds": 100.0,
+        },
+        "stored_bytes": 4 * (added or BARE),
+        "environment": {"python": "3.11", "threads": 2},
+        "params": {
+            "train_sample": 1000,
+            "train_examples": 25_000,
+            "study": "made-up",
+            "prompt_tokens_small": 1,
+            "bottleneck_small": 1,
+            "lora_rank_small": 1,
+        },
+        "stale": "the training source has changed" if run.number == 4 else "",
+    }
+
+
+def cells(table: str) -> list[list[str]]:
+    """The body of a pipe table."""
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.split("\n")[2:]]
+
+
+def column(table: str, name: str) -> list[str]:
+    head = [cell.strip() for cell in table.split("\n")[0].strip("|").split("|")]
+    return [row[head.index(name)] for row in cells(table)]

@@ -192,8 +192,9 @@ def write(chapter: str | None, output: Path) -> None:
 
 
 def labels(text: str) -> list[str]:
-    """Every label of a `.qmd` text and of the sections of `about`: what a chapter may refer to."""
-    written = Path(__file__).with_name("about.py").read_text("utf-8")  # by `show.floating`
+    """Every label of a `.qmd` text, and of the tables that Python writes: what can be meant."""
+    modules = sorted(Path(__file__).parent.glob("*.py"))
+    written = "".join(module.read_text("utf-8") for module in modules)  # by `show.floating`
     return sorted({*LABEL.findall(text), *re.findall(r"floating\('(tbl-[\w-]+)'", written)})
 
 

@@ -1,0 +1,229 @@
+"""What was measured beside the ten runs, a section each; empty where it was not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from t5peft import tables
+from t5peft.backbone import RANDOM
+from t5peft.claims import retention_sentences
+from t5peft.findings import seed_spread
+from t5peft.show import (
+    METHOD_NAMES,
+    TIMES,
+    Record,
+    floating,
+    listed,
+    mark,
+    number,
+    percent,
+    rate,
+    run_name,
+    table,
+    wilson,
+)
+
+
+def seeds(several: Sequence[Sequence[Record]]) -> str:
+    """The runs that were made with other seeds too; "" where there are none."""
+    if not several:
+        return ""
+    rows = []
+    for records in several:
+        found = [record["best_accuracy"] for record in records]
+        each = ", ".join(
+            f"{percent(record['best_accuracy'])}{mark(record)} (seed {record['params']['seed']})"
+            for record in records
+        )
+        spread = f"{seed_spread(records):.1f}"
+        rows.append((run_name(records[0]["run"]), each, percent(mean(found)), spread))
+    text = (
+        "## Other seeds {#sec-seeds}\n\nThe seed draws the new parameters, the order of the "
+        "reviews and dropout. @tbl-seeds has the runs that were made with several. "
+        "The ten results are those of the study's own seed."
+    )
+    devices = sorted({r["environment"]["device"] for records in several for r in records})
+    if len(devices) > 1:
+        text += f" They were made on {' and '.join(devices)}, so the spread has the machine in it."
+    study = several[0][0]["params"]["study"]
+    caption = (
+        f"Best test accuracy (percent) by seed (settings of the study “{study}”); spread, the "
+        "highest less the lowest."
+    )
+    body = table(rows, ("run", "each seed", "mean", "spread (points)"), left=2)
+    return f"{text}\n\n{floating('tbl-seeds', body, caption)}"
+
+
+def exercise_rates(
+    records: Sequence[Record], others: Sequence[Record], trials: Sequence[Mapping[str, Any]]
+) -> str:
+    """The ten runs with the exercise's own rates beside the study's; "" where there are none.
+
+    trials: as `rates_section` shows them, which then is what to look at for the rates alone.
+    """
+    if not others:
+        return ""
+    by_name = {record["run"]["name"]: record for record in records}
+    rows = [
+        (
+            run_name(other["run"]) + mark(other),
+            rate(other["run"]["learning_rate"]),
+            percent(other["best_accuracy"]),
+            rate(by_name[name]["run"]["learning_rate"]),
+            percent(by_name[name]["best_accuracy"]),
+        )
+        for other in others
+        if (name := other["run"]["name"]) in by_name
+    ]
+    ours, theirs = records[0]["params"], others[0]["params"]
+    keys = ("train_examples", "max_length", "epochs")
+    cut, their_cut = (
+        "{} training reviews of at most {} tokens, {} epoch{}".format(
+            *(number(settings[key]) for key in keys), "s" if settings["epochs"] > 1 else ""
+        )
+        for settings in (ours, theirs)
+    )
+    text = (
+        "## With the exercise's own rates {#sec-exercise-rates}\n\nThe study "
+        f"“{theirs['study']}” has the same backbone and the rates of the exercise ({their_cut}). "
+        f"@tbl-exercise-rates puts it beside this one ({cut})."
+    )
+    if cut != their_cut:
+        text += " As more than the rates differs, it does not show what they do alone"
+        text += "; @tbl-rates does." if trials else "."
+    caption = (
+        f"Best test accuracy with the exercise's rates (study “{theirs['study']}”) and with this "
+        f"study's (“{ours['study']}”), percent; reviews {TIMES} tokens that were trained on."
+    )
+    sizes = [f"{number(s['train_examples'])} {TIMES} {s['max_length']}" for s in (theirs, ours)]
+    head = ("run", "exercise's rate", f"accuracy (%) {sizes[0]}", "rate here",
+            f"accuracy (%) {sizes[1]}")  # fmt: skip
+    return f"{text}\n\n{floating('tbl-exercise-rates', table(rows, head), caption)}"
+
+
+def learning_rates(trials: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> str:
+    """How the learning rates were chosen; "" where nothing was tried."""
+    if not trials:
+        return ""
+    used = {r["run"]["name"]: r["run"]["learning_rate"] for r in records}
+    rows = []
+    for trial in trials:
+        taken = used.get(trial["run"]) == trial["learning_rate"]
+        accuracy = percent(trial["accuracy"])
+        rows.append(
+            (
+                METHOD_NAMES[trial["method"]],
+                rate(trial["learning_rate"]),
+                f"{trial['loss']:.3f}",
+                f"**{accuracy}**" if taken else accuracy,
+            )
+        )
+    reviews, held_out = trials[0]["reviews"], trials[0]["held_out"]
+    text = (
+        "## Learning rates {#sec-rates}\n\nThe exercise's rates were made for another backbone and "
+        "a longer training. Here each from-scratch method was trained for one epoch on "
+        f"{number(reviews)} training reviews, once for every rate of a small grid, and scored on "
+        f"{number(held_out)} other training reviews that were held out. No test review was looked "
+        "at. In the study all these reviews are trained on."
+    )
+    by_method = {(r["run"]["method"], r["run"]["learning_rate"]) for r in records}
+    if len(by_method) == len({method for method, _ in by_method}):
+        text += " The runs with a library or a smaller setting took the rate of their method."
+    low, high = wilson(max(trial["accuracy"] for trial in trials), held_out)
+    close = [method for method, lead in leads(trials).items() if lead <= (high - low) / 2]
+    if close:
+        text += (
+            f" For {listed([METHOD_NAMES[method] for method in close])} the second best rate "
+            "is within the uncertainty: which of the two is better is not told."
+        )
+    caption = (
+        f"Accuracy on {number(held_out)} held-out training reviews by learning rate (study "
+        f"“{records[0]['params']['study']}”); bold, the rate that the study took. The draw of the "
+        f"held-out reviews makes each uncertain by {50 * (high - low):.1f} points or more (95%)."
+    )
+    body = table(rows, ("method", "learning rate", "training loss", "held out (%)"))
+    return f"{text}\n\n{floating('tbl-rates', body, caption)}"
+
+
+def leads(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How far each method's best rate is ahead of its second best."""
+    tried: dict[str, list[float]] = {}
+    for trial in trials:
+        tried.setdefault(trial["method"], []).append(trial["accuracy"])
+    ordered = {method: sorted(found, reverse=True) for method, found in tried.items()}
+    return {method: found[0] - found[1] for method, found in ordered.items() if len(found) > 1}
+
+
+def retention(records: Sequence[Record], kept: Mapping[str, Record]) -> str:
+    """What the runs learned by heart and what they kept, measured; or that it was not."""
+    if not kept:
+        return (
+            "What the models still know of their pre-training was not measured for this study; "
+            f"`t5peft retention {records[0]['params']['study']}` does."
+        )
+    one = kept["full"]
+    text = (
+        f"@tbl-retention looks at more: at {number(one['reviews'])} training reviews after the "
+        "best epoch, and at what the models still know. Full fine-tuning stores no weights, so it "
+        f"was trained once more for it.\n\n{retention_sentences(records, kept)}"
+    )
+    caption = (
+        f"What the runs know of {number(one['reviews'])} training reviews, and their loss in span "
+        f"corruption on {number(one['stretches'])} stretches of test reviews, with its rise over "
+        f"the backbone's own (study “{records[0]['params']['study']}”)."
+    )
+    return f"{text}\n\n{floating('tbl-retention', tables.retention(records, kept), caption)}"
+
+
+def bench(measured: Mapping[str, Any]) -> str:
+    """The exercise's own loop timed against this project's; "" where it was not measured."""
+    if not measured:
+        return ""
+    from t5peft.bench import shares
+    from t5peft.bench import table as timed
+
+    names = {
+        "step": "training step (s)",
+        "evaluation": "all test reviews (s)",
+        "epoch": "whole epoch (s)",
+        "peak_bytes": "peak memory (MB)",
+    }
+    rows = [
+        (METHOD_NAMES[method], names[what], *map(three_digits, figures))
+        for method, what, *figures in timed(dict(measured))
+    ]
+    settings, where = measured["params"], measured["environment"]
+    caption = (
+        f"The exercise's own loop (fp32) and this project's ({where['precision']}), timed in turns "
+        f"on the same reviews: {'means' if measured['repeats'] == 2 else 'medians'} of "
+        f"{measured['repeats']} turns, and the highest memory. Backbone "
+        f"{settings['backbone']}, batches of {settings['batch_size']} reviews, at most "
+        f"{settings['max_length']} tokens, {where['device']}, {where['threads']} threads."
+    )
+    text = (
+        "## Against the exercise's own loop {#sec-bench}\n\nThe exercise trains in float32, pads "
+        "each batch to its longest review, and generates an answer to each test review after each "
+        "epoch. Model, reviews, optimizer and dropout's rate are the same in both; what differs in "
+        "the mathematics is the precision. A training step and some batches of test reviews were "
+        "timed; the evaluation of all of them and the epoch are put together from these."
+    )
+    if settings["backbone"].startswith(RANDOM):
+        text += (
+            " The backbone is random, and was first taught to answer with a label word: an "
+            "untrained one's answers are of any length."
+        )
+    text += (
+        " Of the machine's rate for large bf16 matrix products, a training step reaches this "
+        f"share: {shares(dict(measured))}."
+    )
+    head = ("method", "what", "exercise's loop", "ours", "ratio")
+    return f"{text}\n\n{floating('tbl-bench', table(rows, head, left=2), caption)}"
+
+
+def three_digits(figure: float) -> str:
+    """11551.25 -> `11,600`, 1.652 -> `1.65`: no more than a timing tells."""
+    rounded = float(f"{figure:.3g}")
+    return f"{rounded:,.{max(0, 2 - math.floor(math.log10(rounded)))}f}" if rounded else "0"

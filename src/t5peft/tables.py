@@ -1,0 +1,197 @@
+"""What the runs scored and cost, as tables: from records to Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from t5peft.claims import best_gap, rise
+from t5peft.show import (
+    ADAMW_BYTES,
+    DASH,
+    MEGABYTE,
+    METHOD_NAMES,
+    REFERENCE,
+    Record,
+    duration,
+    epoch,
+    gap,
+    implementation,
+    interval,
+    kilobytes,
+    mark,
+    megabytes,
+    only,
+    percent,
+    rate,
+    run_name,
+    setting_name,
+    table,
+    twice,
+)
+
+
+def results(records: Sequence[Record]) -> str:
+    """The runs of one method."""
+    rows = [
+        (
+            implementation(record) + mark(record),
+            setting_name(record["run"]) or DASH,
+            rate(record["run"]["learning_rate"]),
+            f"{record['parameters']['trained']:,}",
+            f"{record['parameters']['total']:,}",
+            f"**{percent(record['best_accuracy'])}**",
+            interval(record),
+            percent(record["last_accuracy"]),
+        )
+        for record in records
+    ]
+    head = ("implementation", "setting", "learning rate", "trained parameters", "all parameters",
+            "best epoch (%)", "95% interval (%)", "last epoch (%)")  # fmt: skip
+    return table(rows, head, left=2, without=twice(records))
+
+
+def ten_results(records: Sequence[Record]) -> str:
+    """The exercise's ten numbers in its order, the published reference run beside them."""
+    rows = [
+        (
+            record["run"]["number"],
+            METHOD_NAMES[record["run"]["method"]] + mark(record),
+            implementation(record),
+            setting_name(record["run"]) or DASH,
+            f"**{percent(record['best_accuracy'])}**",
+            interval(record),
+            percent(record["last_accuracy"]),
+            f"{REFERENCE.accuracy[record['run']['number'] - 1]:.1f}",
+        )
+        for record in records
+    ]
+    head = ("run", "method", "implementation", "setting", "best epoch (%)", "95% interval (%)",
+            "last epoch (%)", "published reference (%)")  # fmt: skip
+    return table(rows, head, left=4, without=twice(records))
+
+
+def glance(records: Iterable[Record], seeds: Iterable[Sequence[Record]]) -> str:
+    """The first page's: the four from-scratch methods in one line each.
+
+    seeds: of runs that are stored with several seeds, all their records, the study's own first.
+    """
+    others = {
+        own["run"]["name"]: [percent(x["best_accuracy"]) for x in rest] for own, *rest in seeds
+    }
+    rows = [
+        (
+            METHOD_NAMES[record["run"]["method"]] + mark(record),
+            f"{record['parameters']['trained']:,}",
+            percent(record["parameters"]["trained"] / record["parameters"]["total"], 3),
+            kilobytes(record["stored_bytes"]),
+            f"**{percent(record['best_accuracy'])}**",
+            interval(record),
+            ", ".join(others.get(record["run"]["name"], [])) or DASH,
+        )
+        for record in only(records, implementation="scratch")
+    ]
+    head = ("method", "trained parameters", "share trained (%)", "to store (kB)",
+            "test accuracy (%)", "95% interval (%)", "other seeds (%)")  # fmt: skip
+    return table(rows, head)
+
+
+def memory(records: Sequence[Record]) -> str:
+    """Claim 1: the optimizer's state, derived and measured, and the peak of the training."""
+    full = only(records, method="full")[0]
+    rows = [
+        (
+            run_name(record["run"]) + mark(record),
+            f"{record['parameters']['trained']:,}",
+            megabytes(ADAMW_BYTES * record["parameters"]["trained"]),
+            megabytes(record["memory"]["optimizer_bytes"]),
+            f"{record['memory']['peak_bytes'] / MEGABYTE:,.0f}",
+            percent(record["memory"]["peak_bytes"] / full["memory"]["peak_bytes"], 0),
+        )
+        for record in records
+    ]
+    head = ("run", "trained parameters", "8 bytes each (MB)", "AdamW state, measured (MB)",
+            "peak of training (MB)", "peak, of full (%)")  # fmt: skip
+    return table(rows, head)
+
+
+def storage(records: Sequence[Record]) -> str:
+    """Claim 2: the bytes that one more task costs on a disk."""
+    full = only(records, method="full")[0]["stored_bytes"]
+    rows = [
+        (
+            run_name(record["run"]) + mark(record),
+            f"{record['parameters']['trained']:,}",
+            kilobytes(record["stored_bytes"]),
+            percent(record["stored_bytes"] / full, 3),
+            f"{full / record['stored_bytes']:,.0f}",
+        )
+        for record in records
+    ]
+    head = (
+        "run",
+        "trained parameters",
+        "to store (kB)",
+        "of full (%)",
+        "tasks in the space of one",
+    )
+    return table(rows, head)
+
+
+def gaps(records: Sequence[Record]) -> str:
+    """Claim 3: train minus test accuracy, in percentage points."""
+    rows = []
+    for record in records:
+        best, last = epoch(record, record["best_epoch"]), record["history"][-1]
+        rows.append(
+            (
+                run_name(record["run"]) + mark(record),
+                record["best_epoch"],
+                percent(best["train_accuracy"]),
+                percent(best["test_accuracy"]),
+                f"{100 * gap(record, record['best_epoch']):+.1f}",
+                percent(last["train_accuracy"]),
+                percent(last["test_accuracy"]),
+                f"{100 * gap(record, len(record['history'])):+.1f}",
+            )
+        )
+    head = ("run", "best epoch", "best: train (%)", "best: test (%)", "best: gap (points)",
+            "last: train (%)", "last: test (%)", "last: gap (points)")  # fmt: skip
+    return table(rows, head, without=twice(records))
+
+
+def retention(records: Iterable[Record], kept: Mapping[str, Record]) -> str:
+    """Claim 3 by `t5peft retention`: training reviews known, and the span loss afterwards."""
+    rows = []
+    for record in records:
+        measured = kept[record["run"]["name"]]
+        rows.append(
+            (
+                run_name(record["run"]) + mark(record),
+                percent(measured["train_accuracy"]),
+                percent(record["best_accuracy"]),
+                f"{100 * best_gap(record, measured)[0]:+.1f}",
+                f"{measured['span_loss']:.3f}",
+                f"{rise(measured):+.3f}",
+            )
+        )
+    head = ("run", "training reviews (%)", "test reviews (%)", "gap (points)",
+            "span loss (nats)", "its rise (nats)")  # fmt: skip
+    return table(rows, head)
+
+
+def speed(records: Iterable[Record]) -> str:
+    """How long each run took."""
+    rows = [
+        (
+            run_name(record["run"]) + mark(record),
+            f"{record['speed']['train_examples_per_second']:,.0f}",
+            f"{record['speed']['test_examples_per_second']:,.0f}",
+            duration(record["speed"]["train_seconds"]),
+            duration(record["speed"]["test_seconds"]),
+            percent(record["history"][-1]["other_words"], 2),
+        )
+        for record in records
+    ]
+    head = ("run", "training (reviews/s)", "testing (reviews/s)", "time to train", "time to test",
+            "other words (%)")  # fmt: skip
+    return table(rows, head)

@@ -1,0 +1,103 @@
+"""The verdicts on the exercise's three claims, from records made up here."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from conftest import cells
+
+from t5peft import (
+    claims,
+    sections,
+    tables,
+)
+
+
+def test_claims_are_sentences_about_the_records(records: list[dict[str, Any]]) -> None:
+    assert "state of the PEFT runs is 0.001% to 0.100% of" in claims.optimizer_sentence(records)
+    assert "costs 4.000 MB" in claims.storage_sentence(records)
+    assert "is 40% of full" in claims.peak_sentence(with_peaks(records), {})
+    side = dict.fromkeys(("step", "evaluation", "epoch"), 1.0)
+    sides = {
+        name: {"exercise": side | {"peak_bytes": 1e6 * mega}, "ours": side | {"peak_bytes": 1e6}}
+        for name, mega in PEAKS.items()
+    }
+    bench = {"methods": sides, "params": {"backbone": "random:t5-small"}}
+    assert "is 5,000 MB with full fine-tuning, and 60% to 80% of that" in claims.peak_sentence(
+        records, bench
+    )
+
+
+PEAKS = {"full": 5000, "soft-prompt": 4000, "adapter": 3500, "lora": 3000}
+
+
+def with_peaks(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**r, "memory": {"peak_bytes": 10**9 if r["run"]["method"] == "full" else 4 * 10**8}}
+        for r in records
+    ]
+
+
+def test_a_gap_counts_as_smaller_beyond_the_draw_of_the_reviews(
+    records: list[dict[str, Any]],
+) -> None:
+    gap, error = claims.last_gap(records[0])
+    assert gap == pytest.approx(0.19)
+    assert error == pytest.approx((0.8 * 0.2 / 1000 + 0.61 * 0.39 / 25_000) ** 0.5)
+    text = claims.gap_sentence(records)
+    assert "is +19.0 points with full fine-tuning and +10.0 to +18.0 with a PEFT method" in text
+    assert "1,000 training and 25,000 test reviews were looked at" in text
+    others = [claims.last_gap(record) for record in records[1:]]
+    z = 2.7729  # the normal quantile of 1 - 0.05 / (2 x 9)
+    uncertain = [100 * z * math.hypot(error, its_error) for _, its_error in others]
+    assert 100 * max(claims.doubts_of((gap, error), others)) == pytest.approx(max(uncertain), 1e-4)
+    assert max(uncertain) == pytest.approx(5.105, abs=0.001)
+    assert "uncertain by up to 5.1 points (95% for all 9" in text
+    told = [19 - 100 * found > own for (found, _), own in zip(others, uncertain, strict=True)]
+    assert sum(told) == 4
+    assert "by more than its uncertainty the gap is smaller in 4 of the 9 PEFT runs" in text
+    for record in records[1:]:
+        record["history"][-1]["train_accuracy"] = 0.99
+    assert "none of the 9 PEFT runs" in claims.gap_sentence(records)
+    for record in records[1:]:
+        record["history"][-1]["train_accuracy"] = 0.5
+    assert "all 9 PEFT runs" in claims.gap_sentence(records)
+
+
+KEPT = {
+    "train_accuracy": 0.7,
+    "reviews": 1000,
+    "stretches": 9,
+    "span_loss": 4.0,
+    "span_loss_before": 3.5,
+}
+
+
+def test_what_is_kept_is_compared_with_full_fine_tuning(records: list[dict[str, Any]]) -> None:
+    kept = {record["run"]["name"]: dict(KEPT) for record in records}
+    kept["full"] |= {"train_accuracy": 0.9, "span_loss": 5.0}
+    kept["lora-scratch-r8"]["span_loss"] = 5.5
+    text = claims.retention_sentences(records, kept)
+    assert "costs it 3.500 nats" in text
+    assert (
+        "moves that by +1.500, a PEFT method, with its addition in place, by +0.500 to +2.000"
+        in text
+    )
+    assert "rises less than full fine-tuning's in 8 of the 9 PEFT runs" in text
+    assert "smaller in all 9 PEFT runs" in text, "0.9 - 0.62 against 0.7 - 0.63 at most"
+    rows = cells(tables.retention(records, kept))
+    assert rows[0] == ["full fine-tuning", "90.0", "62.0", "+28.0", "5.000", "+1.500"]
+    assert "tbl-retention" in sections.retention(records, kept)
+    assert "was not measured for this study" in sections.retention(records, {})
+
+
+def test_the_conclusions_answer_the_question(records: list[dict[str, Any]]) -> None:
+    text = claims.conclusions(records, [], {})
+    assert "Ours, from the best down: LoRA 69.0%, adapter 66.0%, soft prompt 63.0%, full" in text
+    assert "reference: adapter 90.9%, full fine-tuning 89.9%, LoRA 89.2%, soft" in text
+    assert "LoRA, is 7.0 points above full fine-tuning. Of what" in text
+    assert "kept of the pre-training was not measured" in text
+    kept = {record["run"]["name"]: dict(KEPT) for record in records}
+    assert "by the span loss, in none of the 9" in claims.conclusions(records, [], kept)

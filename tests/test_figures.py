@@ -1,0 +1,86 @@
+"""Drawings: the same bytes each time, dark what is trained, true to area."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+
+from t5peft import (
+    counting,
+    figures,
+    methods,
+    plots,
+)
+
+
+def svg(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def test_every_figure_is_the_same_bytes_each_time(records: list[dict[str, Any]]) -> None:
+    figures.use_style()
+    added = {"soft prompt": 5120, "LoRA": 294_912}
+    for draw in (
+        *((lambda m=m: figures.method_in_t5(m)) for m in methods.METHODS),
+        lambda: figures.parameter_map("t5-small", added),
+        lambda: plots.learning_curves(records[:4]),
+        lambda: plots.all_curves(records),
+        lambda: plots.accuracy_vs_parameters(records),
+        lambda: plots.ten_results(records),
+    ):
+        assert svg(draw()) == svg(draw())
+
+
+def test_a_method_draws_what_it_trains_dark() -> None:
+    def dark(method: str) -> int:
+        (ax,) = figures.method_in_t5(method).axes
+        trained = matplotlib_rgb(figures.TRAINED["facecolor"])
+        return sum(patch.get_facecolor()[:3] == trained for patch in ax.patches)
+
+    assert dark("adapter") == 2 + 2  # one a layer; W_down and W_up of the detail
+    assert dark("lora") == 3 * 2 + 2  # q and v of three attentions; A and B of the detail
+    assert dark("soft-prompt") == 2 + 3
+    assert dark("full") > 15
+
+
+def matplotlib_rgb(colour: str) -> tuple[float, ...]:
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(colour)
+
+
+def test_the_map_is_true_to_area() -> None:
+    (ax,) = figures.parameter_map("t5-small", {"x": 100_000}).axes
+    boxes: list[Any] = list(ax.patches)
+    areas = [box.get_width() * box.get_height() for box in boxes]
+    parts = counting.parts("t5-small")
+    per_area = parts["embedding"] / areas[0]  # the embedding is one box, and drawn first
+    assert areas[-1] * per_area == pytest.approx(100_000)
+    assert sum(areas[1:-1]) * per_area == pytest.approx(
+        sum(count for name, count in parts.items() if name.startswith(("encoder", "decoder")))
+    )
+
+
+def test_the_figure_of_lora_has_its_update_at_q_and_v() -> None:
+    (ax,) = figures.method_in_t5("lora").axes
+    spots = {
+        (round(t.get_position()[0], 2), round(t.get_position()[1], 2)): t.get_text()
+        for t in ax.texts
+    }
+    beside = [
+        x
+        for (a, y), text in spots.items()
+        if text == "$AB$"
+        for (b, z), x in spots.items()
+        if z == y and 0 < a - b < 4
+    ]
+    assert beside == 3 * ["$q$", "$v$"]
+    assert {x for x in spots.values() if "times" in x} >= {"$\\times\\, L_e$", "$\\times\\, L_d$"}
+    (left,) = (p[0] for p, x in spots.items() if "L_e" in x)
+    (right,) = (p[0] for p, x in spots.items() if "L_d" in x)
+    assert left < right, "the encoder stands on the left"

@@ -1,0 +1,137 @@
+"""Derivations, and tables of what is derived and counted."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import cells, column
+
+from t5peft import (
+    backbone,
+    counting,
+    formulas,
+    methods,
+    report,
+    runs,
+    training,
+)
+from t5peft.counting import Count
+from t5peft.params import Params
+from t5peft.report import Checked, CountsDifferError
+
+
+def test_a_backbone_in_a_folder_called_t5_small_is_not_taken_for_it(
+    exercise: Params, tmp_path: Path
+) -> None:
+    backbone.load("random:tiny").config.save_pretrained(tmp_path / "t5-small")
+    study = dataclasses.replace(exercise, backbone=str(tmp_path / "t5-small"))
+    models = report.models(study)
+    sizes_of = [sum(counting.parts(model).values()) for model in models.values()]
+    assert list(models) == ["t5-small", "t5-small of the study"]
+    assert sizes_of == [60_506_624, 301_696]
+    assert "has other dimensions" in formulas.other_backbone(report.scratch_counts(study), study)
+
+
+def test_a_derivation_goes_from_sites_to_the_exercises_number() -> None:
+    text = formulas.derivation(counting.derive("lora", "t5-small", {"rank": 8, "alpha": 4}))
+    assert text.count("\n") == 4
+    assert "= 36$" in text
+    assert text.endswith(r"$\text{294,912}$ parameters.")
+
+
+def test_counts_that_differ_stop_the_report_by_name(exercise: Params) -> None:
+    run = report.scratch(exercise, "lora")
+    right, wrong = Count(8, 8, 108, 108), Count(8, 9, 108, 109)
+    report.check([Checked("t5-small", run, right)])
+    with pytest.raises(CountsDifferError, match=r"lora-scratch-r8 in tiny: derived 8 .* counted 9"):
+        report.check([Checked("t5-small", run, right), Checked("tiny", run, wrong)])
+    assert "**NO**" in formulas.counts([Checked("tiny", run, wrong)])
+
+
+def test_records_must_hold_the_derived_counts(exercise: Params) -> None:
+    run = report.scratch(exercise, "adapter")
+    held = {"added": 104_544, "total": 60_611_168}
+    stored = {"run": {"name": run.name, **vars(run)}, "parameters": held}
+    report.check_records(exercise, [stored])
+    stored["parameters"] = {**held, "added": 104_545}
+    with pytest.raises(CountsDifferError, match="adapter-scratch-b8 as trained"):
+        report.check_records(exercise, [stored])
+
+
+def test_number_of_parameters_is_the_exercises(exercise: Params) -> None:
+    table = formulas.number_of_parameters(report.scratch_counts(exercise), "t5-small")
+    assert column(table, "Number of parameters (counted)") == [
+        *("**60,506,624**", "**60,511,744**", "**60,611,168**", "**60,801,536**")
+    ]
+    assert set(column(table, "equal")) == {"yes"}
+
+
+def test_derived_and_counted_stand_in_their_columns(exercise: Params) -> None:
+    item = report.Checked("tiny", report.scratch(exercise, "lora"), counting.Count(1, 2, 3, 4))
+    table = formulas.counts([item])
+    heads = ("added, derived", "added, counted", "all, derived", "all, counted", "equal")
+    assert [column(table, head) for head in heads] == [["1"], ["2"], ["3"], ["4"], ["**NO**"]]
+
+
+def test_the_familys_shares_are_of_the_model(exercise: Params) -> None:
+    table = formulas.family({"lora": {"rank": 8, "alpha": 4.0}})
+    assert cells(table)[0] == ["t5-small", "60,506,624", "294,912 (0.4850)"]
+
+
+def test_records_must_hold_the_derived_total(exercise: Params) -> None:
+    run = report.scratch(exercise, "adapter")
+    held = {"added": 104_544, "total": 60_611_169}
+    with pytest.raises(report.CountsDifferError, match="adapter-scratch-b8 as trained"):
+        report.check_records(
+            exercise, [{"run": {"name": run.name, **vars(run)}, "parameters": held}]
+        )
+
+
+def test_the_parts_add_up_to_the_model() -> None:
+    table = formulas.parts({"t5-small": "t5-small", "t5-base": "t5-base"})
+    assert cells(table)[-1] == ["**all**", "", "**60,506,624**", "**222,903,552**"]
+
+
+def test_each_formula_stands_in_its_column() -> None:
+    row = cells(formulas.method_table())[2]
+    lora = counting.FORMULAS["adapter"]
+    assert row == [
+        "adapter",
+        *(f"${counting.latex(x)}$" for x in (lora.sites, lora.share, lora.added)),
+    ]
+
+
+def test_the_letters_have_each_models_values(exercise: Params) -> None:
+    table = formulas.notation(exercise, {"t5-small": "t5-small", "t5-base": "t5-base"})
+    rows = {row[1]: row[2:] for row in cells(table)}
+    assert rows["width of the model, d_model"] == ["512", "768"]
+    assert rows["rank of a LoRA update"] == ["1 and 8", "1 and 8"]
+    assert rows["scale of a LoRA update"] == ["4", "4"]
+
+
+def test_a_site_has_the_tensors_that_are_named(exercise: Params) -> None:
+    """Their sizes are those of the model with the method in place."""
+    for method, count in (("soft-prompt", 1), ("adapter", 12), ("lora", 36)):
+        run = report.scratch(exercise, method)
+        derived = counting.derive(method, "t5-small", run.settings)
+        sizes = [counting.value(term, derived.values) for term in derived.terms.values()]
+        model = counting.hollow("t5-small")
+        methods.inject(model, method, "scratch", run.settings)
+        trained = [p.numel() for p in model.parameters() if p.requires_grad]
+        assert sorted(trained) == sorted(count * sizes)
+        for name in derived.tensors:
+            assert f"${name[0]}" in formulas.terms(derived)
+
+
+def test_results_are_shown_only_with_the_derived_counts(
+    exercise: Params, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {item["run"]["name"]: item for item in records}
+    here = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t")
+    monkeypatch.setattr(training, "result", lambda run, _: made[run.name])
+    monkeypatch.setattr(runs, "status", lambda *_: runs.Status("fresh", ""))
+    with pytest.raises(CountsDifferError, match="lora-scratch-r8 as trained"):
+        report.results(here, "lora")

@@ -1,0 +1,87 @@
+"""Plots show the records, each mark where it belongs."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from t5peft import (
+    plots,
+    show,
+)
+
+
+def test_a_single_epoch_is_a_line_a_run(records: list[dict[str, Any]]) -> None:
+    once = [{**r, "history": r["history"][:1]} for r in records[7:]]
+    for figure in (plots.learning_curves(once), plots.all_curves(once)):
+        left, right = figure.axes
+        assert len(left.get_yticks()) == 3
+        for row, item in enumerate(once):
+            (epoch,) = item["history"]
+            trained, tested = (
+                line for line in right.lines if np.asarray(line.get_ydata()) == [row]
+            )
+            assert np.asarray(trained.get_xdata()) == pytest.approx([100 * epoch["train_accuracy"]])
+            assert np.asarray(tested.get_xdata()) == pytest.approx([100 * epoch["test_accuracy"]])
+    assert len(plots.all_curves(records).axes) == 4
+
+
+def test_labels_are_kept_apart_and_near() -> None:
+    assert plots.spread([1.0, 5.0, 9.0], 1.0) == [1.0, 5.0, 9.0]
+    assert plots.spread([1.0, 1.0], 1.0) == [0.5, 1.5]
+    placed = sorted(plots.spread([3.0, 1.0, 1.2, 1.1], 1.0))
+    assert all(b - a >= 1.0 - 1e-9 for a, b in itertools.pairwise(placed))
+
+
+def test_ours_is_filled_and_the_librarys_hollow(records: list[dict[str, Any]]) -> None:
+    for item in records:
+        ours = item["run"]["implementation"] == "scratch"
+        assert (plots.look(item)["markerfacecolor"] == "white") != ours
+
+
+def test_curves_are_the_records(records: list[dict[str, Any]]) -> None:
+    left, right = plots.learning_curves(records[7:8]).axes
+    heights = [np.asarray(line.get_ydata()) for line in (left.lines[0], *right.lines)]
+    assert heights[0] == pytest.approx([0.7, 0.5])
+    assert heights[1] == pytest.approx([75.0, 80.0])
+    assert heights[2] == pytest.approx([69.0, 68.0])
+
+
+def test_the_ten_results_are_drawn_where_they_are(records: list[dict[str, Any]]) -> None:
+    (ax,) = plots.ten_results(records).axes
+    for row, item in enumerate(records):
+        mine = {
+            line.get_marker(): float(np.asarray(line.get_xdata())[0])
+            for line in ax.lines
+            if np.asarray(line.get_ydata()).tolist() == [row]
+        }
+        assert mine["|"] == pytest.approx(100 * item["last_accuracy"])
+        assert mine["x"] == show.REFERENCE.accuracy[row]
+        assert mine[plots.MARKERS[item["run"]["method"]]] == pytest.approx(
+            100 * item["best_accuracy"]
+        )
+
+
+def test_a_point_stands_at_its_parameters_with_its_interval(records: list[dict[str, Any]]) -> None:
+    (ax,) = plots.accuracy_vs_parameters(records).axes
+    containers: list[Any] = list(ax.containers)
+    for container, item in zip(containers, records, strict=True):
+        point, _, (bar,) = container.lines
+        assert point.get_xdata()[0] == item["parameters"]["trained"]
+        low, high = show.wilson(item["best_accuracy"], item["test_examples"])
+        ((_, bottom), (_, top)) = bar.get_segments()[0]
+        assert (bottom, top) == pytest.approx((100 * low, 100 * high))
+
+
+def test_the_curves_names_stand_at_their_ends(records: list[dict[str, Any]]) -> None:
+    _, right = plots.learning_curves(records[7:8]).axes
+    (name,) = right.texts
+    assert name.xy[1] == pytest.approx(68.0), "the last epoch's"  # type: ignore[attr-defined]
+
+
+def test_all_curves_are_of_test_reviews(records: list[dict[str, Any]]) -> None:
+    first = plots.all_curves(records).axes[0]
+    assert np.asarray(first.lines[-1].get_ydata()) == pytest.approx([62.0, 61.0])

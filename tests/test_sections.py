@@ -1,0 +1,96 @@
+"""Sections on what else was measured; empty where it was not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from t5peft import (
+    sections,
+)
+from t5peft.params import Params
+
+
+def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
+    assert sections.bench({}) == ""
+    ours = {"step": 2.0, "evaluation": 4.0, "epoch": 12.0, "peak_bytes": 3e6}
+    ours |= {"operations": 1e9, "matrix_rate": 2e9}
+    exercises = {name: 3 * figure for name, figure in ours.items()}
+    text = sections.bench(
+        {
+            "methods": {"lora": {"exercise": exercises, "ours": ours}},
+            "repeats": 5,
+            "params": vars(exercise),
+            "environment": {"precision": "bf16", "device": "a CPU", "threads": 2},
+        }
+    )
+    rows = [line for line in text.split("\n") if line.startswith("| LoRA")]
+    assert [cell.strip() for cell in rows[-1].strip("|").split("|")] == [
+        *("LoRA", "peak memory (MB)", "9.00", "3.00", "3.00")
+    ]
+    assert "The backbone is random" not in text
+
+
+def test_timings_have_three_digits() -> None:
+    shown = [sections.three_digits(x) for x in (11551.25, 361.88, 12.594, 1.6523, 0.0456, 0.0)]
+    assert shown == ["11,600", "362", "12.6", "1.65", "0.0456", "0"]
+
+
+def test_the_rates_show_what_was_tried_and_which_was_taken(
+    exercise: Params, records: list[dict[str, Any]]
+) -> None:
+    assert sections.learning_rates([], records) == ""
+    base = {"run": "lora-scratch-r8", "method": "lora", "reviews": 6400, "held_out": 2500}
+    tried = [
+        {**base, "learning_rate": rate, "loss": 0.25, "accuracy": accuracy}
+        for rate, accuracy in ((exercise.lora_learning_rate, 0.81), (1e-2, 0.79))
+    ]
+    text = sections.learning_rates(tried, records)
+    rows = [
+        [x.strip() for x in line.strip("|").split("|")]
+        for line in text.split("\n")
+        if "LoRA" in line
+    ]
+    assert rows == [["LoRA", "1e-4", "0.250", "**81.0**"], ["LoRA", "1e-2", "0.250", "79.0"]]
+    assert "6,400 training reviews" in text
+    assert "2,500 other training reviews" in text
+    assert "uncertain by 1.5 points" in text
+
+
+def test_the_exercises_rates_stand_beside_the_studys(
+    exercise: Params, records: list[dict[str, Any]]
+) -> None:
+    settings = vars(exercise)
+    here = [{**r, "params": settings} for r in records]
+    assert sections.exercise_rates(here, [], []) == ""
+    there = [
+        {**r, "params": {**settings, "study": "exercise-rates", "epochs": 1}, "best_accuracy": 0.5}
+        for r in records[:2]
+    ]
+    text = sections.exercise_rates(here, there, [])
+    (row,) = (line for line in text.split("\n") if line.startswith("| full fine-tuning"))
+    cells = [x.strip() for x in row.strip("|").split("|")][1:]
+    assert cells == ["1e-5", "50.0", "1e-5", "62.0"]
+    assert "more than the rates differs, it does not show what they do alone." in text
+    assert "alone; @tbl-rates does." in sections.exercise_rates(here, there, [{}])
+    assert "256 tokens, 1 epoch)" in text
+    assert "256 tokens, 10 epochs)" in text
+    assert "exercise-rates" in text
+
+
+def test_seeds_show_each_result_and_their_spread(records: list[dict[str, Any]]) -> None:
+    assert sections.seeds([]) == ""
+    repeated = [
+        {
+            **records[7],
+            "params": {"seed": seed, "study": "s"},
+            "best_accuracy": best,
+            "environment": {"device": f"machine {seed % 2}"},
+        }
+        for seed, best in ((0, 0.80), (1, 0.79), (2, 0.81))
+    ]
+    text = sections.seeds([repeated])
+    (row,) = (line for line in text.split("\n") if line.startswith("| LoRA"))
+    cells = [x.strip() for x in row.strip("|").split("|")][1:]
+    assert cells == ["80.0 (seed 0), 79.0 (seed 1), 81.0 (seed 2)", "80.0", "2.0"]
+    assert "study “s”" in text
+    assert "made on machine 0 and machine 1, so the spread has the machine in it" in text

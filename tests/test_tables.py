@@ -1,0 +1,98 @@
+"""Tables of results, from records made up here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import cells, column
+
+from t5peft import (
+    about,
+    params,
+    sections,
+    show,
+    tables,
+)
+
+
+def test_ten_results_stand_in_the_exercises_order_beside_the_reference(
+    records: list[dict[str, Any]],
+) -> None:
+    table = tables.ten_results(records)
+    assert column(table, "run") == [str(number) for number in range(1, 11)]
+    assert column(table, "best epoch (%)") == [f"**{61 + k}.0**" for k in range(1, 11)]
+    assert column(table, "last epoch (%)") == [f"{60 + k}.0" for k in range(1, 11)]
+    assert column(table, "published reference (%)") == [
+        *("89.9", "86.6", "84.7", "86.9", "90.9", "90.4", "89.3", "89.2", "88.8", "88.7")
+    ]
+    for interval in column(table, "95% interval (%)"):
+        low, high = map(float, interval.split(show.DASH))
+        assert high - low == pytest.approx(1.2, abs=0.11)  # 25,000 reviews
+
+
+def test_a_stale_run_is_marked_wherever_it_is_shown(records: list[dict[str, Any]]) -> None:
+    written = (
+        *(tables.ten_results, tables.results, tables.memory),
+        *(tables.storage, tables.gaps, tables.speed),
+    )
+    for table in written:
+        rows = table(records).split("\n")[2:]
+        assert ["(stale)" in row for row in rows] == [k == 4 for k in range(1, 11)], table
+    own = {**records[7], "stale": "why"}
+    assert "LoRA **(stale)**" in tables.glance([*records[:7], own], [])
+    made = {"params": {"seed": 1, "study": "s"}, "environment": {"device": "a machine"}}
+    assert " **(stale)** (seed 1)" in sections.seeds([[own | made]])
+    settings = vars(params.load("assignment"))
+    with_settings = {**own, "params": settings}
+    text = sections.exercise_rates([with_settings], [with_settings], [])
+    assert f"{show.ALPHA} = 4 **(stale)** |" in text
+
+
+def test_memory_and_storage_are_compared_with_full_fine_tuning(
+    records: list[dict[str, Any]],
+) -> None:
+    memory = tables.memory(records)
+    assert column(memory, "8 bytes each (MB)") == column(memory, "AdamW state, measured (MB)")
+    assert column(memory, "8 bytes each (MB)")[0] == "8.000"
+    assert column(tables.storage(records), "tasks in the space of one")[-1] == "1,000"
+
+
+def test_gap_is_train_minus_test_in_points(records: list[dict[str, Any]]) -> None:
+    first = cells(tables.gaps(records))[0]
+    assert first == ["full fine-tuning", "1", "75.0", "62.0", "+13.0", "80.0", "61.0", "+19.0"]
+
+
+def test_the_first_pages_table_is_of_the_four_methods_of_ours(
+    records: list[dict[str, Any]],
+) -> None:
+    table = tables.glance(records, [])
+    assert column(table, "method") == ["full fine-tuning", "soft prompt", "adapter", "LoRA"]
+    assert column(table, "trained parameters") == ["1,000,000", "10", "100", "1,000"]
+    assert column(table, "share trained (%)") == ["100.000", "0.001", "0.010", "0.100"]
+    assert column(table, "test accuracy (%)") == ["**62.0**", "**63.0**", "**66.0**", "**69.0**"]
+
+
+def test_a_chapters_results_stand_in_their_columns(records: list[dict[str, Any]]) -> None:
+    table = tables.results(records[7:])
+    assert column(table, "trained parameters") == 3 * ["1,000"]
+    assert column(table, "all parameters") == 3 * ["1,001,000"]
+    assert column(table, "best epoch (%)") == ["**69.0**", "**70.0**", "**71.0**"]
+    assert column(table, "last epoch (%)") == ["68.0", "69.0", "70.0"]
+    low, high = map(float, column(table, "95% interval (%)")[0].split(show.DASH))
+    assert low < 69.0 < high
+    assert (low + high) / 2 == pytest.approx(69.0, abs=0.06)
+
+
+def test_shares_of_full_fine_tuning(records: list[dict[str, Any]]) -> None:
+    records[9]["memory"]["peak_bytes"] //= 2
+    assert column(tables.memory(records), "peak, of full (%)") == [*9 * ["100"], "50"]
+    assert column(tables.storage(records), "of full (%)")[-1] == "0.100"
+
+
+def test_times_are_of_training_and_of_testing(records: list[dict[str, Any]]) -> None:
+    table = tables.speed(records)
+    assert column(table, "time to train")[0] == "8 min"
+    assert column(table, "time to test")[0] == "2 min"
+    assert column(table, "other words (%)")[0] == "2.00"
+    assert about.total_seconds(records) == 10 * 600
