@@ -68,7 +68,6 @@ def smoke(home: Path, words_folder: Path) -> Params:
 BARE = 1_000_000
 """Parameters of the made-up backbone."""
 
-
 ADDED = {"full": 0, "soft-prompt": 10, "adapter": 100, "lora": 1000}
 
 

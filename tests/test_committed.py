@@ -14,6 +14,7 @@ from t5peft import (
     data,
     export,
     methods,
+    mixture,
     params,
     paths,
     prediction,
@@ -149,8 +150,8 @@ def test_a_backbone_reads_its_input_as_its_card_says(folder: Path, tmp_path: Pat
     settings = params.build(pretrain.BackboneParams, card["params"], "card")
     words = tokenizer.load(str(folder))
     texts = [data.normalize(text) for text, _ in data.read(str(IMDB), "train")[:300]]
-    stream = pretrain.pack(texts, words, tmp_path)
-    batch = next(pretrain.span_batches(stream, settings, words))
+    stream = mixture.pack(texts, words, tmp_path)
+    batch = next(mixture.span_batches(stream, settings, words))
     found = pretrain.reading(backbone.load(str(folder)), settings, *batch)
     for name in ("span_loss", "span_loss_other_input"):
         assert found[name] == pytest.approx(card[name], abs=0.3)

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t5peft import backbone, data, params, paths, pretrain, spans, tokenizer
+from t5peft import backbone, data, mixture, params, paths, pretrain, spans, tokenizer
 from t5peft.errors import InputError
 from t5peft.pretrain import BackboneParams
 
@@ -113,15 +113,15 @@ def test_no_test_review_is_ever_read(
         split: {data.normalize(text) for text, _ in read("made-up", split)}
         for split in ("train", "unsupervised", "test")
     }
-    seen = set(pretrain.corpus("made-up"))
+    seen = set(mixture.corpus("made-up"))
     assert seen == texts["train"] | texts["unsupervised"]
     assert texts["test"] - seen, "or nothing is shown"
 
 
 def test_a_worker_draws_the_same_batches(small: BackboneParams, words_folder: Path) -> None:
     stream = np.arange(100, 3_000).astype(np.uint16)
-    spans = pretrain.Spans(stream, small, tokenizer.load(str(words_folder)))
-    alone, ahead = pretrain.feed(spans, workers=0), pretrain.feed(spans, workers=1)
+    spans = mixture.Spans(stream, small, tokenizer.load(str(words_folder)))
+    alone, ahead = mixture.feed(spans, workers=0), mixture.feed(spans, workers=1)
     for _ in range(40):  # more than one pass over the text
         for ours, theirs in zip(next(alone), next(ahead), strict=True):
             assert torch.equal(ours, theirs)
@@ -285,7 +285,7 @@ def test_a_sentence_keeps_its_label(small: BackboneParams, words_folder: Path) -
     words = tokenizer.load(str(words_folder))
     pairs = data.read(data.MADE_UP, "train")[:40]
     known = {tuple(words(text)["input_ids"]): data.LABELS[label] for text, label in pairs}
-    batches = pretrain.sst2_batches(pairs, dataclasses.replace(small, sst2_length=99), words)
+    batches = mixture.sst2_batches(pairs, dataclasses.replace(small, sst2_length=99), words)
     for _ in range(12):
         for row, target in zip(*next(batches), strict=True):
             text = tuple(x for x in row.tolist() if x != data.PAD)
@@ -314,11 +314,11 @@ def test_sentences_of_another_layout_are_refused(sst2: Path) -> None:
     rows = pd.read_parquet(path)
     rows.assign(label=2).to_parquet(path)
     with pytest.raises(InputError, match=r"split train: found label 2, expected labels 0 and 1"):
-        pretrain.read_sst2(str(sst2))
+        mixture.read_sst2(str(sst2))
     rows.rename(columns={"sentence": "text"}).to_parquet(path)
     (sst2 / "validation-00000-of-00001.parquet").unlink()
     with pytest.raises(InputError, match=r"columns text, label, expected columns sentence and"):
-        pretrain.read_sst2(str(sst2))
+        mixture.read_sst2(str(sst2))
 
 
 @pytest.mark.parametrize("field", ["batch_size", "sst2_batch_size"])

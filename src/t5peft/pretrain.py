@@ -1,9 +1,6 @@
 """Pre-train a T5 of our own by T5's recipe: span corruption mixed with supervised sentences.
 
-Text: IMDB's training and unlabelled reviews (never a test review), lower-cased as the task has
-them, and the sentences of SST-2 with their label word as target, as T5's own mixture had them.
-
-How it starts and steps is `recipe.py`'s.
+What it reads is `mixture.py`'s, how it starts and steps `recipe.py`'s.
 """
 
 from __future__ import annotations
@@ -21,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 from transformers import T5ForConditionalGeneration
 
 from t5peft import (
@@ -31,6 +27,7 @@ from t5peft import (
     fast,
     files,
     machine,
+    mixture,
     paths,
     recipe,
     spans,
@@ -97,133 +94,6 @@ class BackboneParams:
                 f"at most {SIZES[self.size].vocab_size - tokenizer.SENTINELS} for {self.size}",
                 "give fewer pieces",
             )
-
-
-# --- text --------------------------------------------------------------------------------------
-
-
-def corpus(source: str) -> list[str]:
-    """Every review that may be seen: training and unlabelled ones, never a test review."""
-    return [
-        data.normalize(text)
-        for split in ("train", "unsupervised")
-        for text, _ in data.read(source, split)
-    ]
-
-
-def read_sst2(source: str, split: str = "train") -> data.Reviews:
-    """SST-2 sentences with label 0 or 1, from the hub or a folder of parquet files.
-
-    Raises `InputError` where there are none, or other columns or labels.
-    """
-    from datasets import load_dataset
-
-    try:
-        table: Any = load_dataset(source, split=split)
-    except Exception as error:  # of many kinds, by what is missing
-        raise InputError(
-            f"SST-2 {source}",
-            type(error).__name__,
-            "a folder of parquet files, or a data set of the hub that can be reached",
-            "give --set sst2=FOLDER",
-        ) from error
-    way_out = "give SST-2 in the hub's layout"
-    if not {"sentence", "label"} <= set(table.column_names):
-        found = "columns " + ", ".join(table.column_names)
-        raise InputError(f"SST-2 {source}", found, "columns sentence and label", way_out)
-    labels = set(table["label"])
-    if not labels <= {0, 1}:
-        found = f"label {min(labels - {0, 1}, key=str)}"
-        raise InputError(f"SST-2 {source}, split {split}", found, "labels 0 and 1", way_out)
-    return [(row["sentence"].strip().lower(), row["label"]) for row in table]
-
-
-def pack(texts: list[str], words: Any, pieces: Path) -> np.ndarray:
-    """All texts as one stream of token ids, a text's end marked by </s>; kept in `pieces`."""
-    path = pieces / "stream.npy"
-    if not path.exists():
-        ids = [np.array(ids, np.uint16) for ids in words(texts)["input_ids"]]
-        content = io.BytesIO()
-        np.save(content, np.concatenate(ids))
-        files.write_bytes(path, content.getvalue())
-    return np.load(path, mmap_mode="r")
-
-
-def span_batches(
-    stream: np.ndarray, params: BackboneParams, tokens: Any
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches (B, input), (B, target); pass p over the text is drawn from (seed, p) alone.
-
-    Raises `InputError` where the text does not fill one.
-    """
-    size = spans.lengths(params.input_length)
-    sentinel = tokens.convert_tokens_to_ids("<extra_id_0>")
-    sweep = 0
-    while True:
-        draw = np.random.default_rng([params.seed, sweep])
-        offset = int(draw.integers(size.text))
-        starts = offset + size.text * draw.permutation((len(stream) - offset) // size.text)
-        enough("batch_size", params.batch_size, len(starts), "stretches of text")
-        for at in range(0, len(starts) - params.batch_size + 1, params.batch_size):
-            pairs = [
-                spans.corrupt(stream[s : s + size.text], size, sentinel, tokens.eos_token_id, draw)
-                for s in starts[at : at + params.batch_size]
-            ]
-            sources, targets = (
-                np.stack(side).astype(np.int64) for side in zip(*pairs, strict=True)
-            )
-            yield torch.from_numpy(sources), torch.from_numpy(targets)
-        sweep += 1
-
-
-def sst2_batches(
-    pairs: data.Reviews, params: BackboneParams, tokens: Any
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of sentences (B, T) and label words (B, 2), padded to the longest of each.
-
-    Raises `InputError` where the sentences do not fill one.
-    """
-    enough("sst2_batch_size", params.sst2_batch_size, len(pairs), "sentences")
-    texts = tokens(
-        [text for text, _ in pairs],
-        max_length=params.sst2_length,
-        truncation=True,
-        padding="max_length",
-        return_tensors="pt",
-    )["input_ids"]
-    words = tokens([data.LABELS[label] for _, label in pairs], return_tensors="pt")["input_ids"]
-    sweep = 0
-    while True:
-        order = np.random.default_rng([params.seed, 1, sweep]).permutation(len(texts))
-        for at in range(0, len(order) - params.sst2_batch_size + 1, params.sst2_batch_size):
-            picked = torch.from_numpy(order[at : at + params.sst2_batch_size])
-            longest = int(texts[picked].ne(data.PAD).sum(dim=1).max())
-            yield texts[picked, :longest], words[picked]
-        sweep += 1
-
-
-def enough(setting: str, wanted: int, there: int, things: str) -> None:
-    """Refuse a batch that is larger than all there is: it would never come."""
-    if wanted > there:
-        raise InputError(setting, wanted, f"at most the {there} {things}", f"lower {setting}")
-
-
-class Spans(IterableDataset[tuple[Tensor, Tensor]]):
-    """`span_batches` as a loader takes them."""
-
-    def __init__(self, stream: np.ndarray, params: BackboneParams, tokens: Any) -> None:
-        """What `span_batches` is called with."""
-        self.settings = stream, params, tokens
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches from the first one on."""
-        return span_batches(*self.settings)
-
-
-def feed(spans: Spans, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same batches; with a worker they are drawn ahead, so that no GPU waits for them."""
-    ahead = 8 if workers else None
-    return iter(DataLoader(spans, batch_size=None, num_workers=workers, prefetch_factor=ahead))
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -325,8 +195,8 @@ def pretrain(params: BackboneParams) -> Path:
             "give --set name=NAME",
         )
     print(f"texts: {params.data} and {params.sst2}", flush=True)
-    reviews = corpus(params.data)
-    sentences = read_sst2(params.sst2)
+    reviews = mixture.corpus(params.data)
+    sentences = mixture.read_sst2(params.sst2)
     texts = reviews + [text for text, _ in sentences]
     pieces = work / f"{params.vocabulary}-{digest(texts)}"
     if not (pieces / tokenizer.MODEL_FILE).exists():
@@ -341,14 +211,14 @@ def pretrain(params: BackboneParams) -> Path:
         tokenizer.train(texts, params.vocabulary, pieces)
     tokens = tokenizer.load(str(pieces))
     check_words(tokens, params)
-    stream = pack(reviews, tokens, pieces)
+    stream = mixture.pack(reviews, tokens, pieces)
     state = start(params, checkpoint, device)
-    span = feed(Spans(stream, params, tokens), workers=int(device.type == "cuda"))
-    sst2 = sst2_batches(sentences, params, tokens)
+    span = mixture.feed(mixture.Spans(stream, params, tokens), workers=int(device.type == "cuda"))
+    sst2 = mixture.sst2_batches(sentences, params, tokens)
     fit(state, params, span, sst2, checkpoint)
     texts_held = len(stream) // spans.lengths(params.input_length).text - 1  # at any offset
     few = replace(params, seed=params.seed + 1, batch_size=max(1, min(READ, texts_held)))
-    other = span_batches(stream, few, tokens)
+    other = mixture.span_batches(stream, few, tokens)
     measured = {
         "corpus_tokens": len(stream),
         **reading(state.model, params, *next(other)),
@@ -470,7 +340,7 @@ def zero_shot(state: State, params: BackboneParams, words: Any) -> dict[str, flo
     """
     reviews = [(data.normalize(text), label) for text, label in data.read(params.data, "train")]
     texts = {
-        "zero_shot_sst2": (read_sst2(params.sst2, "validation"), params.sst2_length),
+        "zero_shot_sst2": (mixture.read_sst2(params.sst2, "validation"), params.sst2_length),
         "zero_shot_imdb_train": (reviews[:ZERO_SHOT_REVIEWS], ZERO_SHOT_TOKENS),
     }
     found = {}
