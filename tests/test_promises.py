@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import multiprocessing
@@ -423,7 +424,7 @@ def test_every_field_changes_the_identity_or_is_known_not_to(
         after = [runs.identity(run, changed) for run in methods.runs(changed)]
     except InputError:
         return  # refused: no number is shown at all
-    if value == getattr(study, name) or name in set(params.NOT_IDENTITY) - NAMES:
+    if value == getattr(study, name) or name in ("study", "train"):
         assert after == before
     elif name not in NAMES or value == "random:mini":
         assert after != before
@@ -536,7 +537,7 @@ def test_tensors_that_are_a_pickle_are_refused(stored: Path, tmp_path: Path) -> 
     tensors_in(stored).unlink()
     scratch = stored / "pickle"
     torch.save({"A": Trap(tmp_path / "ran")}, scratch)
-    sha256 = files.sha256(scratch)
+    sha256 = hashlib.sha256(scratch.read_bytes()).hexdigest()
     scratch.rename(stored / runs.DELTA)
     forge(stored, files={runs.DELTA: {"bytes": 1, "sha256": sha256}})
     with pytest.raises(InputError, match="expected safetensors"):
@@ -554,7 +555,7 @@ def test_a_trap_is_a_trap(tmp_path: Path) -> None:
 def test_a_record_names_no_file_outside_its_folder(name: str, study: Params, stored: Path) -> None:
     path = tensors_in(stored)
     shutil.copy(path, stored.parent)
-    facts = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+    facts = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     forge(stored, files={name.format(path.name, root=stored): facts})
     for load in (lambda: runs.load(run_of(study), study), lambda: prediction.load(f"smoke/{NAME}")):
         with pytest.raises(InputError, match="no plain file of that name"):

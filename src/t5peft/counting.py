@@ -132,7 +132,6 @@ with sympy.evaluate(False):  # in the order in which the walk over the model fin
         "relative positions": Mul(2, K, h),  # in the first layer of each stack
         "layer norms": Mul(Add(2 * L_e, 1, 3 * L_d, 1), d),  # a sublayer's, a stack's last
     }
-    BACKBONE = Add(*PARTS.values())
 """The parameters of a T5, none of which has a bias: Raffel et al. (2020), section 2.1."""
 
 

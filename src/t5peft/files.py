@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -66,8 +65,3 @@ def read_json(path: Path, keys: Set[str], command: str) -> dict[str, Any]:
     raise InputError(
         f"file {path}", "no whole record", f"what `{command}` wrote", "remove it and run that again"
     )
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

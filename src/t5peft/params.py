@@ -29,7 +29,11 @@ Train = Literal["auto", "yes", "no"]
 
 @dataclass(frozen=True)
 class Params:
-    """Everything that decides a study's results; `NOT_IDENTITY` counts by what it names."""
+    """Everything that decides a study's results.
+
+    The names `study` and `train` change none; `backbone`, `tokenizer` and `data` count by what lies
+    behind them (`runs.identity`).
+    """
 
     study: str  # name of the folder in weights/
     train: Train  # may a render train what is missing? auto: if it is a matter of a minute
@@ -93,9 +97,6 @@ class Params:
 
 DEFAULT = "self-contained"
 """The study that is meant where none is named."""
-
-NOT_IDENTITY = ("study", "train", "backbone", "data", "tokenizer")
-"""Fields that cannot change a result: names. What they name enters by its fingerprint."""
 
 TEXTS = ("study", "name", "backbone", "tokenizer", "data", "sst2")
 TEXTS += ("backbone_fingerprint", "data_fingerprint")
