@@ -52,10 +52,16 @@ def test_twins_have_the_same_setting(records: list[dict[str, Any]]) -> None:
 
 
 def test_what_seeds_can_do_is_said_to_be_untold(records: list[dict[str, Any]]) -> None:
-    first, second = records[:2]  # 1 point apart
-    wide, narrow = ([{"best_accuracy": x} for x in (0.8, y)] for y in (0.815, 0.805))
+    first, second = records[:2]  # full fine-tuning and soft prompt, 1 point apart
+    wide, narrow, other = (
+        [{"run": run["run"], "best_accuracy": x} for x in (0.8, y)]
+        for run, y in ((second, 0.815), (second, 0.805), (records[4], 0.9))
+    )
+    own = [{"run": first["run"], "best_accuracy": 0.8}] * 2
     assert findings.untold(first, second, [wide]) == ", no more than another seed can do"
     assert findings.untold(first, second, [narrow]) == ""
+    assert findings.untold(first, second, [own, narrow, other]) == "", "adapters may move farther"
+    assert findings.untold(first, second, [narrow, other]) != "", "the first has one seed"
     assert findings.untold(first, second, []) == ""
     assert findings.untold(first, first, [wide]) == "", "they are level"
 

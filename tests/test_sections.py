@@ -23,9 +23,10 @@ def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
             "environment": {"precision": "bf16", "device": "a CPU", "threads": 2},
         }
     )
-    rows = [line for line in text.split("\n") if line.startswith("| LoRA")]
-    assert [cell.strip() for cell in rows[-1].strip("|").split("|")] == [
-        *("LoRA", "peak memory (MB)", "9.00", "3.00", "3.00")
+    (row,) = (line for line in text.split("\n") if line.startswith("| LoRA"))
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        *("LoRA", "6.00 / 2.00 = **3.00**", "12.0 / 4.00 = **3.00**"),
+        *("36.0 / 12.0 = **3.00**", "9.00 / 3.00 = **3.00**"),
     ]
     assert "The backbone is random" not in text
 

@@ -48,26 +48,37 @@ def seeds_sentence(seeds: Sequence[Sequence[Record]]) -> str:
             "Each number is one run with one seed; how far another seed moves it was not measured, "
             "so that small differences say little."
         )
-    most: dict[str, float] = {}
-    for records in seeds:
-        method = records[0]["run"]["method"]
-        most[method] = max(seed_spread(records), most.get(method, 0.0))
+    most = seed_spreads(seeds)
     moved = listed(
         [f"{METHOD_NAMES[method]} by up to {points:.1f} points" for method, points in most.items()]
     )
     single = [METHOD_NAMES[method] for method in METHOD_NAMES if method not in most]
     text = f"Another seed moved {moved} (@tbl-seeds)"
     text += f"; {listed(single)} had one seed. " if single else ". "
-    return text + (
-        f"Differences of up to {max(map(seed_spread, seeds)):.1f} points are not told apart here."
+    return (
+        f"{text}Two runs no farther apart than that, for either's method, are not told apart here."
     )
 
 
 def untold(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> str:
-    """What to add where two runs are no farther apart than another seed moved one; else ""."""
+    """What to add where two runs are no farther apart than another seed moved their methods' runs.
+
+    A method that was made with one seed is taken to move as far as any.
+    """
     points = 100 * abs(record["best_accuracy"] - other["best_accuracy"])
-    apart = points > max(map(seed_spread, seeds), default=0.0)
+    moved = seed_spreads(seeds)
+    most = max(moved.values(), default=0.0)
+    apart = points > max(moved.get(run["run"]["method"], most) for run in (record, other))
     return "" if apart or round(points, 1) == 0 else ", no more than another seed can do"
+
+
+def seed_spreads(seeds: Sequence[Sequence[Record]]) -> dict[str, float]:
+    """How far another seed moved a run, at most, by method."""
+    most: dict[str, float] = {}
+    for records in seeds:
+        method = records[0]["run"]["method"]
+        most[method] = max(seed_spread(records), most.get(method, 0.0))
+    return most
 
 
 def seed_spread(records: Sequence[Record]) -> float:

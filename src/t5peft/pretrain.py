@@ -183,7 +183,7 @@ def pretrain(params: BackboneParams) -> Path:
     A killed training loses at most two minutes: call again. Raises `InputError` for a name that is
     taken, for texts that cannot be read or are too few, and for a loss that is no number.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if machine.has_accelerator() else "cpu")
     work = paths.cache() / "pretrain" / params.name
     checkpoint = work / "checkpoint.pt"
     target = folder(params)

@@ -185,19 +185,23 @@ def bench(measured: Mapping[str, Any]) -> str:
     from t5peft.bench import shares
     from t5peft.bench import table as timed
 
-    names = {
+    units = {
         "step": "training step (s)",
         "evaluation": "all test reviews (s)",
         "epoch": "whole epoch (s)",
         "peak_bytes": "peak memory (MB)",
     }
+    compared: dict[str, dict[str, str]] = {}
+    for method, what, *figures in timed(dict(measured)):
+        theirs, ours, ratio = map(three_digits, figures)
+        compared.setdefault(method, {})[what] = f"{theirs} / {ours} = **{ratio}**"
     rows = [
-        (METHOD_NAMES[method], names[what], *map(three_digits, figures))
-        for method, what, *figures in timed(dict(measured))
+        (METHOD_NAMES[method], *(figures[what] for what in units))
+        for method, figures in compared.items()
     ]
     settings, where = measured["params"], measured["environment"]
     caption = (
-        f"The exercise's own loop (fp32) and this project's ({where['precision']}), timed in turns "
+        f"The exercise's own loop (fp32) / this project's ({where['precision']}), timed in turns "
         f"on the same reviews: {'means' if measured['repeats'] == 2 else 'medians'} of "
         f"{measured['repeats']} turns, and the highest memory. Backbone "
         f"{settings['backbone']}, batches of {settings['batch_size']} reviews, at most "
@@ -219,8 +223,8 @@ def bench(measured: Mapping[str, Any]) -> str:
         " Of the machine's rate for large bf16 matrix products, a training step reaches this "
         f"share: {shares(dict(measured))}."
     )
-    head = ("method", "what", "exercise's loop", "ours", "ratio")
-    return f"{text}\n\n{floating('tbl-bench', table(rows, head, left=2), caption)}"
+    head = ("method", *units.values())
+    return f"{text}\n\n{floating('tbl-bench', table(rows, head), caption)}"
 
 
 def three_digits(figure: float) -> str:
