@@ -359,6 +359,15 @@ def test_a_wrong_backbone(kind: str, place: Path, capsys: pytest.CaptureFixture[
     assert not (place / "ran").exists()
 
 
+@pytest.mark.parametrize("command", ["tune", "baselines", "bench"])
+def test_no_command_takes_a_backbone_that_lacks_tensors(
+    command: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking(place / "folder")
+    line = refused(f"{command} smoke --set backbone=folder", capsys)
+    assert "found no decoder.block.1.layer.0.SelfAttention.k.weight (1" in line
+
+
 def test_a_backbone_of_the_hub_that_is_not_here_is_not_asked_for() -> None:
     intact.check_backbone("google-t5/t5-small")  # a report of stored runs needs none
 

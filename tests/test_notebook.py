@@ -363,6 +363,9 @@ def test_html_numbers_what_it_refers_to(whole: Path) -> None:
         '<a href="#eq-update">1</a>',
     ):
         assert text in page.replace("\n", " ")
+    pictures = re.findall(r'<img[^>]*src="([^"]*)"', page)
+    assert pictures
+    assert all(picture.startswith("data:image/svg+xml") for picture in pictures), "one file"
 
 
 def test_same_source_and_date_give_the_same_bytes(

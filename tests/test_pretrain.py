@@ -158,6 +158,8 @@ def test_the_stored_backbone_is_what_a_study_loads(small: BackboneParams) -> Non
     assert tokenizer.load(str(folder))("positive")["input_ids"][1] == data.EOS
     record = json.loads((folder / "pretraining.json").read_text())
     assert record["steps"] == 12
+    stretch = spans.lengths(small.input_length).text
+    assert record["seen_tokens"] == 12 * small.batch_size * stretch
     assert record["parameters"] == model.num_parameters()
     assert backbone.card(str(folder)) == record
     assert record["losses"].keys() == {"span", "sst2"}
@@ -250,6 +252,24 @@ def test_the_sentences_loss_is_weighed(small: BackboneParams) -> None:
         pretrain.update(state, span, sentences, 0.02, dataclasses.replace(small, sst2_weight=0.0))
         after.append(state.model.encoder.final_layer_norm.weight.detach().clone())
     assert torch.equal(*after)
+
+
+def test_a_gradient_is_cut_to_length_one(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = pretrain.start(small, Path("none"), torch.device("cpu"))
+    lengths = []
+
+    def step(rate: float) -> None:
+        grads = [p.grad.norm() for p in state.model.parameters() if p.grad is not None]
+        lengths.append(float(torch.stack(grads).norm()))
+
+    monkeypatch.setattr(state.optimizer, "step", step)
+    span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
+    sentences = torch.full((2, 5), 3), torch.tensor([[3, 1], [3, 1]])
+    heavy = dataclasses.replace(small, sst2_weight=1000.0)
+    pretrain.update(state, span, sentences, 0.02, heavy)
+    assert lengths == [pytest.approx(1.0, abs=1e-3)]
 
 
 def test_padding_changes_no_loss(small: BackboneParams) -> None:

@@ -213,6 +213,31 @@ def test_ctrl_c_ends_within_two_seconds_and_says_how_to_go_on(
     assert "Traceback" not in said
 
 
+def test_ctrl_c_stops_all_runs_that_are_side_by_side(study: Params) -> None:
+    names = {"lora-scratch-r8", "adapter-scratch-b8"}
+    command = [sys.executable, "-m", "t5peft", "train", "smoke", "--jobs", "2", "--only", *names]
+    process = subprocess.Popen(
+        [*command, "--set", f"tokenizer={study.tokenizer}", "--set", "epochs=100000"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also under `&`
+    )
+    assert process.stderr is not None
+    begun: set[str] = set()
+    for line in process.stderr:
+        begun |= {name for name in names if line.startswith(f"{name}: epoch 2 of")}
+        if begun == names:
+            break
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    for name in names:
+        with runs.lock(run_named(study, name), study) as free:
+            assert free, "no child trains on"
+
+
 # --- 2. a stored run is what it says -----------------------------------------------------------
 
 

@@ -70,6 +70,12 @@ def test_it_names_its_study_beside_every_table_of_results(rendered: Path) -> Non
     assert "These numbers mean nothing" in text
 
 
+def test_its_pictures_have_no_date(rendered: Path) -> None:
+    pictures = list(rendered.with_name("report_files").glob("*.svg"))
+    assert len(pictures) == 12
+    assert not any("dc:date" in picture.read_text() for picture in pictures)
+
+
 def test_no_reference_is_left_open(rendered: Path) -> None:
     text = rendered.with_suffix(".typ").read_text()
     assert not re.search(r"\?\?|\[\?\]|@(sec|fig|tbl|eq)-", text)

@@ -43,6 +43,17 @@ def test_a_report_says_when_its_training_takes_a_stored_runs_place(
     assert "takes its place" not in capsys.readouterr().err
 
 
+def test_the_command_says_when_it_takes_a_stored_runs_place(
+    smoke: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "smoke", "--only", NAME, "--set", f"tokenizer={smoke.tokenizer}"]
+    for changes, replaced in ((), False), (("--set", "lora_learning_rate=0.5"), True):
+        assert cli.main([*command, *changes]) == 0
+        line = capsys.readouterr().out.splitlines()[0]
+        assert line.startswith(f"train {NAME}")
+        assert line.endswith("(it is replaced; --set study=NAME keeps both)") == replaced
+
+
 @pytest.mark.parametrize(("codes", "worst"), [([0, 2, 0], 2), ([0, -9, 0], 9)])
 def test_a_run_that_fails_side_by_side_is_not_passed_over(
     codes: list[int], worst: int, smoke: Params, monkeypatch: pytest.MonkeyPatch

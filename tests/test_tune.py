@@ -93,6 +93,8 @@ def test_trials_of_other_reviews_are_not_shown(
     assert len(report.trials(smoke)) == len(tune.GRID["lora"])
     for change in ({"max_length": 20}, {"batch_size": 4}, {"seed": 1}, {"lora_rank": 4}):
         assert report.trials(dataclasses.replace(smoke, **change)) == [], "another study's"
+    fewer = dataclasses.replace(smoke, test_examples=smoke.test_examples // 2)
+    assert len(report.trials(fewer)) == len(tune.GRID["lora"]), "no test review was looked at"
     tune.tune(smoke, 12, ["adapter"])
     assert {trial["reviews"] for trial in report.trials(smoke)} == {16}, "one table, one number"
 
