@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import logging
@@ -9,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -370,6 +372,15 @@ def test_no_command_takes_a_backbone_that_lacks_tensors(
 
 def test_a_backbone_of_the_hub_that_is_not_here_is_not_asked_for() -> None:
     intact.check_backbone("google-t5/t5-small")  # a report of stored runs needs none
+
+
+def test_a_bottleneck_wider_than_the_model_is_allowed_but_warned(smoke: Params) -> None:
+    wide = dataclasses.replace(smoke, bottleneck=33)
+    with pytest.warns(UserWarning, match="bottleneck = 33 is wider than .* d_model = 32: no bott"):
+        intact.check(wide)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        intact.check(dataclasses.replace(smoke, bottleneck=32))
 
 
 def test_a_head_of_its_own_must_be_there(tmp_path: Path) -> None:

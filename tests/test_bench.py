@@ -110,7 +110,7 @@ def test_what_is_measured_is_kept_and_printed(
         ["epoch", "36.00", "12.00", "3.00"],
         ["peak_bytes", "9.00", "3.00", "3.00"],
     ]
-    assert "LoRA 25% (exercise's loop 8%)" in printed
+    assert "25% (LoRA)" in printed
     assert "differs in the mathematics: precision" in printed
 
 

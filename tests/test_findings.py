@@ -26,6 +26,13 @@ def test_findings_say_which_way_it_went(records: list[dict[str, Any]]) -> None:
     assert "level with full fine-tuning's" in findings.findings(records, [])
 
 
+def made(record: dict[str, Any], accuracies: dict[int, float]) -> list[dict[str, Any]]:
+    """A run with several seeds, by seed."""
+    return [
+        {**record, "params": {"seed": seed}, "best_accuracy": x} for seed, x in accuracies.items()
+    ]
+
+
 def test_findings_say_how_far_another_seed_moves_a_run(records: list[dict[str, Any]]) -> None:
     assert "was not measured" in findings.findings(records, [])
     seeds = [
@@ -54,32 +61,29 @@ def test_twins_have_the_same_setting(records: list[dict[str, Any]]) -> None:
 def test_what_seeds_can_do_is_said_to_be_untold(records: list[dict[str, Any]]) -> None:
     first, second = records[:2]  # full fine-tuning and soft prompt, 1 point apart
     wide, narrow, other = (
-        [{"run": run["run"], "best_accuracy": x} for x in (0.8, y)]
+        made(run, {0: 0.8, 1: y})
         for run, y in ((second, 0.815), (second, 0.805), (records[4], 0.9))
     )
-    own = [{"run": first["run"], "best_accuracy": 0.8}] * 2
-    assert findings.untold(first, second, [wide]) == ", no more than another seed can do"
-    assert findings.untold(first, second, [narrow]) == ""
-    assert findings.untold(first, second, [own, narrow, other]) == "", "adapters may move farther"
-    assert findings.untold(first, second, [narrow, other]) != "", "the first has one seed"
-    assert findings.untold(first, second, []) == ""
-    assert findings.untold(first, first, [wide]) == "", "they are level"
+    own = made(first, {0: 0.8, 5: 0.8})
+    assert findings.beside(first, second, [wide]) == ", no more than another seed can do"
+    assert findings.beside(first, second, [made(second, {0: 0.8, 1: 0.8101})]) != "", "as printed"
+    assert findings.beside(first, second, [narrow]) == ""
+    assert findings.beside(first, second, [own, narrow, other]) == "", "adapters may move farther"
+    assert findings.beside(first, second, [narrow, other]) != "", "the first has one seed"
+    assert findings.beside(first, second, []) == ""
+    assert findings.beside(first, first, [wide]) == "", "they are level"
 
 
 def test_twins_are_compared_over_the_seeds_that_both_have(records: list[dict[str, Any]]) -> None:
-    def made(record: dict[str, Any], accuracies: dict[int, float]) -> list[dict[str, Any]]:
-        return [
-            {**record, "params": {"seed": seed}, "best_accuracy": x}
-            for seed, x in accuracies.items()
-        ]
-
     pair = (records[7], records[9])
     seeds = [made(pair[0], {0: 0.80, 1: 0.82, 2: 0.10}), made(pair[1], {0: 0.83, 1: 0.85, 3: 0.1})]
     text = findings.twin_sentence(pair, seeds)
-    assert text.endswith(" Over the seeds 0 and 1 their means are 81.0% and 84.0%.")
-    assert "their means" not in findings.twin_sentence(pair, seeds[:1])
-    assert "their means" not in findings.twin_sentence(pair, [seeds[0], seeds[1][:1]])
-    assert findings.seeds_sentence(seeds).startswith("Another seed moved LoRA by up to 75.0 points")
+    assert text.endswith("; over 2 seeds the means are 81.0% and 84.0%, and the ranges are apart.")
+    seeds[1][1]["best_accuracy"] = 0.81
+    assert findings.twin_sentence(pair, seeds).endswith("and 82.0%, and the ranges overlap.")
+    assert "means" not in findings.twin_sentence(pair, seeds[:1])
+    assert "means" not in findings.twin_sentence(pair, [seeds[0], seeds[1][:1]])
+    assert findings.seeds_sentence(seeds).startswith("Another seed moved LoRA by up to 73.0 points")
 
 
 def test_the_prompts_walk_is_told(records: list[dict[str, Any]]) -> None:
@@ -89,7 +93,7 @@ def test_the_prompts_walk_is_told(records: list[dict[str, Any]]) -> None:
     text = findings.prompt_sentence(record, 1.41, 5.74)
     assert "In the 782 steps" in text
     assert "went from 1.41 to 5.74" in text
-    assert "left 0.04% of it" in text  # 0.99^782
+    assert "shrunk the start to 0.04% of its size" in text  # 0.99^782
 
 
 def test_the_best_epoch_is_said_and_whether_it_was_the_last(

@@ -13,7 +13,7 @@ from IPython.display import Markdown
 from nbformat import v4
 
 from t5peft import notebook, params, paths, render
-from t5peft.errors import InputError
+from t5peft.errors import InputError, OneLine
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><path d="M0 0L9 9"/></svg>'
@@ -177,9 +177,23 @@ def test_only_executable_fences_become_code_cells() -> None:
 
 
 def test_a_cell_that_is_not_evaluated_is_shown_as_text() -> None:
-    (cell,) = notebook.cells("```{python}\n#| eval: false\nx = 1\n```\n")
+    (cell,) = notebook.cells("```{python}\n#| eval: false\n#| echo: true\nx = 1\n```\n")
     assert cell.cell_type == "markdown"
     assert cell.source == "```python\nx = 1\n```"
+    (as_the_document_says,) = notebook.cells("```{python}\n#| eval: false\nx = 1\n```\n")
+    assert notebook.settings()["execute"]["echo"] is False
+    assert as_the_document_says.source == ""
+
+
+@pytest.mark.parametrize("line", ["#| fig-cap: a: b", "#| just text"])
+def test_options_that_are_none_are_named(line: str) -> None:
+    with pytest.raises(InputError, match=f"a cell: found {re.escape(repr(line[3:]))}"):
+        list(notebook.cells(f"```{{python}}\n{line}\n1\n```\n"))
+
+
+def test_an_inline_expression_that_fails_is_named() -> None:
+    with pytest.raises(OneLine, match=r"`\{python\} 1 / 0`: ZeroDivisionError"):
+        notebook.fill("A `{python} 1 / 0` number", {})
 
 
 def test_an_unknown_option_is_refused_by_name() -> None:

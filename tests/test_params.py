@@ -128,12 +128,6 @@ def test_a_missing_setting_is_named(tmp_path: Path) -> None:
         params.load(path)
 
 
-def test_a_bottleneck_wider_than_the_model_is_allowed_but_warned() -> None:
-    path = paths.CHECKOUT / "params" / "assignment.yaml"
-    with pytest.warns(UserWarning, match="no bottleneck any more"):
-        assert params.load(path, {"bottleneck": 600}).bottleneck == 600
-
-
 def test_another_seed_is_kept_beside_the_study() -> None:
     study = params.load("smoke")
     other = params.with_seed(study, 3)

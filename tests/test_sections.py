@@ -72,7 +72,9 @@ def test_the_exercises_rates_stand_beside_the_studys(
     cells = [x.strip() for x in row.strip("|").split("|")][1:]
     assert cells == ["1e-5", "50.0", "1e-5", "62.0"]
     assert "more than the rates differs, it does not show what they do alone." in text
-    assert "alone; @tbl-rates does." in sections.exercise_rates(here, there, [{}])
+    assert "alone; @tbl-rates does, for the from-scratch methods." in sections.exercise_rates(
+        here, there, [{}]
+    )
     assert "256 tokens, 1 epoch)" in text
     assert "256 tokens, 10 epochs)" in text
     assert "exercise-rates" in text
@@ -94,4 +96,6 @@ def test_seeds_show_each_result_and_their_spread(records: list[dict[str, Any]]) 
     cells = [x.strip() for x in row.strip("|").split("|")][1:]
     assert cells == ["80.0 (seed 0), 79.0 (seed 1), 81.0 (seed 2)", "80.0", "2.0"]
     assert "study “s”" in text
-    assert "made on machine 0 and machine 1, so the spread has the machine in it" in text
+    assert " = 4 were not all made on the same kind of machine (machine 0 and machine 1)" in text
+    same = [{**record, "environment": {"device": "one"}} for record in repeated]
+    assert "machine" not in sections.seeds([same])

@@ -86,7 +86,7 @@ def test_a_chapters_results_stand_in_their_columns(records: list[dict[str, Any]]
 
 def test_shares_of_full_fine_tuning(records: list[dict[str, Any]]) -> None:
     records[9]["memory"]["peak_bytes"] //= 2
-    assert column(tables.memory(records), "peak, of full (%)") == [*9 * ["100"], "50"]
+    assert column(tables.memory(records), "peak of training (MB)") == [*9 * ["1,004"], "502"]
     assert column(tables.storage(records), "of full (%)")[-1] == "0.100"
 
 

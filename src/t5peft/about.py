@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t5peft import counting, paths
+from t5peft import counting, methods, paths
 from t5peft.backbone import RANDOM
 from t5peft.data import MADE_UP
-from t5peft.params import Params, read_yaml
+from t5peft.params import DEFAULT, Params, arguments, read_yaml, study_file
 from t5peft.show import (
     DASH,
+    METHOD_NAMES,
     TIMES,
     Record,
     backbone_name,
@@ -54,6 +56,7 @@ THINGS = {
     "test_examples": "test reviews",
     "max_length": "tokens a review",
     "epochs": "epochs",
+    "precision": "arithmetic",
 }
 """What a setting counts, in words."""
 
@@ -77,6 +80,8 @@ def departures(params: Params, exercise: Params, models: Mapping[str, Model]) ->
             told.append(
                 f"the backbone *{backbone_name(params)}* with {sizes[-1]} parameters "
                 f"instead of {backbone_name(exercise)} with {sizes[0]}"
+                if len(models) > 1
+                else f"the backbone in `{params.backbone}`, as large as {backbone_name(exercise)}"
             )
         elif not name.endswith("learning_rate"):
             told.append(
@@ -91,7 +96,7 @@ def departures(params: Params, exercise: Params, models: Mapping[str, Model]) ->
         f"them (@sec-differences): {'; '.join(told)}. Its accuracies compare with each other, not "
         "with published ones."
     )
-    if "backbone" in names and not any(name.startswith(COUNTED) for name in names):
+    if len(models) > 1 and not any(name.startswith(COUNTED) for name in names):
         text += (
             f" The parameters of @tbl-glance are those of *{backbone_name(params)}*; the "
             f"exercise's, of {backbone_name(exercise)}, are derived and counted in "
@@ -111,10 +116,12 @@ def stale_note(records: Sequence[Record]) -> str:
 
 
 def settings_table(params: Params) -> str:
-    """Every setting of the study."""
-    return table(
-        ((f"`{key}`", value(x)) for key, x in asdict(params).items()), ("setting", "value")
-    )
+    """Every setting of the study, two a line."""
+    cells = [(f"`{key}`", value(x)) for key, x in asdict(params).items()]
+    half = -(-len(cells) // 2)
+    pairs = zip_longest(cells[:half], cells[half:], fillvalue=("", ""))
+    rows = [one + other for one, other in pairs]
+    return table(rows, 2 * ("setting", "value"), left=4)
 
 
 def value(setting: object) -> str:
@@ -156,15 +163,15 @@ def differences_section(params: Params, exercise: Params, why: Mapping[str, str]
     return f"{text}\n\n{floating('tbl-differences', body, caption)}"
 
 
-def reasons(study_file: Path, params: Params) -> dict[str, str]:
+def reasons(file: Path, params: Params) -> dict[str, str]:
     """The comments behind a study's settings: `epochs: 3  # two CPU cores` -> {"epochs": ...}.
 
     Of a setting that was changed since, the file knows no reason.
     """
-    if not study_file.exists():  # a study of somebody's own, which is no file in params/
+    if not file.exists():  # a study of somebody's own, which is no file in params/
         return {}
-    lines = re.findall(r"^(\w+):[^#\n]*#\s*(.+?)\s*$", study_file.read_text("utf-8"), re.MULTILINE)
-    values = read_yaml(study_file)
+    lines = re.findall(r"^(\w+):[^#\n]*#\s*(.+?)\s*$", file.read_text("utf-8"), re.MULTILINE)
+    values = read_yaml(file)
     return {name: why for name, why in lines if values[name] == getattr(params, name)}
 
 
@@ -189,6 +196,8 @@ LOSS_NAMES = {"span": "span corruption", "sst2": "SST-2"}
 
 def backbone_table(card: Mapping[str, Any]) -> str:
     """What the pre-training of one of the project's own backbones took."""
+    from t5peft.pretrain import ZERO_SHOT_REVIEWS
+
     settings = card["params"]
     rows = [
         ("parameters", f"{card['parameters']:,}"),
@@ -213,7 +222,7 @@ def backbone_table(card: Mapping[str, Any]) -> str:
             percent(card["zero_shot_sst2"]),
         ),
         (
-            "IMDB training reviews labelled right, before fine-tuning (%)",
+            f"IMDB training reviews labelled right, of {number(ZERO_SHOT_REVIEWS)}, before (%)",
             percent(card["zero_shot_imdb_train"]),
         ),
     ]
@@ -230,8 +239,8 @@ def reading_sentence(card: Mapping[str, Any]) -> str:
         return ""
     own, other = card["span_loss"], card["span_loss_other_input"]
     text = (
-        f" Its span loss is {own:.2f} nats a target token with the text's own input and "
-        f"{other:.2f} with another text's"
+        f" On stretches of its own text its span loss is {own:.2f} nats a target token with a "
+        f"stretch's own input and {other:.2f} with another's"
     )
     if other - own < HARDLY:
         return f"{text}: it hardly reads its input."
@@ -273,18 +282,58 @@ def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
 
 def commands(params: Params) -> str:
     """How to make these numbers, this report and what is handed in again."""
-    study = params.study
-    lines = {
-        "make venv": "everything, from PyPI",
-        f"t5peft status {study}": "which runs are stored",
-        f"t5peft train {study}": "what is missing or stale",
-        f"make report STUDY={study}": "this document",
-        f"t5peft export {study} -o .": "lora.pt, adapter.pt, prompts.pt",
-        f"t5peft handin {study} --name NAME --number NUMBER -o .": "what is uploaded",
-    }
+    study = arguments(params)
+    return commented(
+        {
+            "make venv": "everything, from PyPI",
+            f"t5peft status {study}": "which runs are stored",
+            f"t5peft train {study}": "what is missing or stale",
+            f"t5peft render {study}": "this document",
+            f"t5peft export {study} -o .": "lora.pt, adapter.pt, prompts.pt",
+            f"t5peft handin {study} --name NAME --number NUMBER -o .": "what is uploaded",
+        }
+    )
+
+
+def other_rank(params: Params) -> str:
+    """How to see a chapter with another hyper-parameter."""
+    name = params.study if study_file(params.study).exists() else DEFAULT
+    return commented(
+        {
+            "t5peft notebook lora -o lora.ipynb": "the chapter",
+            f"papermill lora.ipynb out.ipynb -p study {name} -p lora_rank 16 -p train yes": "run",
+        }
+    )
+
+
+def commented(lines: Mapping[str, str]) -> str:
+    """Commands as a block of code, each with what it is for behind it."""
     width = max(map(len, lines))
     code = [f"{command:{width}}  # {why}" for command, why in lines.items()]
     return "```bash\n" + "\n".join(code) + "\n```"
+
+
+def handed_in(params: Params) -> str:
+    """The exercise's five notebooks: which runs each holds, and which weights belong to it."""
+    from t5peft.export import FILES
+    from t5peft.handin import NOTEBOOKS
+
+    rows = []
+    for notebook, (chapter, left_out) in NOTEBOOKS.items():
+        method = "full" if chapter == "full-fine-tuning" else chapter
+        shown = [
+            run
+            for run in methods.runs(params)
+            if run.method == method
+            and left_out
+            != ("Our implementation" if run.implementation == "scratch" else "With the library")
+        ]
+        weights = FILES.get(method) if any(r.implementation == "scratch" for r in shown) else None
+        numbers = ", ".join(str(run.number) for run in shown)
+        rows.append(
+            (f"`{notebook}`", METHOD_NAMES[method], numbers, f"`{weights}`" if weights else DASH)
+        )
+    return table(rows, ("notebook", "method", "runs", "weights"), left=4)
 
 
 def total_seconds(records: Iterable[Record]) -> float:

@@ -15,6 +15,7 @@ import dataclasses
 import json
 import multiprocessing
 import statistics
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from t5peft import (
 from t5peft.data import Tokens
 from t5peft.methods import Run
 from t5peft.params import Params
-from t5peft.show import METHOD_NAMES
+from t5peft.show import METHOD_NAMES, listed
 from t5peft.training import Job
 
 EXERCISE, OURS = "exercise", "ours"
@@ -237,14 +238,13 @@ def save(params: Params, record: dict[str, Any]) -> Path:
     return path(params)
 
 
-def shares(record: dict[str, Any]) -> str:
-    """How near a training step is to the matrix rate of the machine (MFU), by method."""
+def shares(record: Mapping[str, Any]) -> str:
+    """How near our training step is to the machine's bf16 matrix rate (MFU), by method."""
     found = [
-        f"{METHOD_NAMES[method]} {share(sides[OURS]):.0%} "
-        f"(exercise's loop {share(sides[EXERCISE]):.0%})"
+        f"{share(sides[OURS]):.0%} ({METHOD_NAMES[method]})"
         for method, sides in record["methods"].items()
     ]
-    return ", ".join(found)
+    return listed(found)
 
 
 def share(side: dict[str, float]) -> float:
@@ -252,7 +252,7 @@ def share(side: dict[str, float]) -> float:
     return side["operations"] / side["step"] / side["matrix_rate"]
 
 
-def table(record: dict[str, Any]) -> list[list[Any]]:
+def table(record: Mapping[str, Any]) -> list[list[Any]]:
     """Rows of (method, what, exercise, ours, ratio); times in seconds, memory in MB."""
     units = {"step": 1, "evaluation": 1, "epoch": 1, "peak_bytes": 1e6}
     return [

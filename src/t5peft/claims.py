@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
 
-from t5peft.findings import of_all, untold, versus
+from t5peft.findings import apart, beside, of_all, versus
 from t5peft.show import (
     METHOD_NAMES,
     REFERENCE,
@@ -19,6 +20,7 @@ from t5peft.show import (
     one_epoch,
     only,
     percent,
+    run_name,
 )
 
 
@@ -34,7 +36,7 @@ def optimizer_sentence(records: Sequence[Record]) -> str:
     return f"The optimizer's state of the PEFT runs is {span(state, 3)} of full fine-tuning's."
 
 
-def peak_sentence(records: Sequence[Record], bench: dict[str, Any]) -> str:
+def peak_sentence(records: Sequence[Record], bench: Mapping[str, Any]) -> str:
     """The peak of a training: the bench's, which measures each method alone, if there is one."""
     if not bench:
         peaks = memory_shares(records, "peak_bytes")
@@ -77,12 +79,12 @@ Gap = tuple[float, float]
 def gap_sentence(records: Sequence[Record]) -> str:
     """Claim 3: which way it went, and whether that is more than the draw of the reviews."""
     full = only(records, method="full")[0]
-    others = [last_gap(record) for record in records if record["run"]["method"] != "full"]
-    points = [100 * found for found, _ in others]
+    others = {run_name(r["run"]): last_gap(r) for r in records if r["run"]["method"] != "full"}
+    low, high = (pick(found for found, _ in others.values()) for pick in (min, max))
     text = (
-        f"After the last epoch the gap between training and test reviews is "
-        f"{100 * last_gap(full)[0]:+.1f} points with full fine-tuning and {min(points):+.1f} to "
-        f"{max(points):+.1f} with a PEFT method. {draw_sentence(last_gap(full), others)} "
+        "After the last epoch the gap between training and test reviews is "
+        f"{points(last_gap(full)[0])} points with full fine-tuning and {points(low)} to "
+        f"{points(high)} with a PEFT method. {draw_sentence(last_gap(full), others)} "
         f"{number(sample_size(full))} training and {number(full['test_examples'])} test reviews "
         "were looked at."
     )
@@ -94,27 +96,35 @@ def gap_sentence(records: Sequence[Record]) -> str:
     return text
 
 
-def draw_sentence(full: Gap, others: Sequence[Gap]) -> str:
-    """What of the gaps' differences is more than the draw of the reviews."""
-    doubts = doubts_of(full, others)
+def draw_sentence(full: Gap, others: Mapping[str, Gap]) -> str:
+    """Which of the gaps (by run's name) are smaller than full fine-tuning's, and beyond doubt."""
+    below = sum(found < full[0] for found, _ in others.values())
     return (
-        "If the reviews were drawn anew for each run, the difference of two gaps would be "
-        f"uncertain by up to {100 * max(doubts):.1f} points (95% for all {len(others)} comparisons "
-        "together, by Bonferroni's bound); by more than its uncertainty the gap is smaller in "
-        f"{of_all(smaller(full, others), len(others))} PEFT runs."
+        f"It is smaller than full fine-tuning's in {of_all(below, len(others))} PEFT runs. Were "
+        "the runs' reviews drawn independently, a difference of two gaps would be uncertain by up "
+        f"to {100 * max(doubts_of(full, others).values()):.1f} points (95% for all {len(others)} "
+        "comparisons together, by Bonferroni's bound). Beyond its uncertainty the gap is smaller "
+        f"in {named(smaller(full, others))}."
     )
 
 
-def doubts_of(full: Gap, others: Sequence[Gap]) -> list[float]:
+def named(gaps: Mapping[str, Gap]) -> str:
+    """`no PEFT run`, or `LoRA, ours (a gap of -0.1)`."""
+    if not gaps:
+        return "no PEFT run"
+    return "; ".join(f"{name} (a gap of {points(found)})" for name, (found, _) in gaps.items())
+
+
+def doubts_of(full: Gap, others: Mapping[str, Gap]) -> dict[str, float]:
     """Half the interval of each difference to full fine-tuning's gap; 95% for all together."""
     z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(others)))
-    return [z * math.hypot(full[1], error) for _, error in others]
+    return {name: z * math.hypot(full[1], error) for name, (_, error) in others.items()}
 
 
-def smaller(full: Gap, others: Sequence[Gap]) -> int:
-    """How many gaps are smaller than full fine-tuning's by more than the uncertainty."""
-    pairs = zip(others, doubts_of(full, others), strict=True)
-    return sum(full[0] - found > doubt for (found, _), doubt in pairs)
+def smaller(full: Gap, others: Mapping[str, Gap]) -> dict[str, Gap]:
+    """The gaps that are smaller than full fine-tuning's by more than the uncertainty."""
+    doubts = doubts_of(full, others)
+    return {name: gap for name, gap in others.items() if full[0] - gap[0] > doubts[name]}
 
 
 def sample_size(record: Record) -> int:
@@ -136,10 +146,15 @@ def last_gap(record: Record) -> Gap:
     return gap(record, len(record["history"])), error_of(*shares)
 
 
-def best_gap(record: Record, measured: Mapping[str, Any]) -> Gap:
+def best_gap(measured: Mapping[str, Any], record: Record) -> Gap:
     """The gap after the best epoch, on the training reviews that `t5peft retention` looked at."""
-    train, test = measured["train_accuracy"], record["best_accuracy"]
+    train, test = measured["train_accuracy"], measured["test_accuracy"]
     return train - test, error_of((train, measured["reviews"]), (test, record["test_examples"]))
+
+
+def points(share: float) -> str:
+    """A difference of two shares in percentage points, with its sign: `+1.2`, `0.0`."""
+    return f"{100 * share:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0")
 
 
 def error_of(*shares: tuple[float, int]) -> float:
@@ -151,18 +166,33 @@ def retention_sentences(records: Sequence[Record], kept: Mapping[str, Mapping[st
     """Claim 3, measured by `t5peft retention` (by run's name): reviews learned, skill lost."""
     full = only(records, method="full")[0]
     peft = [record for record in records if record is not full]
-    reference = best_gap(full, kept["full"])
-    others = [best_gap(record, kept[record["run"]["name"]]) for record in peft]
-    rises = [rise(kept[record["run"]["name"]]) for record in peft]
-    return (
-        f"**By heart.** {draw_sentence(reference, others)}\n\n**Prior knowledge.** Span "
+    reference = best_gap(kept["full"], full)
+    others = {run_name(r["run"]): best_gap(kept[r["run"]["name"]], r) for r in peft}
+    rises = {r["run"]["name"]: rise(kept[r["run"]["name"]]) for r in peft}
+    most = max(peft, key=lambda record: rises[record["run"]["name"]])
+    largest = max(peft, key=lambda record: record["parameters"]["trained"])
+    text = (
+        f"**By heart.** The gap is {points(reference[0])} points with full fine-tuning. "
+        f"{draw_sentence(reference, others)}\n\n**Prior knowledge.** Span "
         "corruption, the objective that the backbone was pre-trained with, costs it "
         f"{kept['full']['span_loss_before']:.3f} nats a target token on the text of the test "
         f"reviews. Full fine-tuning moves that by {rise(kept['full']):+.3f}, a PEFT method, with "
-        f"its addition in place, by {min(rises):+.3f} to {max(rises):+.3f}; the loss rises less "
-        f"than full fine-tuning's in {of_all(forgotten_less(kept), len(peft))} PEFT runs. Without "
-        "the addition the backbone is what it was, to the bit."
+        f"its addition in place, by {min(rises.values()):+.3f} to {max(rises.values()):+.3f}; the "
+        f"loss rises less than full fine-tuning's in {of_all(forgotten_less(kept), len(peft))} "
+        "PEFT runs. Without the addition the backbone is what it was, to the bit."
     )
+    if most is not largest:
+        text += (
+            " Among PEFT methods the rise does not follow the number of trained parameters: "
+            f"{rise_of(most, kept)} is the largest, {rise_of(largest, kept)} the one of most."
+        )
+    return text
+
+
+def rise_of(record: Record, kept: Mapping[str, Mapping[str, Any]]) -> str:
+    """`+1.679 of LoRA, ours, with 8,192 parameters`."""
+    name, trained = run_name(record["run"]), number(record["parameters"]["trained"])
+    return f"{rise(kept[record['run']['name']]):+.3f} of {name}, with {trained} parameters,"
 
 
 def rise(measured: Mapping[str, Any]) -> float:
@@ -179,6 +209,7 @@ def conclusions(
     records: Sequence[Record],
     seeds: Sequence[Sequence[Record]],
     kept: Mapping[str, Mapping[str, Any]],
+    baselines: Mapping[str, Any],
 ) -> str:
     """The answer to the report's question and a verdict on each claim, as computed sentences."""
     full, *ours = only(records, implementation="scratch")
@@ -189,49 +220,78 @@ def conclusions(
     } | {"stored_bytes": best["stored_bytes"] / full["stored_bytes"]}
     return bullets(
         [
-            f"**The order.** {order_sentence(records)}",
+            f"**The order.** {order_sentence(records, seeds)}",
             f"**What it costs, what it saves.** Our best PEFT method, "
             f"{METHOD_NAMES[best['run']['method']]}, is {versus(best, full)} full fine-tuning"
-            f"{untold(best, full, seeds)}. Of what full fine-tuning takes it trains "
+            f"{beside(best, full, seeds)}. Of what full fine-tuning takes it trains "
             f"{percent(of_full['trained'], 2)}% of the parameters, holds "
             f"{percent(of_full['optimizer_bytes'], 2)}% of the optimizer's state and stores "
             f"{percent(of_full['stored_bytes'], 2)}% of the bytes.",
-            "**Claims 1 and 2** hold, in proportion to the trained parameters: for the optimizer's "
-            "state (@tbl-memory), not for the whole of a training, and for what is stored "
-            "(@tbl-storage).",
+            f"**Claims 1 and 2** {'hold' if max(of_full.values()) < 1 else 'do not hold'}, in "
+            "proportion to the trained parameters: for the optimizer's state (@tbl-memory), not "
+            "for the whole of a training, and for what is stored (@tbl-storage).",
             f"**Claim 3.** {claim_3(records, kept)}",
+            *limits(records, baselines),
         ]
     )
 
 
-def order_sentence(records: Sequence[Record]) -> str:
-    """Our four methods by accuracy, and the published reference's."""
-    ours = only(records, implementation="scratch")
-    accuracy = {r["run"]["number"]: 100 * r["best_accuracy"] for r in ours}
-    published = {number: REFERENCE.accuracy[number - 1] for number in accuracy}
-    names = {r["run"]["number"]: METHOD_NAMES[r["run"]["method"]] for r in ours}
-    here, there = (
-        ", ".join(f"{names[n]} {found[n]:.1f}%" for n in sorted(found, key=lambda n: -found[n]))
-        for found in (accuracy, published)
-    )
-    return f"Ours, from the best down: {here}. The published reference: {there}."
+def limits(records: Sequence[Record], baselines: Mapping[str, Any]) -> list[str]:
+    """How strong the backbone is: what a bag of words says of all ten."""
+    if not baselines:
+        return []
+    bag = baselines["bag_of_words_accuracy"]
+    above = of_all(sum(record["best_accuracy"] > bag for record in records), len(records))
+    return [
+        f"**How strong.** A bag of words reaches {percent(bag)}%; {above} runs are above it. The "
+        "methods are compared with each other; how far they get is the backbone's doing."
+    ]
+
+
+def order_sentence(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> str:
+    """Our four methods by accuracy, which of them are not told apart, and the published order."""
+    ours = sorted(only(records, implementation="scratch"), key=lambda r: -r["best_accuracy"])
+    published = sorted(ours, key=lambda r: -reference(r))
+    here = ", ".join(f"{method(r)} {percent(r['best_accuracy'])}%" for r in ours)
+    there = ", ".join(f"{method(r)} {reference(r):.1f}%" for r in published)
+    text = f"Ours, from the best down: {here}."
+    near = [f"{method(a)} and {method(b)}" for a, b in pairwise(ours) if not apart(a, b, seeds)]
+    if near:
+        text += f" By their seeds these are not told apart: {'; '.join(near)}."
+    text += f" The published reference: {there}."
+    if ours != published:
+        text += " Why its order is another cannot be told here, where more than one thing differs."
+    return text
+
+
+def method(record: Record) -> str:
+    """The name of a run's method."""
+    return METHOD_NAMES[record["run"]["method"]]
+
+
+def reference(record: Record) -> float:
+    """The published run's accuracy, percent."""
+    return REFERENCE.accuracy[record["run"]["number"] - 1]
 
 
 def claim_3(records: Sequence[Record], kept: Mapping[str, Mapping[str, Any]]) -> str:
     """Whether PEFT learned less by heart, and whether it kept more of what the backbone knew."""
     full, *peft = sorted(records, key=lambda record: record["run"]["method"] != "full")
-    if kept:
-        gaps = [best_gap(record, kept[record["run"]["name"]]) for record in (full, *peft)]
-    else:
-        gaps = [last_gap(record) for record in (full, *peft)]
-    count = len(peft)
+    gaps = {
+        run_name(r["run"]): best_gap(kept[r["run"]["name"]], r) if kept else last_gap(r)
+        for r in (full, *peft)
+    }
+    own = gaps.pop(run_name(full["run"]))
+    below = of_all(sum(found < own[0] for found, _ in gaps.values()), len(peft))
     text = (
-        "Less learned by heart is shown where a gap is smaller by more than its uncertainty: in "
-        f"{of_all(smaller(gaps[0], gaps[1:]), count)} PEFT runs."
+        f"Less learned by heart: the gap is smaller in {below} PEFT runs, beyond its uncertainty "
+        f"in {named(smaller(own, gaps))}."
     )
+    if one_epoch(records):
+        text += " One epoch neither shows nor refutes it."
     if not kept:
         return f"{text} What is kept of the pre-training was not measured."
     return (
-        f"{text} More of the pre-training is kept, by the span loss, in "
-        f"{of_all(forgotten_less(kept), count)}."
+        f"{text} More of the pre-training is kept: the span loss rises less in "
+        f"{of_all(forgotten_less(kept), len(peft))} PEFT runs."
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from t5peft import launch, machine, methods, params, runs
-from t5peft.errors import InputError
+from t5peft.errors import InputError, OneLine
 from t5peft.methods import Run
 from t5peft.params import Params
 
@@ -55,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os._exit(130)  # at once: to unload PyTorch takes seconds
 
 
-def explain(error: Exception) -> InputError | None:
+def explain(error: Exception) -> OneLine | None:
     """The one line about wrong input, a file that cannot be used or memory that ran out."""
-    if isinstance(error, InputError):
+    if isinstance(error, OneLine):
         return error
     if machine.out_of_memory(error):
         room = "room for the model and a batch"

@@ -1,19 +1,25 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read."""
 
 from __future__ import annotations
 
 
-class InputError(Exception):
-    """Something that the user gave is wrong: one line that names it, and the way out.
+class OneLine(Exception):
+    """An error whose line says all: a notebook shows it alone, without the stack."""
 
-    The command line prints it and exits with code 2; a notebook shows it alone, without the stack.
-    """
-
-    def __init__(self, thing: str, found: object, expected: str, way_out: str) -> None:
-        self.thing, self.found, self.expected, self.way_out = thing, found, expected, way_out
-        message = f"{thing}: found {found}, expected {expected}; {way_out}"
-        super().__init__(" ".join(message.split()))
+    def __init__(self, line: str) -> None:
+        super().__init__(" ".join(line.split()))
 
     def _render_traceback_(self) -> list[str]:
         """What IPython, and so Jupyter, papermill and Quarto, show of it."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class InputError(OneLine):
+    """Something that the user gave is wrong: one line that names it, and the way out.
+
+    The command line prints it and exits with code 2.
+    """
+
+    def __init__(self, thing: str, found: object, expected: str, way_out: str) -> None:
+        self.thing, self.found, self.expected, self.way_out = thing, found, expected, way_out
+        super().__init__(f"{thing}: found {found}, expected {expected}; {way_out}")

@@ -166,7 +166,7 @@ def _detail_prompt(ax: Axes) -> None:
             _text(ax, 121, bottom + 1.6, f"${name}$")
     _measure(ax, 97, 117, 17, "$d$")
     _text(ax, 94.2, 47.6, "$n$")
-    _text(ax, 94.2, 30.4, "$T$")
+    _text(ax, 93, 30.4, "$T - n$")
     _text(ax, 109, 9, "rows that the encoder reads", size=8)
 
 

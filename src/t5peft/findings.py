@@ -33,7 +33,7 @@ def findings(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> st
         f"{percent(record['parameters']['trained'] / record['parameters']['total'], 3)}% of the "
         f"parameters and reaches {percent(record['best_accuracy'])}%: "
         f"{versus(record, full)} full fine-tuning's {percent(full['best_accuracy'])}%"
-        f"{untold(record, full, seeds)}."
+        f"{beside(record, full, seeds)}."
         for record in only(records, implementation="scratch")
         if record["run"]["method"] != "full"
     ]
@@ -56,20 +56,52 @@ def seeds_sentence(seeds: Sequence[Sequence[Record]]) -> str:
     text = f"Another seed moved {moved} (@tbl-seeds)"
     text += f"; {listed(single)} had one seed. " if single else ". "
     return (
-        f"{text}Two runs no farther apart than that, for either's method, are not told apart here."
+        f"{text}Two runs with the same several seeds are told apart where their ranges do not "
+        "overlap, others where they differ by more than another seed moved their methods' runs."
     )
 
 
-def untold(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> str:
-    """What to add where two runs are no farther apart than another seed moved their methods' runs.
+def beside(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> str:
+    """What other seeds say of two runs' difference, as the end of a sentence."""
+    both = shared_seeds(record, other, seeds)
+    told = apart(record, other, seeds)
+    if both:
+        means = [f"{percent(mean(found))}%" for found in both]
+        ranges = "are apart" if told else "overlap"
+        return f"; over {len(both[0])} seeds the means are {listed(means)}, and the ranges {ranges}"
+    return "" if told or versus(record, other) == LEVEL else ", no more than another seed can do"
 
-    A method that was made with one seed is taken to move as far as any.
+
+def apart(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> bool:
+    """Do other seeds leave the order of two runs as it is?
+
+    Where both have the same several seeds, by their ranges; else by how far another seed moved
+    their methods' runs, as it is printed. A method that was made with one seed is taken to move as
+    far as any.
     """
-    points = 100 * abs(record["best_accuracy"] - other["best_accuracy"])
+    if both := shared_seeds(record, other, seeds):
+        ours, theirs = both
+        return max(ours) < min(theirs) or max(theirs) < min(ours)
     moved = seed_spreads(seeds)
     most = max(moved.values(), default=0.0)
-    apart = points > max(moved.get(run["run"]["method"], most) for run in (record, other))
-    return "" if apart or round(points, 1) == 0 else ", no more than another seed can do"
+    needed = max(moved.get(run["run"]["method"], most) for run in (record, other))
+    points = 100 * abs(record["best_accuracy"] - other["best_accuracy"])
+    return round(points, 1) > round(needed, 1)
+
+
+def shared_seeds(
+    record: Record, other: Record, seeds: Sequence[Sequence[Record]]
+) -> tuple[list[float], list[float]] | None:
+    """Two runs' accuracies with the seeds that both were made with; None where that is but one."""
+    found = {
+        records[0]["run"]["name"]: {r["params"]["seed"]: r["best_accuracy"] for r in records}
+        for records in seeds
+    }
+    ours, theirs = (found.get(run["run"]["name"], {}) for run in (record, other))
+    both = sorted(ours.keys() & theirs.keys())
+    if len(both) < 2:
+        return None
+    return [ours[seed] for seed in both], [theirs[seed] for seed in both]
 
 
 def seed_spreads(seeds: Sequence[Sequence[Record]]) -> dict[str, float]:
@@ -135,29 +167,18 @@ def twin_sentence(pair: tuple[Record, Record], seeds: Sequence[Sequence[Record]]
         f"Our {METHOD_NAMES[ours['run']['method']]} ({percent(ours['best_accuracy'])}%) is "
         f"{versus(ours, theirs)} {IMPLEMENTATION_NAMES[theirs['run']['implementation']]}'s "
         f"({percent(theirs['best_accuracy'])}%) with {setting_name(ours['run'])} and {same}"
-        f"{untold(ours, theirs, seeds)}.{means_sentence(pair, seeds)}"
+        f"{beside(ours, theirs, seeds)}."
     )
 
 
-def means_sentence(pair: tuple[Record, Record], seeds: Sequence[Sequence[Record]]) -> str:
-    """The means of two runs over the seeds that both were made with; "" where that is one."""
-    found = {
-        records[0]["run"]["name"]: {r["params"]["seed"]: r["best_accuracy"] for r in records}
-        for records in seeds
-    }
-    ours, theirs = (found.get(record["run"]["name"], {}) for record in pair)
-    both = sorted(ours.keys() & theirs.keys())
-    if len(both) < 2:
-        return ""
-    means = [f"{percent(mean(one[seed] for seed in both))}%" for one in (ours, theirs)]
-    return f" Over the seeds {listed(list(map(str, both)))} their means are {listed(means)}."
+LEVEL = "level with"
 
 
 def versus(record: Record, other: Record) -> str:
     """`1.2 points below`, or `0.4 points above`, or `level with`."""
     points = 100 * (record["best_accuracy"] - other["best_accuracy"])
     if round(abs(points), 1) == 0:
-        return "level with"
+        return LEVEL
     return f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
 
 
@@ -166,6 +187,12 @@ def reading(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> str
     told = [twin_sentence(pair, seeds) for pair in twins(records)]
     told += [size_sentence(pair, seeds) for pair in sizes(records)]
     return bullets([*told, epochs_sentence(records)])
+
+
+def more_parameters(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> str:
+    """What more parameters of the same kind bring, by method."""
+    pairs = [pair for method in METHOD_NAMES for pair in sizes(only(records, method=method))]
+    return bullets(size_sentence(pair, seeds) for pair in pairs)
 
 
 def sizes(records: Sequence[Record]) -> list[tuple[Record, Record]]:
@@ -182,7 +209,7 @@ def size_sentence(pair: tuple[Record, Record], seeds: Sequence[Sequence[Record]]
         f"{IMPLEMENTATION_NAMES[many['run']['implementation']]} with {setting_name(many['run'])} "
         f"({percent(many['best_accuracy'])}%) is {versus(many, few)} the same with "
         f"{setting_name(few['run'])} ({percent(few['best_accuracy'])}%)"
-        f"{untold(many, few, seeds)}."
+        f"{beside(many, few, seeds)}."
     )
 
 
@@ -221,7 +248,7 @@ def prompt_sentence(record: Record, start: float, end: float) -> str:
     return (
         f"In the {number(steps)} steps of this study's run the root mean square of its entries "
         f"went from {start:.2f} to {end:.2f}. The weight decay, which AdamW scales by the rate, "
-        f"forgets the start on the way: alone it would have left {percent(left, 2)}% of it."
+        f"would alone have shrunk the start to {percent(left, 2)}% of its size."
     )
 
 

@@ -73,6 +73,19 @@ def derivations(derived: Mapping[str, Derivation]) -> str:
     return text
 
 
+def sums(derived: Mapping[str, Derivation]) -> str:
+    """The last steps of each method's derivation (by method): formula, numbers, result."""
+    lines = []
+    for method, one in derived.items():
+        chain = " = ".join(step.latex for step in one.steps[-2:])
+        formula = counting.latex(one.added)
+        lines.append(
+            f"- **{METHOD_NAMES[method]}**, with {symbols(one)}: ${formula} = {chain}$, "
+            f"step by step in @sec-{method}-count."
+        )
+    return "\n".join(lines)
+
+
 def derivation(derived: Derivation) -> str:
     """Sites, share, sum, substitution: a step a line."""
     where, share, added, numbers, result = derived.steps

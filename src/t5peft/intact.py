@@ -7,6 +7,7 @@ the hub `data.fingerprint` takes the study's word, so that stored runs are shown
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 from t5peft import backbone, data, paths
@@ -15,9 +16,17 @@ from t5peft.params import Params
 
 
 def check(study: Params) -> None:
-    """`check_backbone` and `check_data`: for what reads both."""
+    """`check_backbone` and `check_data`, for what reads both; and warn of a wide bottleneck."""
     check_backbone(study.backbone)
     check_data(study)
+    width = backbone.load_on_meta(study.backbone).config.d_model
+    for name in ("bottleneck", "bottleneck_small"):
+        if (given := getattr(study, name)) > width:
+            warnings.warn(
+                f"{name} = {given} is wider than the backbone's d_model = {width}: no bottleneck "
+                "any more",
+                stacklevel=2,
+            )
 
 
 def check_data(study: Params) -> None:

@@ -37,7 +37,7 @@ def has_accelerator() -> bool:
 
 def launched() -> bool:
     """Is this one of several processes of one launch (`accelerate launch`, torchrun)?"""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def is_main_process() -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from t5peft import data, files, spans
+from t5peft import data, files, paths, spans
 from t5peft.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read_sst2(source: str, split: str = "train") -> data.Reviews:
     from datasets import load_dataset
 
     try:
-        table: Any = load_dataset(source, split=split)
+        table: Any = load_dataset(str(paths.local(source) or source), split=split)
     except Exception as error:  # of many kinds, by what is missing
         raise InputError(
             f"SST-2 {source}",

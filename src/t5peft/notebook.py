@@ -19,7 +19,7 @@ import yaml
 from nbformat import NotebookNode, v4
 
 from t5peft import paths
-from t5peft.errors import InputError
+from t5peft.errors import InputError, OneLine
 
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 INCLUDE = re.compile(r"^\{\{< include (\S+) >\}\}[ \t]*$", re.MULTILINE)
@@ -42,6 +42,11 @@ def settings() -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def echo() -> bool:
+    """Does a cell show its source where its options do not say?"""
+    return settings().get("execute", {}).get("echo", True)
+
+
 def read(path: Path, inside: tuple[Path, ...] = ()) -> str:
     """A `.qmd` file with its includes in place; their paths start from the root, as Quarto's do.
 
@@ -61,13 +66,18 @@ def read(path: Path, inside: tuple[Path, ...] = ()) -> str:
 
 
 def options(source: str) -> dict[str, Any]:
-    """The `#| key: value` lines at the head of a cell."""
+    """The `#| key: value` lines at the head of a cell. Raises `InputError` for what is none."""
     lines = []
     for line in source.splitlines():
         if not line.startswith("#|"):
             break
         lines.append(OPTION.sub("", line, count=1))
-    found = yaml.safe_load("\n".join(lines)) or {}
+    try:
+        found = yaml.safe_load("\n".join(lines)) or {}
+    except yaml.YAMLError:
+        found = ""
+    if not isinstance(found, dict):
+        raise InputError("a cell", repr(lines[0]), "options, `#| key: value`", "mend or quote it")
     unknown = sorted(set(found) - OPTIONS)
     if unknown:
         raise InputError(
@@ -95,7 +105,7 @@ def cells(text: str) -> Iterator[NotebookNode]:
 def code_cell(source: str) -> NotebookNode:
     found = options(source)
     if found.get("eval", True) is False:
-        shown = f"```python\n{code(source)}\n```" if found.get("echo", True) else ""
+        shown = f"```python\n{code(source)}\n```" if found.get("echo", echo()) else ""
         return v4.new_markdown_cell(shown)
     return v4.new_code_cell(source.strip(), metadata={"tags": found.get("tags", [])})
 
@@ -129,7 +139,10 @@ def fill(text: str, namespace: dict[str, Any]) -> Any:
     from IPython.display import Markdown
 
     def value(match: re.Match[str]) -> str:
-        found = eval(match[1], namespace)  # the report's own source
+        try:
+            found = eval(match[1], namespace)  # the report's own source
+        except Exception as error:
+            raise OneLine(f"{match[0]}: {type(error).__name__}: {error}") from error
         if hasattr(found, "_repr_markdown_"):
             return found._repr_markdown_()
         return MARKUP.sub(r"\\\1", str(found))
@@ -200,19 +213,18 @@ def labels(text: str) -> list[str]:
 
 def markdown(notebook: NotebookNode, pictures: Path) -> str:
     """An executed notebook as pandoc's markdown; pictures are written to the folder `pictures`."""
-    echo = settings().get("execute", {}).get("echo", True)
     parts = []
     for cell in notebook.cells:
         if cell.cell_type != "code":
             parts.append(cell.source)
         elif "injected-parameters" not in cell.metadata.tags:
-            parts.append(shown(cell, echo, pictures))
+            parts.append(shown(cell, pictures))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def shown(cell: NotebookNode, echo: bool, pictures: Path) -> str:
+def shown(cell: NotebookNode, pictures: Path) -> str:
     """What the reader sees of one executed code cell: source and results, as its options say."""
-    wanted = {"echo": echo, "output": True, "include": True, **options(cell.source)}
+    wanted = {"echo": echo(), "output": True, "include": True, **options(cell.source)}
     if not wanted["include"]:
         return ""
     label = str(wanted.get("label", ""))
@@ -225,6 +237,8 @@ def shown(cell: NotebookNode, echo: bool, pictures: Path) -> str:
         ]
     body = "\n\n".join(filter(None, results))
     caption = wanted.get("tbl-cap") if label.startswith("tbl-") else wanted.get("fig-cap")
+    if caption and not label:
+        raise InputError("a cell", f"the caption {caption!r}", "a label beside it", "give a label")
     if caption and body:
         body = f"::: {{#{label}}}\n\n{body}\n\n{caption}\n\n:::"
     source = f"```python\n{code(cell.source)}\n```" if wanted["echo"] else ""

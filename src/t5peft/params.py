@@ -12,7 +12,6 @@ import re
 import reprlib
 import shlex
 import typing
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,15 +248,7 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
 def load(study: str | Path, changes: Mapping[str, Any] | None = None) -> Params:
     """The study in `study` (a file or a name in params/), with `changes` on top."""
     path = study_file(study)
-    params = build(Params, {**read_yaml(path), **(changes or {})}, str(path))
-    for name in ("bottleneck", "bottleneck_small"):
-        if getattr(params, name) > 512:
-            warnings.warn(
-                f"{name} = {getattr(params, name)} is wider than t5-small's d_model = 512: "
-                "no bottleneck any more",
-                stacklevel=2,
-            )
-    return params
+    return build(Params, {**read_yaml(path), **(changes or {})}, str(path))
 
 
 def arguments(study: Params) -> str:

@@ -64,7 +64,7 @@ def snapshot(name: str) -> Path:
 
 
 def fingerprint(path: Path, patterns: Sequence[str]) -> str:
-    """SHA-256 of a file, or of the names and contents of those files of a folder that match."""
+    """SHA-256 over the name and content of a file, or of those files of a folder that match."""
     files = [path] if path.is_file() else sorted(p for x in patterns for p in path.glob(x))
     total = hashlib.sha256()
     for file in files:

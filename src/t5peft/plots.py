@@ -113,6 +113,13 @@ def single_epoch(records: Sequence[Record], names: Sequence[str]) -> Figure:
     return figure
 
 
+def caption(records: Sequence[Record]) -> str:
+    """What `all_curves` shows."""
+    if show.one_epoch(records):
+        return "Training loss and accuracy after the one epoch, a line a run"
+    return "Test accuracy by epoch; grey, the runs of the other methods"
+
+
 def all_curves(records: Sequence[Record]) -> Figure:
     """Four small plots on one scale, a method each, the other methods' runs grey behind it."""
     if show.one_epoch(records):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from t5peft import backbone, data, evaluation, paths, runs, tokenizer, training
+from t5peft import backbone, data, evaluation, machine, paths, runs, tokenizer, training
 from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params, build
@@ -37,10 +37,10 @@ def stored_folder(name: str) -> Path:
 
 def load(name: str) -> tuple[Run, Params, T5ForConditionalGeneration]:
     """A stored run with its trained tensors in place, in evaluation mode."""
-    folder = stored_folder(name)
+    folder = stored_folder(name).resolve()
     record, tensors = runs.tensors(folder)
-    own = paths.weights() / record["study"] / record["run"]["name"]
-    if folder.parent.parent == paths.weights() and folder != own:
+    own = paths.weights().resolve() / record["study"] / record["run"]["name"]
+    if folder.parent.parent == paths.weights().resolve() and folder != own:
         raise InputError(f"run {name}", f"the record of {own.name}", "its own", "train it again")
     params = build(Params, record["params"], f"record of run {name}")
     settings = {key: value for key, value in record["run"].items() if key != "name"}
@@ -84,12 +84,13 @@ def put(model: torch.nn.Module, tensors: dict[str, Tensor], thing: str) -> None:
 def predict(name: str, reviews: Sequence[str]) -> list[tuple[str, float, str]]:
     """(answer, probability, review): the answer is what the model writes, a label word or another.
 
-    The probability is that of "positive" against "negative" (or the reverse, for "negative") in the
-    first step of the decoder.
+    The probability is that of the answer against the other label word in the first step of the
+    decoder; of the likelier word where the answer is neither.
     """
     if not reviews:
         raise InputError("reviews", "none", "at least one text", "give texts or lines on stdin")
     run, params, model = load(name)
+    model.to("cuda" if machine.has_accelerator() else "cpu")  # type: ignore[arg-type]
     words = tokenizer.load(params.tokenizer or params.backbone)
     tokens = as_tokens(reviews, words)
     progress = Progress(run.name, len(tokens))
@@ -100,11 +101,15 @@ def predict(name: str, reviews: Sequence[str]) -> list[tuple[str, float, str]]:
     label_ids, shown = evaluation.word_ids(words), [0.0] * len(tokens)
     size = evaluation.BATCH[model.device.type]
     for picked in evaluation.by_length(tokens, params.max_length, size):
-        ids, mask = tokens.batch(picked, params.max_length, run.placeholders)
-        start = torch.full((len(picked), 1), data.PAD)
+        batch = tokens.batch(picked, params.max_length, run.placeholders)
+        ids, mask = (side.to(model.device) for side in batch)
+        start = torch.full((len(picked), 1), data.PAD, device=model.device)
         logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[:, 0]
         for review, chances in zip(picked, logits[:, label_ids].softmax(-1), strict=True):
-            shown[review] = float(chances[int(answers[review] == data.LABELS[1])])
+            known = answers[review] in data.LABELS
+            shown[review] = float(
+                chances[data.LABELS.index(answers[review])] if known else chances.max()
+            )
     return list(zip(answers, shown, reviews, strict=True))
 
 

@@ -17,7 +17,7 @@ import yaml
 from nbformat import NotebookNode
 
 from t5peft import notebook, params, paths
-from t5peft.errors import InputError
+from t5peft.errors import InputError, OneLine
 
 TEMPLATES = Path(__file__).parent / "templates"
 Format = Literal["pdf", "html"]
@@ -26,11 +26,8 @@ LINES = {"mininterval": 5, "bar_format": "{desc}: {n_fmt} of {total_fmt} cells\n
 """Papermill's progress where there is no terminal: a line every few seconds."""
 
 
-class RenderError(InputError):
-    """A render that did not reach its end, in one line."""
-
-    def __init__(self, line: str) -> None:
-        Exception.__init__(self, " ".join(line.split()))
+class RenderError(OneLine):
+    """A render that did not reach its end."""
 
 
 def render(

@@ -72,12 +72,26 @@ def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
 
 
 def before_training(run: Run, study: Params) -> None:
-    """Where a run will be trained: is its data the study's, and does it replace a stored one?"""
+    """Where a run is missing: may it be trained, on the study's data, in a stored one's place?
+
+    Raises `InputError` where it may not, with the command that trains it.
+    """
+    from t5peft import training
+
     state = runs.status(run, study)
     if state.state in runs.SHOWN:
         return
-    if study.train == "yes" or (study.train == "auto" and machine.has_accelerator()):
-        intact.check_data(study)
+    seconds = training.estimate(run, study)
+    may = machine.has_accelerator() or seconds <= training.A_MINUTE
+    if study.train == "no" or (study.train == "auto" and not may):
+        raise InputError(
+            f"run {run.name} of study {study.study}",
+            f"{state.state} ({state.reason}), and train = {study.train}",
+            "a stored run",
+            f"about {seconds / 60:.0f} min on this machine: t5peft train "
+            f"{params.arguments(study)} --only {run.name}, or render with train=yes",
+        )
+    intact.check_data(study)
     if state.replaces:
         print(
             f"{run.name} of study {study.study} is {state.reason}; to train it takes its place, "
@@ -106,7 +120,7 @@ def seeds(study: Params) -> list[list[dict[str, Any]]]:
     """The records of each run that is stored with several seeds, its own first."""
     folders = paths.weights().glob(f"{study.study}-seed-*")
     numbers = [folder.name.rpartition("-")[2] for folder in folders]
-    others = sorted(int(number) for number in numbers if number.isdecimal())
+    others = sorted({int(number) for number in numbers if number.isdecimal()} - {study.seed})
     studies = [study, *(params.with_seed(study, seed) for seed in others)]
     found = []
     for run in methods.runs(study):
@@ -117,11 +131,12 @@ def seeds(study: Params) -> list[list[dict[str, Any]]]:
 
 
 def retained(study: Params) -> dict[str, dict[str, Any]]:
-    """What `t5peft retention` measured of the stored runs, by name; {} unless of all of them."""
+    """What `t5peft retention` measured of the stored runs, by name; {} unless of all alike."""
     from t5peft import retention
 
     found = {run.name: retention.load(run, study) for run in methods.runs(study)}
-    return found if all(found.values()) else {}
+    alike = {(one.get("reviews"), one.get("stretches")) for one in found.values()}
+    return found if all(found.values()) and len(alike) == 1 else {}
 
 
 def prompt_rms(study: Params) -> tuple[dict[str, Any], float, float]:
@@ -188,12 +203,18 @@ def scratch_settings(study: Params) -> dict[str, dict[str, Any]]:
     return {method: scratch(study, method).settings for method in methods.LIBRARY}
 
 
-def added(study: Params) -> dict[str, int]:
-    """What the from-scratch PEFT methods add to t5-small, by the method's name."""
+def exercise_derivations(study: Params) -> dict[str, Derivation]:
+    """What each from-scratch PEFT method adds to t5-small, by method."""
     return {
-        show.METHOD_NAMES[method]: counting.derive(method, EXERCISE_SIZE, settings).derived
+        method: counting.derive(method, EXERCISE_SIZE, settings)
         for method, settings in scratch_settings(study).items()
     }
+
+
+def added(study: Params) -> dict[str, int]:
+    """The same as numbers, by the method's name."""
+    derived = exercise_derivations(study)
+    return {show.METHOD_NAMES[method]: one.derived for method, one in derived.items()}
 
 
 # --- derived equals counted ----------------------------------------------------------------------

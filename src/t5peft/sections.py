@@ -45,9 +45,13 @@ def seeds(several: Sequence[Sequence[Record]]) -> str:
         "reviews and dropout. @tbl-seeds has the runs that were made with several. "
         "The ten results are those of the study's own seed."
     )
-    devices = sorted({r["environment"]["device"] for records in several for r in records})
-    if len(devices) > 1:
-        text += f" They were made on {' and '.join(devices)}, so the spread has the machine in it."
+    mixed = [run_name(r[0]["run"]) for r in several if len(devices(r)) > 1]
+    if mixed:
+        everywhere = listed(sorted(set().union(*map(devices, several))))
+        text += (
+            f" The seeds of {'; '.join(mixed)} were not all made on the same kind of machine "
+            f"({everywhere}), so their spread has the machine in it."
+        )
     study = several[0][0]["params"]["study"]
     caption = (
         f"Best test accuracy (percent) by seed (settings of the study “{study}”); spread, the "
@@ -55,6 +59,11 @@ def seeds(several: Sequence[Sequence[Record]]) -> str:
     )
     body = table(rows, ("run", "each seed", "mean", "spread (points)"), left=2)
     return f"{text}\n\n{floating('tbl-seeds', body, caption)}"
+
+
+def devices(records: Sequence[Record]) -> set[str]:
+    """What the runs were made on."""
+    return {record["environment"]["device"] for record in records}
 
 
 def exercise_rates(
@@ -93,7 +102,7 @@ def exercise_rates(
     )
     if cut != their_cut:
         text += " As more than the rates differs, it does not show what they do alone"
-        text += "; @tbl-rates does." if trials else "."
+        text += "; @tbl-rates does, for the from-scratch methods." if trials else "."
     caption = (
         f"Best test accuracy with the exercise's rates (study “{theirs['study']}”) and with this "
         f"study's (“{ours['study']}”), percent; reviews {TIMES} tokens that were trained on."
@@ -136,13 +145,14 @@ def learning_rates(trials: Sequence[Mapping[str, Any]], records: Sequence[Record
     close = [method for method, lead in leads(trials).items() if lead <= (high - low) / 2]
     if close:
         text += (
-            f" For {listed([METHOD_NAMES[method] for method in close])} the second best rate "
-            "is within the uncertainty: which of the two is better is not told."
+            f" The best two rates of {listed([METHOD_NAMES[method] for method in close])} lie "
+            "within the uncertainty of each other."
         )
     caption = (
         f"Accuracy on {number(held_out)} held-out training reviews by learning rate (study "
-        f"“{records[0]['params']['study']}”); bold, the rate that the study took. The draw of the "
-        f"held-out reviews makes each uncertain by {50 * (high - low):.1f} points or more (95%)."
+        f"“{records[0]['params']['study']}”); bold, that of the rate that the study took. The "
+        f"draw of the held-out reviews makes each uncertain by {50 * (high - low):.1f} points or "
+        "more (95%)."
     )
     body = table(rows, ("method", "learning rate", "training loss", "held out (%)"))
     return f"{text}\n\n{floating('tbl-rates', body, caption)}"
@@ -192,7 +202,7 @@ def bench(measured: Mapping[str, Any]) -> str:
         "peak_bytes": "peak memory (MB)",
     }
     compared: dict[str, dict[str, str]] = {}
-    for method, what, *figures in timed(dict(measured)):
+    for method, what, *figures in timed(measured):
         theirs, ours, ratio = map(three_digits, figures)
         compared.setdefault(method, {})[what] = f"{theirs} / {ours} = **{ratio}**"
     rows = [
@@ -220,8 +230,8 @@ def bench(measured: Mapping[str, Any]) -> str:
             "untrained one's answers are of any length."
         )
     text += (
-        " Of the machine's rate for large bf16 matrix products, a training step reaches this "
-        f"share: {shares(dict(measured))}."
+        " Of the machine's rate for large bf16 matrix products, our training step reaches "
+        f"{shares(measured)}."
     )
     head = ("method", *units.values())
     return f"{text}\n\n{floating('tbl-bench', table(rows, head), caption)}"

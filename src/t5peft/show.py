@@ -148,6 +148,11 @@ def one_epoch(records: Iterable[Record]) -> bool:
     return all(len(record["history"]) == 1 for record in records)
 
 
+def by_epoch(records: Iterable[Record]) -> str:
+    """What a plot of training shows, in its caption."""
+    return "after the one epoch" if one_epoch(records) else "epoch by epoch"
+
+
 def twice(records: Iterable[Record]) -> str:
     """How the heads of columns begin that would say the same again: of the last epoch."""
     return "last" if one_epoch(records) else ""
@@ -249,9 +254,3 @@ def adamw_defaults() -> str:
         f"β₁ = {first:g}, β₂ = {second:g}, ε = {rate(adamw_default('eps'))} and "
         f"λ = {adamw_default('weight_decay'):g}"
     )
-
-
-# --- tables of results ---------------------------------------------------------------------------
-
-
-# --- models and their parameters -----------------------------------------------------------------

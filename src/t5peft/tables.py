@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from t5peft.claims import best_gap, rise
+from t5peft.claims import best_gap, points, rise
 from t5peft.show import (
     ADAMW_BYTES,
     DASH,
@@ -20,6 +20,7 @@ from t5peft.show import (
     kilobytes,
     mark,
     megabytes,
+    one_epoch,
     only,
     percent,
     rate,
@@ -58,6 +59,7 @@ def ten_results(records: Sequence[Record]) -> str:
             METHOD_NAMES[record["run"]["method"]] + mark(record),
             implementation(record),
             setting_name(record["run"]) or DASH,
+            rate(record["run"]["learning_rate"]),
             f"**{percent(record['best_accuracy'])}**",
             interval(record),
             percent(record["last_accuracy"]),
@@ -65,8 +67,8 @@ def ten_results(records: Sequence[Record]) -> str:
         )
         for record in records
     ]
-    head = ("run", "method", "implementation", "setting", "best epoch (%)", "95% interval (%)",
-            "last epoch (%)", "published reference (%)")  # fmt: skip
+    head = ("run", "method", "implementation", "setting", "learning rate", "best epoch (%)",
+            "95% interval (%)", "last epoch (%)", "published reference (%)")  # fmt: skip
     return table(rows, head, left=4, without=twice(records))
 
 
@@ -97,7 +99,6 @@ def glance(records: Iterable[Record], seeds: Iterable[Sequence[Record]]) -> str:
 
 def memory(records: Sequence[Record]) -> str:
     """Claim 1: the optimizer's state, derived and measured, and the peak of the training."""
-    full = only(records, method="full")[0]
     rows = [
         (
             run_name(record["run"]) + mark(record),
@@ -105,12 +106,11 @@ def memory(records: Sequence[Record]) -> str:
             megabytes(ADAMW_BYTES * record["parameters"]["trained"]),
             megabytes(record["memory"]["optimizer_bytes"]),
             f"{record['memory']['peak_bytes'] / MEGABYTE:,.0f}",
-            percent(record["memory"]["peak_bytes"] / full["memory"]["peak_bytes"], 0),
         )
         for record in records
     ]
     head = ("run", "trained parameters", "8 bytes each (MB)", "AdamW state, measured (MB)",
-            "peak of training (MB)", "peak, of full (%)")  # fmt: skip
+            "peak of training (MB)")  # fmt: skip
     return table(rows, head)
 
 
@@ -139,24 +139,27 @@ def storage(records: Sequence[Record]) -> str:
 
 def gaps(records: Sequence[Record]) -> str:
     """Claim 3: train minus test accuracy, in percentage points."""
-    rows = []
-    for record in records:
-        best, last = epoch(record, record["best_epoch"]), record["history"][-1]
-        rows.append(
-            (
-                run_name(record["run"]) + mark(record),
-                record["best_epoch"],
-                percent(best["train_accuracy"]),
-                percent(best["test_accuracy"]),
-                f"{100 * gap(record, record['best_epoch']):+.1f}",
-                percent(last["train_accuracy"]),
-                percent(last["test_accuracy"]),
-                f"{100 * gap(record, len(record['history'])):+.1f}",
-            )
+    rows = [
+        (
+            run_name(record["run"]) + mark(record),
+            record["best_epoch"],
+            *gap_cells(record, record["best_epoch"]),
+            *gap_cells(record, len(record["history"])),
         )
-    head = ("run", "best epoch", "best: train (%)", "best: test (%)", "best: gap (points)",
-            "last: train (%)", "last: test (%)", "last: gap (points)")  # fmt: skip
-    return table(rows, head, without=twice(records))
+        for record in records
+    ]
+    parts = ("train (%)", "test (%)", "gap (points)")
+    if one_epoch(records):
+        return table([(row[0], *row[2:5]) for row in rows], ("run", *parts))
+    head = [f"{which}: {part}" for which in ("best", "last") for part in parts]
+    return table(rows, ("run", "best epoch", *head))
+
+
+def gap_cells(record: Record, number: int) -> tuple[str, str, str]:
+    """Accuracy on training and on test reviews after an epoch, and the gap."""
+    found = epoch(record, number)
+    train, test = found["train_accuracy"], found["test_accuracy"]
+    return percent(train), percent(test), points(gap(record, number))
 
 
 def retention(records: Iterable[Record], kept: Mapping[str, Record]) -> str:
@@ -164,12 +167,13 @@ def retention(records: Iterable[Record], kept: Mapping[str, Record]) -> str:
     rows = []
     for record in records:
         measured = kept[record["run"]["name"]]
+        gap_found, _ = best_gap(measured, record)
         rows.append(
             (
                 run_name(record["run"]) + mark(record),
                 percent(measured["train_accuracy"]),
-                percent(record["best_accuracy"]),
-                f"{100 * best_gap(record, measured)[0]:+.1f}",
+                percent(measured["test_accuracy"]),
+                points(gap_found),
                 f"{measured['span_loss']:.3f}",
                 f"{rise(measured):+.3f}",
             )

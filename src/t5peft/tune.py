@@ -58,7 +58,7 @@ def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
         if run.implementation == "scratch" and run.method in only:
             for rate in GRID[run.method]:
                 candidate = dataclasses.replace(run, learning_rate=rate)
-                path = folder(params) / f"{run.name}-{rate:g}.json"
+                path = folder(params) / f"{run.name}-{rate:g}-{reviews}.json"
                 held = read(path)
                 if not held or held["identity"] != identity(candidate, params, reviews):
                     record = trial(candidate, params, reviews)
