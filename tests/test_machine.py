@@ -92,6 +92,16 @@ time.sleep(60)
 """
 
 
+def test_a_number_of_processes_alone_is_no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as some schedulers leave it
+    assert not machine.launched()
+    assert machine.is_main_process()
+    monkeypatch.setenv("RANK", "1")
+    assert machine.launched()
+    assert not machine.is_main_process()
+
+
 def test_a_child_ends_with_its_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None

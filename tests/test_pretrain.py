@@ -329,6 +329,15 @@ def test_other_texts_are_not_gone_on_with(small: BackboneParams, sst2: Path) -> 
         pretrain.pretrain(small)
 
 
+def test_sentences_are_found_from_the_root_too(
+    home: Path, sst2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sst2.rename(home / "sentences")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(mixture.read_sst2("sentences")) == 40
+
+
 def test_sentences_of_another_layout_are_refused(sst2: Path) -> None:
     path = sst2 / "train-00000-of-00001.parquet"
     rows = pd.read_parquet(path)

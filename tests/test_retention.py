@@ -25,7 +25,7 @@ def short(smoke: Params) -> Params:
 def test_the_command_measures_every_stored_run_once(
     short: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report.results(short)
+    records = {record["run"]["name"]: record for record in report.results(short)}
     assert report.retained(short) == {}
     settings = [
         part
@@ -41,9 +41,22 @@ def test_the_command_measures_every_stored_run_once(
     assert len(kept) == 10
     assert len({x["span_loss_before"] for x in kept.values()}) == 1
     assert all(x["span_loss"] != x["span_loss_before"] for x in kept.values())
+    for name, one in kept.items():  # full fine-tuning's is measured again, on the same machine here
+        assert one["test_accuracy"] == records[name]["best_accuracy"]
     monkeypatch.setattr(retention, "of_run", None)  # nothing is measured twice
     assert cli.main(command) == 0
     assert report.retained(dataclasses.replace(short, data_fingerprint="")) == kept
+    path = retention.path(run_named(short, NAME), short)
+    path.write_text(json.dumps({**kept[NAME], "reviews": 7}))
+    assert report.retained(short) == {}, "one table, one number of reviews"
+
+
+@pytest.mark.parametrize("reviews", [0, 17])
+def test_no_more_reviews_than_there_are(short: Params, reviews: int) -> None:
+    with pytest.raises(
+        InputError, match=f"--reviews: found {reviews}, expected 1 to the study's 16"
+    ):
+        retention.measure(short, reviews)
 
 
 def test_a_run_that_was_made_again_is_measured_again(short: Params) -> None:

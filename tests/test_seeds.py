@@ -8,7 +8,8 @@ import subprocess
 import pytest
 from conftest import run_named
 
-from t5peft import cli, report, runs
+from t5peft import cli, paths, report, runs
+from t5peft.errors import InputError
 from t5peft.params import Params, with_seed
 
 NAME = "lora-scratch-r8"
@@ -21,6 +22,7 @@ def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Params
     assert report.seeds(smoke) == [], "one seed has no spread"
     side_by_side = [*command, "--seed", "1", "--jobs", "2", "--only", NAME, "lora-peft-r8"]
     assert cli.main(side_by_side) == 0
+    (paths.weights() / "smoke-seed-0").mkdir()
     ((own, other),) = report.seeds(smoke)
     assert (own["run"]["name"], own["params"]["seed"]) == (NAME, 0)
     assert (other["run"]["name"], other["params"]["seed"]) == (NAME, 1)
@@ -52,6 +54,13 @@ def test_the_command_says_when_it_takes_a_stored_runs_place(
         line = capsys.readouterr().out.splitlines()[0]
         assert line.startswith(f"train {NAME}")
         assert line.endswith("(it is replaced; --set study=NAME keeps both)") == replaced
+
+
+def test_a_report_that_may_not_train_names_the_command_that_does(smoke: Params) -> None:
+    other = dataclasses.replace(smoke, train="no", lora_rank=16)
+    told = rf"t5peft train smoke --set tokenizer=\S+ --set lora_rank=16 --only {NAME}16"
+    with pytest.raises(InputError, match=told.replace("r816", "r16")):
+        report.results(other, "lora")
 
 
 @pytest.mark.parametrize(("codes", "worst"), [([0, 2, 0], 2), ([0, -9, 0], 9)])
