@@ -490,9 +490,10 @@ STORED: dict[str, tuple[Make, str]] = {
 def test_a_wrong_stored_run(kind: str, stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change, wanted = STORED[kind]
     change(stored)
-    line = refused("predict smoke/lora-scratch-r8 'a good film'", capsys)
-    assert wanted in line
-    assert_complete(line)
+    for name in ("smoke/lora-scratch-r8", "weights/smoke/lora-scratch-r8"):
+        line = refused(f"predict {name} 'a good film'", capsys)
+        assert wanted in line
+        assert_complete(line)
 
 
 @pytest.mark.usefixtures("stored")
