@@ -16,6 +16,8 @@ from t5peft import (
 
 def test_a_single_epoch_is_a_line_a_run(records: list[dict[str, Any]]) -> None:
     once = [{**r, "history": r["history"][:1]} for r in records[7:]]
+    low, high = plots.learning_curves(once[:1]).axes[1].get_xlim()
+    assert high - low >= 5, "one point apart is no gulf"
     for figure in (plots.learning_curves(once), plots.all_curves(once)):
         left, right = figure.axes
         assert len(left.get_yticks()) == 3

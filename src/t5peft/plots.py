@@ -105,12 +105,20 @@ def single_epoch(records: Sequence[Record], names: Sequence[str]) -> Figure:
     left.set_yticks(range(len(records)), names)
     left.set(title="training loss (nats a token)", ylim=(len(records) - 0.5, -0.5))
     right.set(title="test accuracy (%); dash marks: on training reviews")
-    for ax in (left, right):
+    for ax, least in ((left, 0.1), (right, 5.0)):
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", color="#ececea", lw=0.6)
         ax.set_axisbelow(True)
         ax.margins(x=0.1)
+        widen(ax, least)
     return figure
+
+
+def widen(ax: Axes, least: float) -> None:
+    """Let the x axis span so much: on a narrower one a hair looks like a difference."""
+    low, high = ax.get_xlim()
+    lack = max(0.0, least - (high - low)) / 2
+    ax.set_xlim(low - lack, high + lack)
 
 
 def caption(records: Sequence[Record]) -> str:

@@ -219,9 +219,8 @@ def callout(kind: str, title: str, text: str) -> list[str]:
 
 
 def source(*things: Callable[..., Any] | type) -> str:
-    """The source of what ran, as a code block."""
-    code = "\n\n\n".join(inspect.getsource(thing).rstrip() for thing in things)
-    return f"```python\n{code}\n```"
+    """The source of what ran, a code block each: a page may end between two, not within one."""
+    return "\n\n".join(f"```python\n{inspect.getsource(thing).rstrip()}\n```" for thing in things)
 
 
 def floating(label: str, body: str, caption: str) -> str:
