@@ -191,7 +191,9 @@ def test_options_that_are_none_are_named(line: str) -> None:
         list(notebook.cells(f"```{{python}}\n{line}\n1\n```\n"))
 
 
-def test_an_inline_expression_that_fails_is_named() -> None:
+def test_an_inline_expression_that_fails_or_is_empty_is_named() -> None:
+    with pytest.raises(OneLine, match=r"`\{python\} ''`: an empty text"):
+        notebook.fill("A `{python} ''` number", {})
     with pytest.raises(OneLine, match=r"`\{python\} 1 / 0`: ZeroDivisionError"):
         notebook.fill("A `{python} 1 / 0` number", {})
 

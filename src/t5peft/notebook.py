@@ -135,6 +135,7 @@ def fill(text: str, namespace: dict[str, Any]) -> Any:
     """The text with every `{python} expression` replaced by its value.
 
     As in Quarto, a plain value is text (its markup is escaped) and `Markdown(...)` is markdown.
+    Raises `OneLine` for an expression that fails or is an empty text.
     """
     from IPython.display import Markdown
 
@@ -143,6 +144,8 @@ def fill(text: str, namespace: dict[str, Any]) -> Any:
             found = eval(match[1], namespace)  # the report's own source
         except Exception as error:
             raise OneLine(f"{match[0]}: {type(error).__name__}: {error}") from error
+        if not str(found):
+            raise OneLine(f"{match[0]}: an empty text, in whose place Quarto shows the expression")
         if hasattr(found, "_repr_markdown_"):
             return found._repr_markdown_()
         return MARKUP.sub(r"\\\1", str(found))

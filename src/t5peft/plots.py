@@ -209,6 +209,12 @@ def _interval(record: Record) -> tuple[float, float]:
     return show.wilson(record["best_accuracy"], record["test_examples"])
 
 
+def marks(records: Sequence[Record]) -> str:
+    """The small marks of `ten_results`, in its caption."""
+    tick = "" if show.one_epoch(records) else "tick, the last epoch where it is another; "
+    return f"{tick}grey cross, the published reference run"
+
+
 def ten_results(records: Sequence[Record]) -> Figure:
     """A line a run: best accuracy with its interval, the last epoch, the published reference."""
     figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")

@@ -153,6 +153,11 @@ def by_epoch(records: Iterable[Record]) -> str:
     return "after the one epoch" if one_epoch(records) else "epoch by epoch"
 
 
+def best_and_last(records: Iterable[Record]) -> str:
+    """After which epochs a table looks at the runs, in its caption."""
+    return "one epoch" if one_epoch(records) else "best epoch and after the last"
+
+
 def twice(records: Iterable[Record]) -> str:
     """How the heads of columns begin that would say the same again: of the last epoch."""
     return "last" if one_epoch(records) else ""
