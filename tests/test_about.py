@@ -111,3 +111,34 @@ def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise:
     assert "published checkpoint" in about.backbone_section(exercise, {})
     tiny = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="x")
     assert "never pre-trained" in about.backbone_section(tiny, {})
+
+
+def test_the_notebooks_hold_the_exercises_runs(exercise: Params) -> None:
+    rows = cells(about.handed_in(exercise))
+    assert [(row[0][1], row[2], row[3].strip("`")) for row in rows] == [
+        ("1", "1", show.DASH),
+        ("2", "2, 3, 4", "prompts.pt"),
+        ("3", "5", "adapter.pt"),
+        ("4", "6, 7", show.DASH),
+        ("5", "8, 9, 10", "lora.pt"),
+    ]
+
+
+def test_the_commands_are_those_of_the_study_as_it_is(exercise: Params) -> None:
+    text = about.commands(dataclasses.replace(exercise, lora_rank=16))
+    assert "t5peft train assignment --set lora_rank=16 " in text
+    assert "-p study assignment -p lora_rank 16" in about.other_rank(exercise)
+    assert "-p study self-contained " in about.other_rank(dataclasses.replace(exercise, study="x"))
+
+
+def test_a_folder_with_a_t5_small_is_not_said_to_be_smaller(exercise: Params) -> None:
+    moved = dataclasses.replace(exercise, backbone="models/t5-small")
+    text = about.departures(moved, exercise, {"t5-small": "t5-small"})
+    assert "departs from 1 of them (@sec-differences): the backbone in `models/t5-small`" in text
+    assert "parameters of @tbl-glance" not in text
+
+
+def test_all_settings_stand_two_a_line(exercise: Params) -> None:
+    rows = cells(about.settings_table(exercise))
+    named = [row[0] for row in rows] + [row[2] for row in rows]
+    assert [name for name in named if name] == [f"`{name}`" for name in vars(exercise)]

@@ -135,3 +135,16 @@ def test_results_are_shown_only_with_the_derived_counts(
     monkeypatch.setattr(runs, "status", lambda *_: runs.Status("fresh", ""))
     with pytest.raises(CountsDifferError, match="lora-scratch-r8 as trained"):
         report.results(here, "lora")
+
+
+def test_the_last_section_derives_what_each_method_adds(exercise: Params) -> None:
+    derived = report.exercise_derivations(exercise)
+    assert {name: one.derived for name, one in derived.items()} == {
+        "soft-prompt": 5_120, "adapter": 104_544, "lora": 294_912
+    }  # fmt: skip
+    prompt, adapter, _ = formulas.sums(derived).split("\n")
+    assert prompt == (
+        r"- **soft prompt**, with $n = 10$, $d = 512$: $n \, d = 10 \times 512 = \text{5,120}$, "
+        "step by step in @sec-soft-prompt-count."
+    )
+    assert r"\left(6 + 6\right) \times" in adapter
