@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_INPUT
     except KeyboardInterrupt:
         print(
-            "t5peft: stopped; what is stored is whole, and the same command goes on from there",
+            "t5peft: stopped; what is stored is whole, and the same command goes on with what is left",
             file=sys.stderr,
         )
         sys.stderr.flush()

@@ -17,7 +17,7 @@ FILES = {"lora": "lora.pt", "adapter": "adapter.pt", "soft-prompt": "prompts.pt"
 def export(params: Params, folder: Path) -> list[Path]:
     """Write plain state dicts that `torch.load(..., weights_only=True)` opens; returns their paths.
 
-    Raises `InputError` where a run is missing.
+    A stale run is written as it is stored. Raises `InputError` where one is missing or damaged.
     """
     contents = {}
     for run in methods.runs(params):

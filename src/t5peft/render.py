@@ -35,8 +35,8 @@ def render(
 ) -> Path:
     """Render the report, or one chapter, for a study with some settings changed.
 
-    Returns the file written in _output/. Raises InputError for wrong settings and RenderError for
-    a cell that fails or a reference that leads nowhere; the old file is gone by then.
+    Returns the file written in _output/. Raises InputError for wrong settings, and RenderError for
+    a cell that fails or a reference that leads nowhere: the old file is gone by then.
     """
     if chapter:
         notebook.chapter_path(chapter)  # refuses a name that is none

@@ -85,7 +85,11 @@ class Status:
 
 
 def identity(run: Run, params: Params) -> dict[str, Any]:
-    """Everything that decides a run's result, flat."""
+    """Everything that decides a run's result, flat.
+
+    Raises `InputError` where backbone, tokenizer or data are neither at hand nor pinned, or are
+    other than the study pins.
+    """
     return {
         "method": run.method,
         "implementation": run.implementation,
@@ -143,7 +147,7 @@ def folder(run: Run, params: Params) -> Path:
 
 
 def status(run: Run, params: Params) -> Status:
-    """Fresh, stale, missing or damaged; needs no torch."""
+    """Fresh, stale, missing or damaged; needs no torch. Raises what `identity` does."""
     return _look(run, params)[0]
 
 

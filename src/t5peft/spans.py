@@ -39,7 +39,10 @@ class Lengths:
 
 
 def lengths(input_length: int) -> Lengths:
-    """The longest text whose corrupted input has at most `input_length` tokens."""
+    """The longest text whose corrupted input has at most `input_length` tokens.
+
+    Raises ValueError for a length that holds no span.
+    """
     best = None
     for text in range(2 * MEAN_SPAN, 2 * input_length):
         noise = max(1, round(text * NOISE_DENSITY))
