@@ -160,7 +160,7 @@ def test_auto_trains_what_takes_a_minute_and_no_more(smoke: Params) -> None:
 LAUNCH = """
 import json, sys
 from conftest import dry, run_named
-from t5peft import backbone, params, training
+from t5peft import backbone, launch, params, training
 load = backbone.load
 backbone.load = lambda name, seed=0: dry(load(name, seed))
 study = params.load("smoke", json.loads(sys.argv[1]))
@@ -168,6 +168,7 @@ job = training.prepare(run_named(study, "lora-scratch-r8"), study)
 losses = [training.train_epoch(job, 1), training.train_epoch(job, 2)]
 if job.accelerator.is_main_process:
     print("LOSSES", json.dumps([job.accelerator.num_processes, losses]))
+launch.leave()
 """
 
 
@@ -225,6 +226,7 @@ def test_what_the_main_process_found_holds_in_all(tmp_path: Path) -> None:
         "rank = os.environ['RANK']\n"
         "found = launch.from_main([{'0': 'full', '1': 'lora'}[rank], rank == '0'])\n"
         "pathlib.Path(__file__).with_name(rank).write_text(str(found))\n"
+        "launch.leave()\n"
     )
     done = launched(2, str(script))
     assert done.returncode == 0, done.stderr[-2000:]
@@ -244,6 +246,7 @@ def test_a_run_is_either_split_or_beside_others(
     smoke: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     assert cli.main(["train", "smoke", "--jobs", "2"]) == 2
     assert "--jobs: found 2, expected 1" in capsys.readouterr().err
 

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_INPUT
     except KeyboardInterrupt:
         print(
-            "t5peft: stopped; what is stored is whole, and the same command goes on with what is left",
+            "t5peft: stopped; what is stored is whole, and the same command goes on with the rest",
             file=sys.stderr,
         )
         sys.stderr.flush()
@@ -119,7 +119,9 @@ def train(options: argparse.Namespace) -> int:
             "--jobs", options.jobs, "1, as several processes share one run here", "leave it out"
         )
     with launch.one_voice():
-        return train_all(options)
+        code = train_all(options)
+        launch.leave()
+        return code
 
 
 def train_all(options: argparse.Namespace) -> int:

@@ -50,6 +50,14 @@ def attempt(run: Run, params: Params) -> dict[str, Any] | None:
         return runs.load(run, params)
 
 
+def leave() -> None:
+    """Leave the launch's group before the process ends, which gloo's threads else abort at times."""
+    if machine.launched():
+        from accelerate import PartialState
+
+        PartialState().destroy_process_group()
+
+
 def one_voice() -> redirect_stdout[io.StringIO] | nullcontext[None]:
     """The main process alone prints."""
     return nullcontext() if machine.is_main_process() else redirect_stdout(io.StringIO())
