@@ -51,7 +51,7 @@ def attempt(run: Run, params: Params) -> dict[str, Any] | None:
 
 
 def leave() -> None:
-    """Leave the launch's group before the process ends, which gloo's threads else abort at times."""
+    """Leave the launch's group before the process ends: gloo's threads else abort some."""
     if machine.launched():
         from accelerate import PartialState
 
