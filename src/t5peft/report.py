@@ -81,9 +81,9 @@ def before_training(run: Run, study: Params) -> None:
     state = runs.status(run, study)
     if state.state in runs.SHOWN:
         return
-    seconds = training.estimate(run, study)
-    may = machine.has_accelerator() or seconds <= training.A_MINUTE
-    if study.train == "no" or (study.train == "auto" and not may):
+    may = study.train == "yes" or (study.train == "auto" and machine.has_accelerator())
+    seconds = 0.0 if may else training.estimate(run, study)
+    if not may and (study.train == "no" or seconds > training.A_MINUTE):
         raise InputError(
             f"run {run.name} of study {study.study}",
             f"{state.state} ({state.reason}), and train = {study.train}",
