@@ -190,18 +190,23 @@ def test_killed_while_it_writes_a_run_ends_as_if_undisturbed(
     assert {path.name for path in folder.iterdir()} == left, "nothing half-written is left"
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
-def test_ctrl_c_ends_within_two_seconds_and_says_how_to_go_on(
-    stop: signal.Signals, study: Params
-) -> None:
-    command = [sys.executable, "-m", "t5peft", "train", "smoke", "--only", NAME]
-    process = subprocess.Popen(
+def endless(study: Params, *options: str) -> subprocess.Popen[str]:
+    """A training that goes on until it is stopped."""
+    command = [sys.executable, "-m", "t5peft", "train", "smoke", *options]
+    return subprocess.Popen(
         [*command, "--set", f"tokenizer={study.tokenizer}", "--set", "epochs=100000"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also under `&`
     )
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
+def test_ctrl_c_ends_within_two_seconds_and_says_how_to_go_on(
+    stop: signal.Signals, study: Params
+) -> None:
+    process = endless(study, "--only", NAME)
     assert process.stderr is not None
     assert any(": epoch 2 of" in line for line in process.stderr)
     process.send_signal(stop)
@@ -215,14 +220,7 @@ def test_ctrl_c_ends_within_two_seconds_and_says_how_to_go_on(
 
 def test_ctrl_c_stops_all_runs_that_are_side_by_side(study: Params) -> None:
     names = {"lora-scratch-r8", "adapter-scratch-b8"}
-    command = [sys.executable, "-m", "t5peft", "train", "smoke", "--jobs", "2", "--only", *names]
-    process = subprocess.Popen(
-        [*command, "--set", f"tokenizer={study.tokenizer}", "--set", "epochs=100000"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also under `&`
-    )
+    process = endless(study, "--jobs", "2", "--only", *names)
     assert process.stderr is not None
     begun: set[str] = set()
     for line in process.stderr:

@@ -98,14 +98,18 @@ def gap_sentence(records: Sequence[Record]) -> str:
 
 def draw_sentence(full: Gap, others: Mapping[str, Gap]) -> str:
     """Which of the gaps (by run's name) are smaller than full fine-tuning's, and beyond doubt."""
-    below = sum(found < full[0] for found, _ in others.values())
     return (
-        f"It is smaller than full fine-tuning's in {of_all(below, len(others))} PEFT runs. Were "
+        f"It is smaller than full fine-tuning's in {below(full, others)} PEFT runs. Were "
         "the runs' reviews drawn independently, a difference of two gaps would be uncertain by up "
         f"to {100 * max(doubts_of(full, others).values()):.1f} points (95% for all {len(others)} "
         "comparisons together, by Bonferroni's bound). Beyond its uncertainty the gap is smaller "
         f"in {named(smaller(full, others))}."
     )
+
+
+def below(full: Gap, others: Mapping[str, Gap]) -> str:
+    """In how many runs the gap is smaller than full fine-tuning's, beyond doubt or not."""
+    return of_all(sum(found < full[0] for found, _ in others.values()), len(others))
 
 
 def named(gaps: Mapping[str, Gap]) -> str:
@@ -282,10 +286,9 @@ def claim_3(records: Sequence[Record], kept: Mapping[str, Mapping[str, Any]]) ->
         for r in (full, *peft)
     }
     own = gaps.pop(run_name(full["run"]))
-    below = of_all(sum(found < own[0] for found, _ in gaps.values()), len(peft))
     text = (
-        f"Less learned by heart: the gap is smaller in {below} PEFT runs, beyond its uncertainty "
-        f"in {named(smaller(own, gaps))}."
+        f"Less learned by heart: the gap is smaller in {below(own, gaps)} PEFT runs, beyond its "
+        f"uncertainty in {named(smaller(own, gaps))}."
     )
     if one_epoch(records):
         text += " One epoch neither shows nor refutes it."

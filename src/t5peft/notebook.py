@@ -216,18 +216,18 @@ def labels(text: str) -> list[str]:
 
 def markdown(notebook: NotebookNode, pictures: Path) -> str:
     """An executed notebook as pandoc's markdown; pictures are written to the folder `pictures`."""
-    parts = []
+    usual, parts = echo(), []
     for cell in notebook.cells:
         if cell.cell_type != "code":
             parts.append(cell.source)
         elif "injected-parameters" not in cell.metadata.tags:
-            parts.append(shown(cell, pictures))
+            parts.append(shown(cell, usual, pictures))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def shown(cell: NotebookNode, pictures: Path) -> str:
+def shown(cell: NotebookNode, echo: bool, pictures: Path) -> str:
     """What the reader sees of one executed code cell: source and results, as its options say."""
-    wanted = {"echo": echo(), "output": True, "include": True, **options(cell.source)}
+    wanted = {"echo": echo, "output": True, "include": True, **options(cell.source)}
     if not wanted["include"]:
         return ""
     label = str(wanted.get("label", ""))
