@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +163,13 @@ def test_what_the_runs_keep_is_measured_of_all_ten() -> None:
     kept = report.retained(STUDY)
     assert len(kept) == 10
     assert len({(x["reviews"], x["stretches"], x["span_loss_before"]) for x in kept.values()}) == 1
+
+
+@pytest.mark.parametrize("command", [["status", "self-contained"], ["--help"]])
+def test_what_needs_no_torch_does_not_wait_for_it(command: list[str]) -> None:
+    code = (
+        "import sys; from contextlib import suppress; from t5peft import cli\n"
+        f"with suppress(SystemExit): cli.main({command})\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
