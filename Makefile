@@ -26,7 +26,7 @@ venv: $(READY)
 # since what it requires cannot be installed any more; what it needs is among our own pins.
 $(READY): pyproject.toml Makefile
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet $$(grep -o 'torch==[0-9.]*' pyproject.toml)
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-deps opendelta==0.3.2
 	touch $@

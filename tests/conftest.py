@@ -82,6 +82,15 @@ def records(exercise: Params) -> list[dict[str, Any]]:
     return [record(run) for run in methods.runs(exercise)]
 
 
+@pytest.fixture
+def one_epoch(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same runs, had they ended after their first epoch."""
+    for record in records:
+        del record["history"][1:]
+        record["last_accuracy"] = record["best_accuracy"]
+    return records
+
+
 def record(run: methods.Run) -> dict[str, Any]:
     last = 0.60 + run.number / 100
     added = ADDED[run.method]
@@ -110,6 +119,7 @@ def record(run: methods.Run) -> dict[str, Any]:
             "train_sample": 1000,
             "train_examples": 25_000,
             "study": "made-up",
+            "seed": 0,
             "prompt_tokens_small": 1,
             "bottleneck_small": 1,
             "lora_rank_small": 1,
@@ -119,10 +129,14 @@ def record(run: methods.Run) -> dict[str, Any]:
 
 
 def cells(table: str) -> list[list[str]]:
-    """The body of a pipe table."""
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.split("\n")[2:]]
+    """The body of a pipe table, which may stand among other lines."""
+    return rows(table)[2:]
 
 
 def column(table: str, name: str) -> list[str]:
-    head = [cell.strip() for cell in table.split("\n")[0].strip("|").split("|")]
-    return [row[head.index(name)] for row in cells(table)]
+    return [row[rows(table)[0].index(name)] for row in cells(table)]
+
+
+def rows(table: str) -> list[list[str]]:
+    lines = [line for line in table.split("\n") if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]

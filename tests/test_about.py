@@ -65,8 +65,7 @@ def test_every_setting_that_differs_is_listed_with_its_reason(exercise: Params) 
     assert about.differences(moved, exercise) == [], "the texts that are pinned, wherever they lie"
     assert about.differences(dataclasses.replace(moved, data_fingerprint=""), exercise) == ["data"]
     text = about.differences_section(ours, exercise, {"epochs": "two cores"})
-    rows = [line for line in text.split("\n") if line.startswith("| `")]
-    assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows] == [
+    assert cells(text) == [
         ["`max_length`", "256", "128", show.DASH],
         ["`epochs`", "10", "3", "two cores"],
     ]
@@ -74,7 +73,9 @@ def test_every_setting_that_differs_is_listed_with_its_reason(exercise: Params) 
 
 def test_reasons_are_the_comments_behind_settings(tmp_path: Path) -> None:
     study = tmp_path / "s.yaml"
-    study.write_text("# a study\nepochs: 3  # two cores\nseed: 0\ndata: made-up # no hub\n")
+    study.write_text(
+        "# a study\nepochs: 3  # two cores\nbatch_size: 16 #\nseed: 0\ndata: made-up # no hub\n"
+    )
     here = params.load("smoke", {"epochs": 3})
     assert about.reasons(study, here) == {"epochs": "two cores", "data": "no hub"}
     changed = dataclasses.replace(here, epochs=4)
@@ -105,7 +106,7 @@ def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise:
     assert "4.10 nats a target token" in text
     assert "hardly reads" not in text
     unmeasured = {key: value for key, value in card.items() if "span" not in key}
-    assert "another text" not in about.backbone_section(exercise, unmeasured)
+    assert "nats a target token" not in about.backbone_section(exercise, unmeasured)
     idle = {**card, "span_loss": 5.55}
     assert "hardly reads" in about.backbone_section(exercise, idle)
     assert "published checkpoint" in about.backbone_section(exercise, {})

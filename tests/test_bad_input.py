@@ -560,7 +560,7 @@ def test_the_smoke_study_is_a_right_input(place: Path) -> None:
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback(home: Path) -> None:
-    """As in `t5peft status smoke | head -1`."""
+    """As in `t5peft count lora | head -1`."""
     command = [sys.executable, "-m", "t5peft", "count", "lora"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

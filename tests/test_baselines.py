@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 
-from t5peft import baselines, cli, data, params, tokenizer
+from t5peft import baselines, cli, data, evaluation, params, tokenizer
 from t5peft.params import Params
 
 
@@ -15,8 +16,18 @@ def test_baselines_are_measured_stored_and_found_again(smoke: Params) -> None:
     assert cli.main(["baselines", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
     record = baselines.load(smoke)
     assert record["bag_of_words_accuracy"] > 0.9, "the made-up reviews say it in a word"
-    assert record["zero_shot_accuracy"] + record["zero_shot_other_words"] <= 1
+    assert record["zero_shot_accuracy"] == 0, "a random backbone writes no label word"
+    assert record["zero_shot_other_words"] == 1
     assert record["test_examples"] == smoke.test_examples
+
+
+def test_the_backbone_is_scored_as_a_run_is(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = data.tokens(smoke, "test")
+    answers = [data.LABELS[label] for label in test.labels]
+    answers[:16] = 16 * ["something else"]
+    monkeypatch.setattr(evaluation, "predict", lambda *_, **__: answers)
+    words = tokenizer.load(smoke.tokenizer)
+    assert baselines.zero_shot_accuracy(smoke, words, test) == (0.75, 0.25)
 
 
 def test_baselines_of_other_settings_are_not_shown(smoke: Params) -> None:

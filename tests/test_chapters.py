@@ -61,6 +61,15 @@ def test_parameters_are_the_study_and_what_was_injected() -> None:
     assert given(**smoke) == params.load("smoke")
 
 
+def test_cells_may_be_run_again_with_another_setting() -> None:
+    namespace: dict[str, Any] = {}
+    exec(parameters_cell(), namespace)
+    namespace["params"] = report.notebook_params(namespace)
+    assert namespace["params"].lora_rank == 8
+    exec(parameters_cell().replace("lora_rank = None", "lora_rank = 16"), namespace)
+    assert report.notebook_params(namespace).lora_rank == 16
+
+
 @pytest.mark.parametrize(
     ("injected", "complaint"),
     [

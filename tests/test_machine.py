@@ -1,4 +1,4 @@
-"""Memory: kept between the steps of a training, given back between trainings."""
+"""The machine: its memory, its rate, its processes."""
 
 import platform
 import subprocess
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from t5peft import machine, progress
+from t5peft import machine
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 
 PAGES = 4_000_000 // 4096
 """Pages of an array of 4 MB."""
@@ -51,6 +51,7 @@ def printed(code: str) -> list[int]:
     return [int(line) for line in done.stdout.split()]
 
 
+@glibc
 def test_freed_memory_serves_the_next_step() -> None:
     (returned,) = printed(STEPS.replace("KEEP", ""))
     (kept,) = printed(STEPS.replace("KEEP", "machine.keep_freed_memory()"))
@@ -58,6 +59,7 @@ def test_freed_memory_serves_the_next_step() -> None:
     assert kept < PAGES / 10
 
 
+@glibc
 def test_a_training_does_not_count_the_memory_of_the_one_before() -> None:
     before, after = printed(TRAININGS)
     assert after < before - 150_000_000
@@ -67,18 +69,6 @@ def test_a_matrix_products_rate_counts_products_and_sums(monkeypatch: pytest.Mon
     monkeypatch.setattr(machine, "has_accelerator", lambda: False)
     monkeypatch.setattr(machine, "seconds", lambda work: 0.5)
     assert machine.matrix_rate("fp32") == 2 * 2048**3 / 0.5
-
-
-def test_progress_is_a_line_with_speed_and_time_left(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    clock = iter([0.0, 4.0, 10.0])
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    bar = progress.Progress("a run", 200)
-    bar.add(20)
-    assert capsys.readouterr().err == "", "not more than a line every few seconds"
-    bar.add(30, "loss 1")
-    assert capsys.readouterr().err == "a run: 50 of 200 reviews, 5/s, 30 s left  loss 1\n"
 
 
 ORPHAN = """
@@ -102,6 +92,7 @@ def test_a_number_of_processes_alone_is_no_launch(monkeypatch: pytest.MonkeyPatc
     assert not machine.is_main_process()
 
 
+@glibc
 def test_a_child_ends_with_its_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None

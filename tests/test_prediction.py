@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,17 @@ def test_bytes_that_are_no_text_are_refused_by_number(words_folder: Path) -> Non
     with pytest.raises(InputError, match="review 2: found bytes that are not UTF-8"):
         prediction.as_tokens(["fine", "good \udcff film"], words)
     prediction.as_tokens(["caf\u00e9 \u2615\nnew line"], words)
+
+
+def test_a_tokenizer_that_moved_is_found_by_its_new_folder(
+    smoke: Params, words_folder: Path, tmp_path: Path
+) -> None:
+    training.train_alone(run_named(smoke, "lora-scratch-r8"), smoke)
+    (before,) = prediction.predict("smoke/lora-scratch-r8", ["good"])
+    moved = shutil.copytree(words_folder, tmp_path / "moved")
+    (after,) = prediction.predict("smoke/lora-scratch-r8", ["good"], {"tokenizer": str(moved)})
+    assert after == before
+    with pytest.raises(InputError, match="backbone of run smoke/lora-scratch-r8: found"):
+        prediction.load("smoke/lora-scratch-r8", {"backbone": "random:t5-small"})
+    with pytest.raises(InputError, match="--set lora_rank: found a setting that the run fixes"):
+        prediction.load("smoke/lora-scratch-r8", {"lora_rank": 4})

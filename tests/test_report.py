@@ -14,7 +14,7 @@ import nbformat
 import pytest
 import torch
 
-from t5peft import cli, handin, methods, params, paths, render, runs
+from t5peft import backbone, cli, handin, methods, params, paths, render, report, runs
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -58,6 +58,21 @@ def test_its_cells_trained_and_stored_the_ten_runs(
 ) -> None:
     study = params.load("smoke", tokenizer)
     assert [runs.status(run, study).state for run in methods.runs(study)] == 10 * ["fresh"]
+
+
+@pytest.mark.usefixtures("rendered")
+def test_the_prompts_walk_goes_from_the_embeddings_first_rows_to_what_is_stored(
+    tokenizer: dict[str, Any],
+) -> None:
+    study = params.load("smoke", tokenizer)
+    record, start, end = report.prompt_rms(study)
+    assert record["run"]["name"] == "soft-prompt-scratch-n10"
+    first = backbone.load(study.backbone, study.seed).shared.weight[:10]
+    (stored,) = runs.tensors(paths.weights() / "smoke" / record["run"]["name"])[1].values()
+    assert (start, end) == pytest.approx(
+        [rows.pow(2).mean().item() ** 0.5 for rows in (first, stored)]
+    )
+    assert start != pytest.approx(end, rel=1e-3)
 
 
 def test_it_names_its_study_beside_every_table_of_results(rendered: Path) -> None:

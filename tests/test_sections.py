@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from t5peft import (
-    sections,
-)
+from conftest import cells
+
+from t5peft import sections
 from t5peft.params import Params
 
 
@@ -23,10 +23,11 @@ def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
             "environment": {"precision": "bf16", "device": "a CPU", "threads": 2},
         }
     )
-    (row,) = (line for line in text.split("\n") if line.startswith("| LoRA"))
-    assert [cell.strip() for cell in row.strip("|").split("|")] == [
-        *("LoRA", "6.00 / 2.00 = **3.00**", "12.0 / 4.00 = **3.00**"),
-        *("36.0 / 12.0 = **3.00**", "9.00 / 3.00 = **3.00**"),
+    assert cells(text) == [
+        [
+            *("LoRA", "6.00 / 2.00 = **3.00**", "12.0 / 4.00 = **3.00**"),
+            *("36.0 / 12.0 = **3.00**", "9.00 / 3.00 = **3.00**"),
+        ]
     ]
     assert "The backbone is random" not in text
 
@@ -46,12 +47,10 @@ def test_the_rates_show_what_was_tried_and_which_was_taken(
         for rate, accuracy in ((exercise.lora_learning_rate, 0.81), (1e-2, 0.79))
     ]
     text = sections.learning_rates(tried, records)
-    rows = [
-        [x.strip() for x in line.strip("|").split("|")]
-        for line in text.split("\n")
-        if "LoRA" in line
+    assert cells(text) == [
+        ["LoRA", "1e-4", "0.250", "**81.0**"],
+        ["LoRA", "1e-2", "0.250", "79.0"],
     ]
-    assert rows == [["LoRA", "1e-4", "0.250", "**81.0**"], ["LoRA", "1e-2", "0.250", "79.0"]]
     assert "6,400 training reviews" in text
     assert "2,500 other training reviews" in text
     assert "uncertain by 1.5 points" in text
@@ -68,9 +67,7 @@ def test_the_exercises_rates_stand_beside_the_studys(
         for r in records[:2]
     ]
     text = sections.exercise_rates(here, there, [])
-    (row,) = (line for line in text.split("\n") if line.startswith("| full fine-tuning"))
-    cells = [x.strip() for x in row.strip("|").split("|")][1:]
-    assert cells == ["1e-5", "50.0", "1e-5", "62.0"]
+    assert cells(text)[0] == ["full fine-tuning", "1e-5", "50.0", "1e-5", "62.0"]
     assert "more than the rates differs, it does not show what they do alone." in text
     assert "alone; @tbl-rates does, for the from-scratch methods." in sections.exercise_rates(
         here, there, [{}]
@@ -92,9 +89,8 @@ def test_seeds_show_each_result_and_their_spread(records: list[dict[str, Any]]) 
         for seed, best in ((0, 0.80), (1, 0.79), (2, 0.81))
     ]
     text = sections.seeds([repeated])
-    (row,) = (line for line in text.split("\n") if line.startswith("| LoRA"))
-    cells = [x.strip() for x in row.strip("|").split("|")][1:]
-    assert cells == ["80.0 (seed 0), 79.0 (seed 1), 81.0 (seed 2)", "80.0", "2.0"]
+    (row,) = cells(text)
+    assert row[1:] == ["80.0 (seed 0), 79.0 (seed 1), 81.0 (seed 2)", "80.0", "2.0"]
     assert "study “s”" in text
     assert " = 4 were not all made on the same kind of machine (machine 0 and machine 1)" in text
     same = [{**record, "environment": {"device": "one"}} for record in repeated]

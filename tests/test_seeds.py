@@ -54,12 +54,15 @@ def test_the_command_says_when_it_takes_a_stored_runs_place(
         line = capsys.readouterr().out.splitlines()[0]
         assert line.startswith(f"train {NAME}")
         assert line.endswith("(it is replaced; --set study=NAME keeps both)") == replaced
+    assert cli.main(["status", "smoke", *command[4:], *changes]) == 0
+    told = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert told[7:9] == [["8", NAME, "fresh"], ["9", "lora-peft-r1", "missing"]]
 
 
 def test_a_report_that_may_not_train_names_the_command_that_does(smoke: Params) -> None:
     other = dataclasses.replace(smoke, train="no", lora_rank=16)
-    told = rf"t5peft train smoke --set tokenizer=\S+ --set lora_rank=16 --only {NAME}16"
-    with pytest.raises(InputError, match=told.replace("r816", "r16")):
+    told = r"t5peft train smoke --set tokenizer=\S+ --set lora_rank=16 --only lora-scratch-r16"
+    with pytest.raises(InputError, match=told):
         report.results(other, "lora")
 
 

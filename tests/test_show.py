@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
-from t5peft import (
-    show,
-)
+from t5peft import plots, show
 
 
 def test_wilson_is_the_interval_of_the_textbook() -> None:
@@ -36,6 +35,27 @@ def test_an_inline_text_is_its_own_repr() -> None:
     """Quarto shows what an inline expression gives by its repr."""
     text = show.adamw_defaults()
     assert repr(text) == f"'{text}'"
+    assert text == "β₁ = 0.9, β₂ = 0.999, ε = 1e-8 and λ = 0.01"
+
+
+def test_captions_know_of_one_epoch(records: list[dict[str, Any]]) -> None:
+    captions = [x(records) for x in (show.by_epoch, show.best_and_last, plots.caption, plots.marks)]
+    assert captions[:2] == ["epoch by epoch", "best epoch and after the last"]
+    assert captions[2].startswith("Test accuracy by epoch")
+    assert captions[3].startswith("tick, the last epoch")
+    for record in records:
+        del record["history"][1:]
+    captions = [x(records) for x in (show.by_epoch, show.best_and_last, plots.caption, plots.marks)]
+    assert captions[:2] == ["after the one epoch", "one epoch"]
+    assert captions[2].endswith("after the one epoch, a line a run")
+    assert captions[3] == "grey cross, the published reference run"
+
+
+def test_only_known_labels_are_written_by_python() -> None:
+    assert show.section("sec-seeds", "Seeds") == "## Seeds {#sec-seeds}"
+    for write in (show.section, lambda label, title: show.floating(label, title, "caption")):
+        with pytest.raises(ValueError, match=r"label tbl-x: not in show\.WRITTEN"):
+            write("tbl-x", "a title")
 
 
 def test_percent_has_one_decimal_and_bytes_are_decimal_megabytes() -> None:

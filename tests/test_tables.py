@@ -21,8 +21,8 @@ def test_ten_results_stand_in_the_exercises_order_beside_the_reference(
 ) -> None:
     table = tables.ten_results(records)
     assert column(table, "run") == [str(number) for number in range(1, 11)]
-    assert column(table, "best epoch (%)") == [f"**{61 + k}.0**" for k in range(1, 11)]
-    assert column(table, "last epoch (%)") == [f"{60 + k}.0" for k in range(1, 11)]
+    assert column(table, "accuracy, best epoch (%)") == [f"**{61 + k}.0**" for k in range(1, 11)]
+    assert column(table, "accuracy, last epoch (%)") == [f"{60 + k}.0" for k in range(1, 11)]
     assert column(table, "published reference (%)") == [
         *("89.9", "86.6", "84.7", "86.9", "90.9", "90.4", "89.3", "89.2", "88.8", "88.7")
     ]
@@ -77,11 +77,18 @@ def test_a_chapters_results_stand_in_their_columns(records: list[dict[str, Any]]
     table = tables.results(records[7:])
     assert column(table, "trained parameters") == 3 * ["1,000"]
     assert column(table, "all parameters") == 3 * ["1,001,000"]
-    assert column(table, "best epoch (%)") == ["**69.0**", "**70.0**", "**71.0**"]
-    assert column(table, "last epoch (%)") == ["68.0", "69.0", "70.0"]
+    assert column(table, "accuracy, best epoch (%)") == ["**69.0**", "**70.0**", "**71.0**"]
+    assert column(table, "accuracy, last epoch (%)") == ["68.0", "69.0", "70.0"]
     low, high = map(float, column(table, "95% interval (%)")[0].split(show.DASH))
     assert low < 69.0 < high
     assert (low + high) / 2 == pytest.approx(69.0, abs=0.06)
+
+
+def test_of_one_epoch_nothing_is_said_twice(one_epoch: list[dict[str, Any]]) -> None:
+    for table in (tables.results(one_epoch), tables.ten_results(one_epoch)):
+        assert column(table, "test accuracy (%)") == [f"**{61 + k}.0**" for k in range(1, 11)]
+        assert "epoch" not in table
+    assert cells(tables.gaps(one_epoch))[0] == ["full fine-tuning", "75.0", "62.0", "+13.0"]
 
 
 def test_shares_of_full_fine_tuning(records: list[dict[str, Any]]) -> None:

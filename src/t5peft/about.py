@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from t5peft import counting, methods, paths
 from t5peft.backbone import RANDOM
 from t5peft.data import MADE_UP
+from t5peft.methods import Run
 from t5peft.params import DEFAULT, Params, arguments, read_yaml, study_file
 from t5peft.show import (
     DASH,
@@ -170,7 +171,9 @@ def reasons(file: Path, params: Params) -> dict[str, str]:
     """
     if not file.exists():  # a study of somebody's own, which is no file in params/
         return {}
-    lines = re.findall(r"^(\w+):[^#\n]*#\s*(.+?)\s*$", file.read_text("utf-8"), re.MULTILINE)
+    lines = re.findall(
+        r"^(\w+):[^#\n]*#[ \t]*(\S.*?)[ \t]*$", file.read_text("utf-8"), re.MULTILINE
+    )
     values = read_yaml(file)
     return {name: why for name, why in lines if values[name] == getattr(params, name)}
 
@@ -239,8 +242,8 @@ def reading_sentence(card: Mapping[str, Any]) -> str:
         return ""
     own, other = card["span_loss"], card["span_loss_other_input"]
     text = (
-        f" On stretches of its own text its span loss is {own:.2f} nats a target token with a "
-        f"stretch's own input and {other:.2f} with another's"
+        f" On passages of its own text its span loss is {own:.2f} nats a target token with a "
+        f"passage's own input and {other:.2f} with another's"
     )
     if other - own < HARDLY:
         return f"{text}: it hardly reads its input."
@@ -313,6 +316,11 @@ def commented(lines: Mapping[str, str]) -> str:
     return "```bash\n" + "\n".join(code) + "\n```"
 
 
+def heading(run: Run) -> str:
+    """The section of a chapter that has the source of a run's implementation."""
+    return "Our implementation" if run.implementation == "scratch" else "With the library"
+
+
 def handed_in(params: Params) -> str:
     """The exercise's five notebooks: which runs each holds, and which weights belong to it."""
     from t5peft.export import FILES
@@ -321,15 +329,11 @@ def handed_in(params: Params) -> str:
     rows = []
     for notebook, (chapter, left_out) in NOTEBOOKS.items():
         method = "full" if chapter == "full-fine-tuning" else chapter
-        shown = [
-            run
-            for run in methods.runs(params)
-            if run.method == method
-            and left_out
-            != ("Our implementation" if run.implementation == "scratch" else "With the library")
+        held = [
+            run for run in methods.runs(params) if run.method == method and heading(run) != left_out
         ]
-        weights = FILES.get(method) if any(r.implementation == "scratch" for r in shown) else None
-        numbers = ", ".join(str(run.number) for run in shown)
+        weights = FILES.get(method) if any(r.implementation == "scratch" for r in held) else None
+        numbers = ", ".join(str(run.number) for run in held)
         rows.append(
             (f"`{notebook}`", METHOD_NAMES[method], numbers, f"`{weights}`" if weights else DASH)
         )

@@ -68,7 +68,7 @@ def load_on_meta(name: str) -> T5ForConditionalGeneration:
 
 
 def random_size(name: str) -> str:
-    """The size in `random:SIZE`."""
+    """The size in `random:SIZE`. Raises `InputError` for one that is unknown."""
     size = name.removeprefix(RANDOM)
     if size not in SIZES:
         raise InputError(
@@ -78,7 +78,10 @@ def random_size(name: str) -> str:
 
 
 def read_config(name: str) -> Any:
-    """The configuration behind a hub name or folder: a T5 whose feed-forward is ReLU."""
+    """The configuration behind a hub name or folder: a T5 whose feed-forward is ReLU.
+
+    Raises `InputError` where there is none, or it is another model's.
+    """
     from transformers import AutoConfig
 
     try:
@@ -142,7 +145,10 @@ def save_int8(model: T5ForConditionalGeneration, folder: Path) -> None:
 
 
 def load_int8(folder: Path) -> dict[str, torch.Tensor]:
-    """The state dict (float32) in a folder that `save_int8` wrote."""
+    """The state dict (float32) in a folder that `save_int8` wrote.
+
+    Raises `InputError` for a damaged shard.
+    """
     from safetensors.torch import load_file
 
     stored: dict[str, torch.Tensor] = {}

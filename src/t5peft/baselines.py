@@ -6,7 +6,6 @@ weights/<study>/baselines.json with the identity that they belong to.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def measure(params: Params) -> dict[str, Any]:
         "bag_of_words_accuracy": bag_of_words_accuracy(params, words, train, test),
         "test_examples": len(test),
     }
-    files.write_text(path(params), json.dumps(record, indent=1) + "\n")
+    files.write_json(path(params), record)
     return record
 
 
@@ -79,7 +78,7 @@ def zero_shot_accuracy(params: Params, words: Any, test: Tokens) -> tuple[float,
 
     from t5peft import evaluation
 
-    device = "cuda" if machine.has_accelerator() else "cpu"
+    device = machine.device()
     model = backbone.load(params.backbone, params.seed).to(device)  # type: ignore[arg-type]
     progress = Progress("backbone before training", len(test))
     with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16"):
@@ -89,7 +88,10 @@ def zero_shot_accuracy(params: Params, words: Any, test: Tokens) -> tuple[float,
 
 
 def bag_of_words_accuracy(params: Params, words: Any, train: Tokens, test: Tokens) -> float:
-    """Logistic regression on TF-IDF of words and pairs of words, fitted by scikit-learn."""
+    """Logistic regression on TF-IDF of words and pairs of words, fitted by scikit-learn.
+
+    Raises `InputError` for training reviews that teach it nothing.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 

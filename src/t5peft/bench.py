@@ -12,7 +12,6 @@ same reviews. An epoch is put together from its parts.
 from __future__ import annotations
 
 import dataclasses
-import json
 import multiprocessing
 import statistics
 from collections.abc import Mapping
@@ -234,7 +233,7 @@ def bench(params: Params, repeats: int) -> dict[str, Any]:
 
 def save(params: Params, record: dict[str, Any]) -> Path:
     """Store a bench in the place of the study's last one; returns its path."""
-    files.write_text(path(params), json.dumps(record, indent=1) + "\n")
+    files.write_json(path(params), record)
     return path(params)
 
 

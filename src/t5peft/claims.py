@@ -8,13 +8,18 @@ from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
 
-from t5peft.findings import apart, beside, of_all, versus
+from t5peft import counting
+from t5peft.backbone import RANDOM
+from t5peft.findings import apart, beside, of_all, ranges, versus
 from t5peft.show import (
+    ADAMW_BYTES,
+    MEGABYTE,
     METHOD_NAMES,
     REFERENCE,
     Record,
     bullets,
     gap,
+    listed,
     megabytes,
     number,
     one_epoch,
@@ -22,6 +27,7 @@ from t5peft.show import (
     percent,
     run_name,
 )
+from t5peft.sizes import SIZES
 
 
 def memory_shares(records: Sequence[Record], key: str) -> list[float]:
@@ -40,7 +46,7 @@ def peak_sentence(records: Sequence[Record], bench: Mapping[str, Any]) -> str:
     """The peak of a training: the bench's, which measures each method alone, if there is one."""
     if not bench:
         peaks = memory_shares(records, "peak_bytes")
-        return f"The peak of the whole training is {span(peaks, 0)} of full fine-tuning's."
+        return f"The peak of the process is {span(peaks, 0)} of full fine-tuning's."
     from t5peft.bench import table as timed
 
     peaks = {
@@ -48,12 +54,37 @@ def peak_sentence(records: Sequence[Record], bench: Mapping[str, Any]) -> str:
     }
     full = peaks.pop("full")
     shares = span([peak / full for peak in peaks.values()], 0)
-    return (
-        "The peak of the whole training, measured for the exercise's own loop with each method "
-        "alone in a process, in float32 and on the backbone "
-        f"{bench['params']['backbone']} (@tbl-bench), is "
+    backbone = bench["params"]["backbone"]
+    text = (
+        "The peak of a process that trains and tests, measured for the exercise's own loop with "
+        f"each method alone, in float32 and on the backbone {backbone} (@tbl-bench), is "
         f"{full:,.0f} MB with full fine-tuning, and {shares} of that with a PEFT method."
     )
+    size = backbone.removeprefix(RANDOM)
+    if size in SIZES:
+        state = ADAMW_BYTES * sum(counting.parts(size).values()) / MEGABYTE
+        text += (
+            f" AdamW's state for all parameters is {state:,.0f} MB of it, "
+            f"{percent(state / full, 0)}%, and the gradients half as much: most of a peak is "
+            "activations, of which PEFT saves a part (@sec-adamw-bytes)."
+        )
+    return text
+
+
+def process_sentence(seeds: Sequence[Sequence[Record]]) -> str:
+    """How far the peak of one method's process moves by itself; "" where it was made once."""
+    full = [record for records in seeds for record in only(records, method="full")]
+    if not full:
+        return ""
+    peaks = listed([f"{record['memory']['peak_bytes'] / MEGABYTE:,.0f}" for record in full])
+    return f"Full fine-tuning's peak was {peaks} MB with {len(full)} seeds."
+
+
+def in_t5_small(added: Mapping[str, int], bytes_each: int, what: str) -> str:
+    """What the exercise's own model takes, from the derived counts, at so many bytes each."""
+    trained = {METHOD_NAMES["full"]: sum(counting.parts("t5-small").values()), **added}
+    each = [f"{megabytes(bytes_each * count)} MB ({name})" for name, count in trained.items()]
+    return f"For T5-small, at {bytes_each} bytes a trained parameter, {what} is {listed(each)}."
 
 
 def span(shares: Sequence[float], digits: int) -> str:
@@ -76,8 +107,8 @@ Gap = tuple[float, float]
 """Accuracy on training reviews less that on test reviews, and its standard error."""
 
 
-def gap_sentence(records: Sequence[Record]) -> str:
-    """Claim 3: which way it went, and whether that is more than the draw of the reviews."""
+def gap_sentence(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> str:
+    """Claim 3: which way it went, and whether that is more than the draw of reviews and seed."""
     full = only(records, method="full")[0]
     others = {run_name(r["run"]): last_gap(r) for r in records if r["run"]["method"] != "full"}
     low, high = (pick(found for found, _ in others.values()) for pick in (min, max))
@@ -88,6 +119,13 @@ def gap_sentence(records: Sequence[Record]) -> str:
         f"{number(sample_size(full))} training and {number(full['test_examples'])} test reviews "
         "were looked at."
     )
+    full_gaps, peft_gaps = gaps_of_seeds(records, seeds)
+    if len(full_gaps) > 1:
+        text += (
+            f" With all seeds that are stored (@tbl-seeds) it is {extent(full_gaps)} points in "
+            f"{len(full_gaps)} runs of full fine-tuning and {extent(peft_gaps)} in "
+            f"{len(peft_gaps)} of PEFT methods: the ranges {ranges(full_gaps, peft_gaps)}."
+        )
     if one_epoch(records):
         text += (
             " Each review was seen once, which leaves little room for learning it by heart: this "
@@ -96,14 +134,29 @@ def gap_sentence(records: Sequence[Record]) -> str:
     return text
 
 
+def gaps_of_seeds(
+    records: Sequence[Record], seeds: Sequence[Sequence[Record]]
+) -> tuple[list[float], list[float]]:
+    """The last gaps of full fine-tuning's runs and of the PEFT runs, with every stored seed."""
+    full, peft = [], []
+    for record in [*records, *(other for _, *others in seeds for other in others)]:
+        (full if record["run"]["method"] == "full" else peft).append(last_gap(record)[0])
+    return full, peft
+
+
+def extent(gaps: Sequence[float]) -> str:
+    """`+1.4 to +1.7`."""
+    return f"{points(min(gaps))} to {points(max(gaps))}"
+
+
 def draw_sentence(full: Gap, others: Mapping[str, Gap]) -> str:
     """Which of the gaps (by run's name) are smaller than full fine-tuning's, and beyond doubt."""
     return (
         f"It is smaller than full fine-tuning's in {below(full, others)} PEFT runs. Were "
         "the runs' reviews drawn independently, a difference of two gaps would be uncertain by up "
-        f"to {100 * max(doubts_of(full, others).values()):.1f} points (95% for all {len(others)} "
-        "comparisons together, by Bonferroni's bound). Beyond its uncertainty the gap is smaller "
-        f"in {named(smaller(full, others))}."
+        f"to {doubt(full, others)} points (95% for all {len(others)} comparisons together, by "
+        "Bonferroni's bound); as all runs answered the same reviews, it should be less. Beyond "
+        f"this uncertainty the gap is smaller in {named(smaller(full, others))}."
     )
 
 
@@ -123,6 +176,11 @@ def doubts_of(full: Gap, others: Mapping[str, Gap]) -> dict[str, float]:
     """Half the interval of each difference to full fine-tuning's gap; 95% for all together."""
     z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(others)))
     return {name: z * math.hypot(full[1], error) for name, (_, error) in others.items()}
+
+
+def doubt(full: Gap, others: Mapping[str, Gap]) -> str:
+    """The largest of them, in points."""
+    return f"{100 * max(doubts_of(full, others).values()):.1f}"
 
 
 def smaller(full: Gap, others: Mapping[str, Gap]) -> dict[str, Gap]:
@@ -166,7 +224,9 @@ def error_of(*shares: tuple[float, int]) -> float:
     return math.sqrt(sum(share * (1 - share) / count for share, count in shares))
 
 
-def retention_sentences(records: Sequence[Record], kept: Mapping[str, Mapping[str, Any]]) -> str:
+def retention_sentences(
+    records: Sequence[Record], kept: Mapping[str, Mapping[str, Any]], vocabulary: int
+) -> str:
     """Claim 3, measured by `t5peft retention` (by run's name): reviews learned, skill lost."""
     full = only(records, method="full")[0]
     peft = [record for record in records if record is not full]
@@ -176,27 +236,32 @@ def retention_sentences(records: Sequence[Record], kept: Mapping[str, Mapping[st
     most = max(peft, key=lambda record: rises[record["run"]["name"]])
     largest = max(peft, key=lambda record: record["parameters"]["trained"])
     text = (
-        f"**By heart.** The gap is {points(reference[0])} points with full fine-tuning. "
-        f"{draw_sentence(reference, others)}\n\n**Prior knowledge.** Span "
+        f"**By heart.** The gap is {points(reference[0])} points with full fine-tuning, and "
+        f"smaller in {below(reference, others)} PEFT runs. It rests on more training reviews than "
+        "that of @tbl-gap: by the same reckoning a difference of two gaps is uncertain by up to "
+        f"{doubt(reference, others)} points, and beyond that the gap is smaller in "
+        f"{named(smaller(reference, others))}.\n\n**Prior knowledge.** Span "
         "corruption, the objective that the backbone was pre-trained with, costs it "
         f"{kept['full']['span_loss_before']:.3f} nats a target token on the text of the test "
-        f"reviews. Full fine-tuning moves that by {rise(kept['full']):+.3f}, a PEFT method, with "
-        f"its addition in place, by {min(rises.values()):+.3f} to {max(rises.values()):+.3f}; the "
+        f"reviews (to guess evenly among the {number(vocabulary)} tokens of the vocabulary would "
+        f"cost {math.log(vocabulary):.3f}). Full fine-tuning moves its loss by "
+        f"{rise(kept['full']):+.3f}, a PEFT method, with its addition in place, by "
+        f"{min(rises.values()):+.3f} to {max(rises.values()):+.3f}; the "
         f"loss rises less than full fine-tuning's in {of_all(forgotten_less(kept), len(peft))} "
         "PEFT runs. Without the addition the backbone is what it was, to the bit."
     )
     if most is not largest:
         text += (
-            " Among PEFT methods the rise does not follow the number of trained parameters: "
-            f"{rise_of(most, kept)} is the largest, {rise_of(largest, kept)} the one of most."
+            " Among PEFT methods the rise does not follow the number of trained parameters. The "
+            f"largest is {rise_of(most, kept)}; as many as any has {rise_of(largest, kept)}."
         )
     return text
 
 
 def rise_of(record: Record, kept: Mapping[str, Mapping[str, Any]]) -> str:
-    """`+1.679 of LoRA, ours, with 8,192 parameters`."""
+    """`+1.679, of LoRA, ours, r = 8, with 8,192 trained parameters`."""
     name, trained = run_name(record["run"]), number(record["parameters"]["trained"])
-    return f"{rise(kept[record['run']['name']]):+.3f} of {name}, with {trained} parameters,"
+    return f"{rise(kept[record['run']['name']]):+.3f}, of {name}, with {trained} trained parameters"
 
 
 def rise(measured: Mapping[str, Any]) -> float:
@@ -234,7 +299,7 @@ def conclusions(
             f"**Claims 1 and 2** {'hold' if max(of_full.values()) < 1 else 'do not hold'}, in "
             "proportion to the trained parameters: for the optimizer's state (@tbl-memory), not "
             "for the whole of a training, and for what is stored (@tbl-storage).",
-            f"**Claim 3.** {claim_3(records, kept)}",
+            f"**Claim 3.** {claim_3(records, seeds, kept)}",
             *limits(records, baselines),
         ]
     )
@@ -248,7 +313,8 @@ def limits(records: Sequence[Record], baselines: Mapping[str, Any]) -> list[str]
     above = of_all(sum(record["best_accuracy"] > bag for record in records), len(records))
     return [
         f"**How strong.** A bag of words reaches {percent(bag)}%; {above} runs are above it. The "
-        "methods are compared with each other; how far they get is the backbone's doing."
+        "methods are compared with each other; how far they get depends on the backbone and on the "
+        "length of the training as well."
     ]
 
 
@@ -278,7 +344,11 @@ def reference(record: Record) -> float:
     return REFERENCE.accuracy[record["run"]["number"] - 1]
 
 
-def claim_3(records: Sequence[Record], kept: Mapping[str, Mapping[str, Any]]) -> str:
+def claim_3(
+    records: Sequence[Record],
+    seeds: Sequence[Sequence[Record]],
+    kept: Mapping[str, Mapping[str, Any]],
+) -> str:
     """Whether PEFT learned less by heart, and whether it kept more of what the backbone knew."""
     full, *peft = sorted(records, key=lambda record: record["run"]["method"] != "full")
     gaps = {
@@ -287,11 +357,15 @@ def claim_3(records: Sequence[Record], kept: Mapping[str, Mapping[str, Any]]) ->
     }
     own = gaps.pop(run_name(full["run"]))
     text = (
-        f"Less learned by heart: the gap is smaller in {below(own, gaps)} PEFT runs, beyond its "
-        f"uncertainty in {named(smaller(own, gaps))}."
+        f"Less learned by heart: the gap is smaller in {below(own, gaps)} PEFT runs, beyond the "
+        f"uncertainty of the draw in {of_all(len(smaller(own, gaps)), len(gaps))}"
     )
+    full_gaps, peft_gaps = gaps_of_seeds(records, seeds)
+    if len(full_gaps) > 1:
+        text += f"; with all seeds the gaps' ranges {ranges(full_gaps, peft_gaps)}"
+    text += "."
     if one_epoch(records):
-        text += " One epoch neither shows nor refutes it."
+        text += " One epoch is a weak test of it."
     if not kept:
         return f"{text} What is kept of the pre-training was not measured."
     return (

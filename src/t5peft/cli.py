@@ -10,10 +10,10 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from t5peft import launch, machine, methods, params, runs
 from t5peft.errors import InputError, OneLine
@@ -101,7 +101,7 @@ def chosen(options: argparse.Namespace, settings: Params) -> list[Run]:
     return [run for name, run in known.items() if not options.only or name in options.only]
 
 
-def status(options: argparse.Namespace) -> int:
+def status_command(options: argparse.Namespace) -> int:
     """Print the ten runs with their state and its reason."""
     settings = study(options)
     for run in methods.runs(settings):
@@ -110,7 +110,7 @@ def status(options: argparse.Namespace) -> int:
     return 0
 
 
-def train(options: argparse.Namespace) -> int:
+def train_command(options: argparse.Namespace) -> int:
     """Train what is missing or stale, after saying so."""
     if options.jobs < 1:
         raise InputError("--jobs", options.jobs, "a number from 1", "leave it out for 1")
@@ -127,12 +127,14 @@ def train(options: argparse.Namespace) -> int:
 def train_all(options: argparse.Namespace) -> int:
     """One run after the other, or `--jobs` side by side."""
     settings = study(options)
-    states = {run.name: runs.status(run, settings) for run in chosen(options, settings)}
-    todo = [run for run in chosen(options, settings) if states[run.name].state != "fresh"]
-    for name, state in states.items():
+    todo = []
+    for run in chosen(options, settings):
+        state = runs.status(run, settings)
+        if state.state != "fresh":
+            todo.append(run)
         verb = "keep " if state.state == "fresh" else "train"
         other = " (it is replaced; --set study=NAME keeps both)" if state.replaces else ""
-        print(f"{verb} {name:27} {state.state}: {state.reason}{other}", flush=True)
+        print(f"{verb} {run.name:27} {state.state}: {state.reason}{other}", flush=True)
     if machine.launched():
         (todo,) = launch.from_main([todo])
     if not todo:
@@ -178,39 +180,40 @@ def side_by_side(options: argparse.Namespace, todo: list[Run]) -> int:
             raise
 
 
-def export(options: argparse.Namespace) -> int:
+def export_command(options: argparse.Namespace) -> int:
     """Write lora.pt, adapter.pt and prompts.pt from a study's stored runs."""
-    from t5peft import export as exporting
+    from t5peft import export
 
     settings = study(options)
-    for path in exporting.export(settings, Path(options.output)):
+    for path in export.export(settings, Path(options.output)):
         print(path)
     return 0
 
 
-def baselines(options: argparse.Namespace) -> int:
+def baselines_command(options: argparse.Namespace) -> int:
     """Measure what a study's runs stand beside."""
-    from t5peft import baselines as measuring
+    from t5peft import baselines
 
-    record = measuring.measure(study_to_run(options))
+    record = baselines.measure(study_to_run(options))
     for name in ("zero_shot_accuracy", "bag_of_words_accuracy"):
         print(f"{name}: {100 * record[name]:.2f}%")
     return 0
 
 
-def predict(options: argparse.Namespace) -> int:
+def predict_command(options: argparse.Namespace) -> int:
     """Label each review with a stored run."""
     from t5peft import prediction
 
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are named
     reviews = options.reviews or [line.strip() for line in sys.stdin or []]
-    for answer, probability, review in prediction.predict(options.stored, reviews):
+    changes = params.overrides(options.set)
+    for answer, probability, review in prediction.predict(options.stored, reviews, changes):
         print(f"{answer}\t{probability:.3f}\t{' '.join(review.split())}")
     return 0
 
 
-def count(options: argparse.Namespace) -> int:
+def count_command(options: argparse.Namespace) -> int:
     """Print a method's formula and check it on the live model; 1 if they differ."""
     from t5peft import counting
 
@@ -221,88 +224,92 @@ def count(options: argparse.Namespace) -> int:
     return 0 if equal else 1
 
 
-def pretrain(options: argparse.Namespace) -> int:
+def pretrain_command(options: argparse.Namespace) -> int:
     """Pre-train a backbone of our own, or go on with one."""
-    from t5peft import pretrain as pretraining
+    from t5peft import pretrain
 
     values = params.read_yaml(params.study_file(options.backbone))
     changes = params.overrides(options.set)
-    settings = params.build(pretraining.BackboneParams, {**values, **changes}, options.backbone)
-    print(pretraining.pretrain(settings))
+    settings = params.build(pretrain.BackboneParams, {**values, **changes}, options.backbone)
+    print(pretrain.pretrain(settings))
     return 0
 
 
-def tune(options: argparse.Namespace) -> int:
+def tune_command(options: argparse.Namespace) -> int:
     """Try learning rates on held-out training reviews, and print what each gave."""
     from tabulate import tabulate
 
-    from t5peft import tune as tuning
+    from t5peft import tune
 
     only: list[str] = options.only or [*methods.METHODS]
-    done = tuning.tune(study_to_run(options), options.reviews, only)
+    done = tune.tune(study_to_run(options), options.reviews, only)
     rows = [[x["run"], f"{x['learning_rate']:g}", f"{100 * x['accuracy']:.2f}"] for x in done]
     print(tabulate(rows, ["run", "rate", "held-out accuracy, %"], disable_numparse=True))
     return 0
 
 
-def retention(options: argparse.Namespace) -> int:
+def retention_command(options: argparse.Namespace) -> int:
     """Measure what a study's runs keep of pre-training, and know of their reviews."""
     from tabulate import tabulate
 
-    from t5peft import retention as keeping
+    from t5peft import retention
 
     rows = [
-        [x["run"], f"{100 * x['train_accuracy']:.2f}", *(f"{x[key]:.3f}" for key in keeping.LOSSES)]
-        for x in keeping.measure(study_to_run(options), options.reviews)
+        [
+            x["run"],
+            f"{100 * x['train_accuracy']:.2f}",
+            *(f"{x[key]:.3f}" for key in retention.LOSSES),
+        ]
+        for x in retention.measure(study_to_run(options), options.reviews)
     ]
     heads = ["run", "training reviews, %", "span loss", "of the bare backbone"]
     print(tabulate(rows, heads, disable_numparse=True))
     return 0
 
 
-def notebook(options: argparse.Namespace) -> int:
+def notebook_command(options: argparse.Namespace) -> int:
     """Write the report, or one chapter, as a notebook for papermill."""
-    from t5peft import notebook as notebooks
+    from t5peft import notebook
 
-    notebooks.write(options.chapter, Path(options.output))
+    notebook.write(options.chapter, Path(options.output))
     return 0
 
 
-def render(options: argparse.Namespace) -> int:
+def render_command(options: argparse.Namespace) -> int:
     """Render the report: by Quarto where it is found, else by the project's own path."""
-    from t5peft import render as rendering
+    from t5peft import render
 
     changes = params.overrides(options.set)
-    print(rendering.render(options.study, changes, options.chapter, options.to))
+    print(render.render(options.study, changes, options.chapter, options.to))
     return 0
 
 
-def bench(options: argparse.Namespace) -> int:
+def bench_command(options: argparse.Namespace) -> int:
     """Time the exercise's own loop against ours, and print the ratios."""
     from tabulate import tabulate
 
-    from t5peft import bench as benching
+    from t5peft import bench
 
     if options.repeats < 1:
         raise InputError("--repeats", options.repeats, "1 or more", "give another number")
     settings = study_to_run(options)
-    record = benching.bench(settings, options.repeats)
+    record = bench.bench(settings, options.repeats)
     heads = ["method", "s, or MB", "exercise", "ours", "ratio"]
-    print(tabulate(benching.table(record), heads, floatfmt=".2f"))
+    print(tabulate(bench.table(record), heads, floatfmt=".2f"))
     environment = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
-    print(f"a training step's share of the bf16 matrix rate: {benching.shares(record)}")
+    print(f"a training step's share of the bf16 matrix rate: {bench.shares(record)}")
     print(f"differs in the mathematics: precision (fp32 in the exercise's loop); {environment}")
-    print(benching.save(settings, record))
+    print(bench.save(settings, record))
     return 0
 
 
-def handin(options: argparse.Namespace) -> int:
+def handin_command(options: argparse.Namespace) -> int:
     """Write what the exercise wants uploaded."""
-    from t5peft import handin as handing
+    from t5peft import handin
 
     changes = params.overrides(options.set)
     folder = Path(options.output)
-    for path in handing.handin(options.study, changes, options.name, options.number, folder):
+    for path in handin.handin(options.study, changes, options.name, options.number, folder):
         print(path)
     return 0
 
@@ -318,6 +325,30 @@ class Parser(argparse.ArgumentParser):
         raise InputError("command line", message, "what the help lists", f"see {self.prog} --help")
 
 
+def option(*names: str, **how: Any) -> argparse.ArgumentParser:
+    """An option (or argument) that several commands have: a parent of theirs."""
+    added = Parser(add_help=False)
+    added.add_argument(*names, **how)
+    return added
+
+
+STUDY = "a YAML file or its name"
+STUDIED = option("study", help=STUDY)
+SET = option(
+    "--set",
+    action="append",
+    default=[],
+    metavar="KEY=VALUE",
+    help="change one setting, as in --set lora_rank=16 (again for more)",
+)
+SEED = option(
+    "--seed",
+    type=int,
+    help="another seed than the study's: its runs are kept beside, in STUDY-seed-SEED",
+)
+FOLDER = option("-o", "--output", required=True, help="folder")
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = Parser(
@@ -326,38 +357,50 @@ def parser() -> argparse.ArgumentParser:
         epilog="A study is a YAML file, or the name of one in params/. Wrong input: exit code 2.",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for add in (add_runs, add_measurements, add_papers):
+        add(commands)
+    return top
 
-    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run)
-        return added
 
-    def with_study(added: argparse.ArgumentParser, nargs: str | None = None) -> None:
-        text = "a YAML file or its name"
-        added.add_argument("study", nargs=nargs, default=params.DEFAULT, help=text)
-        with_set(added)
+def command(
+    commands: Any, run: Callable[..., int], text: str, *parents: argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    """A command named like its function, which its options are given to."""
+    name = run.__name__.removesuffix("_command")
+    added = commands.add_parser(name, help=text, description=text, parents=parents)
+    added.set_defaults(run=run)
+    return added
 
-    def with_seed(added: argparse.ArgumentParser) -> None:
-        text = "another seed than the study's: its runs are kept beside, in STUDY-seed-SEED"
-        added.add_argument("--seed", type=int, help=text)
 
-    def with_set(added: argparse.ArgumentParser) -> None:
-        text = "change one setting, as in --set lora_rank=16 (again for more)"
-        added.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
-
-    added = command("train", train, "Train a study's runs that are missing or stale.")
-    with_study(added)
-    with_seed(added)
+def add_runs(commands: Any) -> None:
+    """The commands that make, show and use runs."""
+    text = "Train a study's runs that are missing or stale."
+    added = command(commands, train_command, text, STUDIED, SET, SEED)
     added.add_argument(
         "--only", nargs="+", action="extend", metavar="RUN", help="these runs, by name"
     )
     added.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
 
-    added = command("status", status, "Say of each run: fresh, stale, missing, damaged.")
-    with_study(added)
-    with_seed(added)
+    text = "Say of each run: fresh, stale, missing, damaged."
+    command(commands, status_command, text, STUDIED, SET, SEED)
 
-    added = command("count", count, "Derive a method's parameters and count the live model's.")
+    added = command(commands, predict_command, "Label reviews with a stored run.")
+    added.add_argument("stored", metavar="RUN", help="STUDY/RUN, or the run's folder")
+    added.add_argument("reviews", nargs="*", help="texts; none: lines of standard input")
+    text = "where the run's backbone or tokenizer lies now, as in --set backbone=FOLDER"
+    added.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+    text = "Write lora.pt, adapter.pt, prompts.pt from stored runs."
+    command(commands, export_command, text, STUDIED, SET, FOLDER)
+
+    added = command(commands, pretrain_command, "Pre-train a backbone, or go on with one.", SET)
+    added.add_argument("backbone", help="a YAML file such as params/backbone-mini.yaml")
+
+
+def add_measurements(commands: Any) -> None:
+    """The commands that count, and that measure what stands beside the runs."""
+    text = "Derive a method's parameters and count the live model's."
+    added = command(commands, count_command, text)
     added.add_argument("method", choices=methods.METHODS)
     added.add_argument("--size", default="t5-small", help="t5-small (default) ... t5-11b")
     added.add_argument("--rank", type=int, help="of LoRA (default 8)")
@@ -365,53 +408,38 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--tokens", type=int, help="of the soft prompt (default 10)")
     added.add_argument("--implementation", choices=("scratch", "library"), default="scratch")
 
-    added = command("predict", predict, "Label reviews with a stored run.")
-    added.add_argument("stored", metavar="RUN", help="STUDY/RUN, or the run's folder")
-    added.add_argument("reviews", nargs="*", help="texts; none: lines of standard input")
-
-    added = command("export", export, "Write lora.pt, adapter.pt, prompts.pt from stored runs.")
-    with_study(added)
-    added.add_argument("-o", "--output", required=True, help="folder")
-
     text = "Measure the backbone before training, and a bag of words, on a study's reviews."
-    with_study(command("baselines", baselines, text))
+    command(commands, baselines_command, text, STUDIED, SET)
 
-    added = command("pretrain", pretrain, "Pre-train a backbone, or go on with one.")
-    added.add_argument("backbone", help="a YAML file such as params/backbone-mini.yaml")
-    with_set(added)
-
-    added = command("tune", tune, "Try learning rates on a held-out tenth of the training reviews.")
-    with_study(added)
+    text = "Try learning rates on a held-out tenth of the training reviews."
+    added = command(commands, tune_command, text, STUDIED, SET)
     added.add_argument("--reviews", type=int, default=9600, help="to train on (default 9,600)")
     added.add_argument(
         "--only", nargs="+", action="extend", choices=methods.METHODS, help="these methods"
     )
 
     text = "Measure what the stored runs keep of pre-training, and know of their training reviews."
-    added = command("retention", retention, text)
-    with_study(added)
+    added = command(commands, retention_command, text, STUDIED, SET)
     text = "training reviews to score each run on (default 10,000)"
     added.add_argument("--reviews", type=int, default=10_000, help=text)
 
-    added = command("notebook", notebook, "Write the report or a chapter as a notebook.")
+    text = "Time the exercise's own loop against ours, on the same model, data and settings."
+    added = command(commands, bench_command, text, STUDIED, SET)
+    added.add_argument("--repeats", type=int, default=5, help="timed turns (default 5)")
+
+
+def add_papers(commands: Any) -> None:
+    """The commands that write the report, its notebooks and what is handed in."""
+    added = command(commands, notebook_command, "Write the report or a chapter as a notebook.")
     added.add_argument("chapter", nargs="?", help="a name in chapters/; none: the whole report")
     added.add_argument("-o", "--output", required=True, help="the .ipynb file")
 
-    added = command("render", render, "Render the report to _output/.")
-    with_study(added, nargs="?")
+    added = command(commands, render_command, "Render the report to _output/.", SET)
+    added.add_argument("study", nargs="?", default=params.DEFAULT, help=STUDY)
     added.add_argument("--chapter", help="this chapter alone")
     added.add_argument("--to", choices=("pdf", "html"), default="pdf")
 
-    text = "Time the exercise's own loop against ours, on the same model, data and settings."
-    added = command("bench", bench, text)
-    with_study(added)
-    added.add_argument("--repeats", type=int, default=5, help="timed turns (default 5)")
-
-    added = command(
-        "handin", handin, "Write PDF, notebooks and weights as the exercise wants them."
-    )
-    with_study(added)
+    text = "Write PDF, notebooks and weights as the exercise wants them."
+    added = command(commands, handin_command, text, STUDIED, SET, FOLDER)
     added.add_argument("--name", required=True, help="as in Ada_Lovelace")
     added.add_argument("--number", required=True, help="student number")
-    added.add_argument("-o", "--output", required=True, help="folder")
-    return top

@@ -256,7 +256,7 @@ class Tokens:
         return len(self.labels)
 
     def first(self, count: int, split: str) -> Tokens:
-        """The first `count` reviews."""
+        """The first `count` reviews. Raises `InputError` where there are fewer."""
         if count > len(self):
             raise InputError(
                 f"{split}_examples",

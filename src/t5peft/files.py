@@ -52,6 +52,11 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
+def write_json(path: Path, content: Any) -> None:
+    """`write_text` of JSON, a line an entry."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
 def read_json(path: Path, keys: Set[str], command: str) -> dict[str, Any]:
     """What `command` wrote; {} where it never did. Raises `InputError` for anything else."""
     if not path.exists():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from math import comb
 from statistics import mean
 from typing import Any
 
 from t5peft.params import Params
 from t5peft.show import (
+    ALPHA,
     IMPLEMENTATION_NAMES,
     METHOD_NAMES,
     Record,
@@ -57,19 +59,33 @@ def seeds_sentence(seeds: Sequence[Sequence[Record]]) -> str:
     text += f"; {listed(single)} had one seed. " if single else ". "
     return (
         f"{text}Two runs with the same several seeds are told apart where their ranges do not "
-        "overlap, others where they differ by more than another seed moved their methods' runs."
+        "overlap, others where they differ by more than another seed moved their methods' runs. "
+        "That is a rule of thumb: between runs that are alike, chance alone sets the ranges apart "
+        f"in {chance_apart({len(records) for records in seeds})}."
     )
+
+
+def chance_apart(counts: Iterable[int]) -> str:
+    """How often 2 x k draws alike fall into two halves without overlap: `10% with 3 seeds each`."""
+    each = [f"{percent(2 / comb(2 * k, k), 0)}% with {k} seeds each" for k in sorted(counts)]
+    return listed(each)
 
 
 def beside(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> str:
     """What other seeds say of two runs' difference, as the end of a sentence."""
-    both = shared_seeds(record, other, seeds)
-    told = apart(record, other, seeds)
-    if both:
-        means = [f"{percent(mean(found))}%" for found in both]
-        ranges = "are apart" if told else "overlap"
-        return f"; over {len(both[0])} seeds the means are {listed(means)}, and the ranges {ranges}"
-    return "" if told or versus(record, other) == LEVEL else ", no more than another seed can do"
+    if both := shared_seeds(record, other, seeds):
+        means = listed([f"{percent(mean(found))}%" for found in both])
+        return f"; over {len(both[0])} seeds the means are {means}, and the ranges {ranges(*both)}"
+    level = versus(record, other) == LEVEL
+    return "" if level or apart(record, other, seeds) else ", within the spread between seeds"
+
+
+APART = "are apart"
+
+
+def ranges(some: Sequence[float], others: Sequence[float]) -> str:
+    """Do the ranges of two samples share a point? `are apart` or `overlap`."""
+    return APART if max(some) < min(others) or max(others) < min(some) else "overlap"
 
 
 def apart(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> bool:
@@ -80,8 +96,7 @@ def apart(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> b
     far as any.
     """
     if both := shared_seeds(record, other, seeds):
-        ours, theirs = both
-        return max(ours) < min(theirs) or max(theirs) < min(ours)
+        return ranges(*both) == APART
     moved = seed_spreads(seeds)
     most = max(moved.values(), default=0.0)
     needed = max(moved.get(run["run"]["method"], most) for run in (record, other))
@@ -205,11 +220,13 @@ def sizes(records: Sequence[Record]) -> list[tuple[Record, Record]]:
 def size_sentence(pair: tuple[Record, Record], seeds: Sequence[Sequence[Record]]) -> str:
     """What more parameters of the same kind bring."""
     few, many = pair
+    factors = [run["run"]["settings"] for run in pair if "alpha" in run["run"]["settings"]]
+    both = " and ".join(f"{x['alpha'] / x['rank']:g}" for x in reversed(factors))
     return (
         f"{IMPLEMENTATION_NAMES[many['run']['implementation']]} with {setting_name(many['run'])} "
         f"({percent(many['best_accuracy'])}%) is {versus(many, few)} the same with "
         f"{setting_name(few['run'])} ({percent(few['best_accuracy'])}%)"
-        f"{beside(many, few, seeds)}."
+        f"{beside(many, few, seeds)}{f'; the factor {ALPHA} / r is {both}' if both else ''}."
     )
 
 

@@ -91,7 +91,7 @@ def derivation(derived: Derivation) -> str:
     where, share, added, numbers, result = derived.steps
     lines = [
         f"**Sites:** {derived.rule}. Their number is ${where.latex}$.",
-        f"**Share of one site:** {terms(derived)}${share.latex}$.",
+        f"**Parameters of one site:** {terms(derived)}${share.latex}$.",
         f"**Sum over the sites:** ${added.latex}$.",
         f"**Substitution,** with {symbols(derived)}: ${numbers.latex}$.",
         f"**Result:** ${result.latex}$ parameters.",
@@ -121,7 +121,7 @@ def method_table() -> str:
          f"${counting.latex(f.added)}$")
         for name, f in counting.FORMULAS.items()
     ]  # fmt: skip
-    return table(rows, ("method", "sites", "share of a site", "added"), left=4)
+    return table(rows, ("method", "sites", "parameters of a site", "added"), left=4)
 
 
 def counts(checked: Iterable[Checked]) -> str:

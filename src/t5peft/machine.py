@@ -1,4 +1,4 @@
-"""What a run was made on: versions, device, memory."""
+"""The machine: device, launches, versions, time, memory, and what the system is asked for."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def has_accelerator() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def device() -> str:
+    """Where a model goes, as PyTorch names it."""
+    return "cuda" if has_accelerator() else "cpu"
 
 
 def launched() -> bool:
@@ -75,11 +80,11 @@ def environment(precision: str) -> dict[str, Any]:
     """Versions, device, threads, precision: recorded and shown, no part of a run's identity."""
     import torch
 
-    device = torch.cuda.get_device_name() if has_accelerator() else processor()
+    name = torch.cuda.get_device_name() if has_accelerator() else processor()
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
-        "device": device,
+        "device": name,
         "threads": torch.get_num_threads(),
         "precision": precision,
     }
@@ -101,9 +106,9 @@ def matrix_rate(precision: str) -> float:
     """Operations a second of large matrix products in a precision (bf16, fp32): best of five."""
     import torch
 
-    device, side = ("cuda", 8192) if has_accelerator() else ("cpu", 2048)
+    side = 8192 if has_accelerator() else 2048
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    square = torch.randn(side, side, dtype=kind, device=device)
+    square = torch.randn(side, side, dtype=kind, device=device())
     times = [seconds(lambda: square @ square) for _ in range(6)]
     return 2 * side**3 / min(times[1:])  # the first warms up
 

@@ -71,55 +71,48 @@ def pack(texts: list[str], words: Any, pieces: Path) -> np.ndarray:
 
 
 def span_batches(
-    stream: np.ndarray, params: BackboneParams, tokens: Any
+    stream: np.ndarray, params: BackboneParams, words: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches (B, input), (B, target); pass p over the text is drawn from (seed, p) alone.
 
     Raises `InputError` where the text does not fill one.
     """
     size = spans.lengths(params.input_length)
-    sentinel = tokens.convert_tokens_to_ids("<extra_id_0>")
     sweep = 0
     while True:
         draw = np.random.default_rng([params.seed, sweep])
         offset = int(draw.integers(size.text))
         starts = offset + size.text * draw.permutation((len(stream) - offset) // size.text)
-        enough("batch_size", params.batch_size, len(starts), "stretches of text")
+        enough("batch_size", params.batch_size, len(starts), "passages of text")
         for at in range(0, len(starts) - params.batch_size + 1, params.batch_size):
-            pairs = [
-                spans.corrupt(stream[s : s + size.text], size, sentinel, tokens.eos_token_id, draw)
-                for s in starts[at : at + params.batch_size]
-            ]
-            sources, targets = (
-                np.stack(side).astype(np.int64) for side in zip(*pairs, strict=True)
-            )
-            yield torch.from_numpy(sources), torch.from_numpy(targets)
+            picked = starts[at : at + params.batch_size]
+            yield spans.corrupt_batch(stream, picked, size, words, draw)
         sweep += 1
 
 
 def sst2_batches(
-    pairs: data.Reviews, params: BackboneParams, tokens: Any
+    pairs: data.Reviews, params: BackboneParams, words: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of sentences (B, T) and label words (B, 2), padded to the longest of each.
 
     Raises `InputError` where the sentences do not fill one.
     """
     enough("sst2_batch_size", params.sst2_batch_size, len(pairs), "sentences")
-    texts = tokens(
+    texts = words(
         [text for text, _ in pairs],
         max_length=params.sst2_length,
         truncation=True,
         padding="max_length",
         return_tensors="pt",
     )["input_ids"]
-    words = tokens([data.LABELS[label] for _, label in pairs], return_tensors="pt")["input_ids"]
+    targets = words([data.LABELS[label] for _, label in pairs], return_tensors="pt")["input_ids"]
     sweep = 0
     while True:
         order = np.random.default_rng([params.seed, 1, sweep]).permutation(len(texts))
         for at in range(0, len(order) - params.sst2_batch_size + 1, params.sst2_batch_size):
             picked = torch.from_numpy(order[at : at + params.sst2_batch_size])
             longest = int(texts[picked].ne(data.PAD).sum(dim=1).max())
-            yield texts[picked, :longest], words[picked]
+            yield texts[picked, :longest], targets[picked]
         sweep += 1
 
 
@@ -132,16 +125,16 @@ def enough(setting: str, wanted: int, there: int, things: str) -> None:
 class Spans(IterableDataset[tuple[Tensor, Tensor]]):
     """`span_batches` as a loader takes them."""
 
-    def __init__(self, stream: np.ndarray, params: BackboneParams, tokens: Any) -> None:
+    def __init__(self, stream: np.ndarray, params: BackboneParams, words: Any) -> None:
         """What `span_batches` is called with."""
-        self.settings = stream, params, tokens
+        self.settings = stream, params, words
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches from the first one on."""
         return span_batches(*self.settings)
 
 
-def feed(spans: Spans, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def feed(batches: Spans, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The same batches; with a worker they are drawn ahead, so that no GPU waits for them."""
     ahead = 8 if workers else None
-    return iter(DataLoader(spans, batch_size=None, num_workers=workers, prefetch_factor=ahead))
+    return iter(DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=ahead))

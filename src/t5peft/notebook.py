@@ -18,7 +18,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode, v4
 
-from t5peft import paths
+from t5peft import paths, show
 from t5peft.errors import InputError, OneLine
 
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
@@ -103,6 +103,7 @@ def cells(text: str) -> Iterator[NotebookNode]:
 
 
 def code_cell(source: str) -> NotebookNode:
+    """A cell that runs; with `eval: false`, its source as text. Raises what `options` does."""
     found = options(source)
     if found.get("eval", True) is False:
         shown = f"```python\n{code(source)}\n```" if found.get("echo", echo()) else ""
@@ -154,7 +155,7 @@ def fill(text: str, namespace: dict[str, Any]) -> Any:
 
 
 def chapter_path(chapter: str) -> Path:
-    """chapters/NAME.qmd, named by NAME."""
+    """chapters/NAME.qmd, named by NAME. Raises `InputError` where there is none."""
     folder = paths.root() / "chapters"
     known = sorted(path.stem for path in folder.glob("*.qmd"))
     if chapter not in known:
@@ -208,10 +209,8 @@ def write(chapter: str | None, output: Path) -> None:
 
 
 def labels(text: str) -> list[str]:
-    """Every label of a `.qmd` text, and of the tables that Python writes: what can be meant."""
-    modules = sorted(Path(__file__).parent.glob("*.py"))
-    written = "".join(module.read_text("utf-8") for module in modules)  # by `show.floating`
-    return sorted({*LABEL.findall(text), *re.findall(r"floating\('(tbl-[\w-]+)'", written)})
+    """Every label of a `.qmd` text, and of what Python writes into it: what can be meant."""
+    return sorted({*LABEL.findall(text), *show.WRITTEN})
 
 
 def markdown(notebook: NotebookNode, pictures: Path) -> str:
@@ -226,7 +225,10 @@ def markdown(notebook: NotebookNode, pictures: Path) -> str:
 
 
 def shown(cell: NotebookNode, echo: bool, pictures: Path) -> str:
-    """What the reader sees of one executed code cell: source and results, as its options say."""
+    """What the reader sees of one executed code cell: source and results, as its options say.
+
+    Raises `InputError` for a caption without a label.
+    """
     wanted = {"echo": echo, "output": True, "include": True, **options(cell.source)}
     if not wanted["include"]:
         return ""
@@ -269,4 +271,5 @@ def result(output: NotebookNode, wanted: Mapping[str, Any], picture: Path) -> st
 
 
 def verbatim(text: str) -> str:
+    """Text as it is, in a block; "" for none."""
     return f"````\n{text.rstrip()}\n````" if text.strip() else ""

@@ -143,7 +143,10 @@ def check_types(settings: Any) -> None:
 
 
 def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
-    """The dataclass `cls` from a flat mapping; every field must be given, and no other."""
+    """The dataclass `cls` from a flat mapping; every field must be given, and no other.
+
+    Raises `InputError` otherwise, and for a value that its field may not have.
+    """
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in names:
@@ -229,7 +232,10 @@ def study_file(study: str | Path) -> Path:
 
 
 def overrides(assignments: Sequence[str]) -> dict[str, Any]:
-    """`["lora_rank=16", ...]` (the `--set` options) as a mapping, values read as YAML."""
+    """`["lora_rank=16", ...]` (the `--set` options) as a mapping, values read as YAML.
+
+    Raises `InputError` for what is no KEY=VALUE.
+    """
     values = {}
     for text in assignments:
         key, equals, value = text.partition("=")

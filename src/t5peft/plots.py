@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from sklearn.isotonic import isotonic_regression
 
 from t5peft import methods, show
 from t5peft.figures import FAINT, INK, WIDTH
@@ -253,25 +255,12 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], least: float =
 
 
 def spread(positions: Sequence[float], least: float) -> list[float]:
-    """The positions, moved as little as keeps them `least` apart (each crowd around its middle)."""
-    order = sorted(range(len(positions)), key=lambda i: positions[i])
-    crowds: list[list[int]] = []
-    for index in order:
-        crowds.append([index])
-        while (
-            len(crowds) > 1
-            and _start(crowds[-1], positions, least)
-            - (_start(crowds[-2], positions, least) + least * (len(crowds[-2]) - 1))
-            < least
-        ):
-            crowds[-2:] = [crowds[-2] + crowds[-1]]
-    placed = list(positions)
-    for crowd in crowds:
-        for step, index in enumerate(crowd):
-            placed[index] = _start(crowd, positions, least) + least * step
-    return placed
+    """The positions, moved as little as keeps them `least` apart (each crowd around its middle).
 
-
-def _start(crowd: Sequence[int], positions: Sequence[float], least: float) -> float:
-    """Where the lowest of a crowd comes to lie."""
-    return sum(positions[i] for i in crowd) / len(crowd) - least * (len(crowd) - 1) / 2
+    Less `least` times their rank, they only must not fall: that is isotonic regression.
+    """
+    order = np.argsort(positions, kind="stable")
+    steps = least * np.arange(len(positions))
+    placed = np.empty(len(positions))
+    placed[order] = isotonic_regression(np.asarray(positions)[order] - steps) + steps
+    return placed.tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from t5peft.progress import Progress
 
 
 def stored_folder(name: str) -> Path:
-    """The folder of `STUDY/RUN` in weights/, or any folder with a record."""
+    """The folder of `STUDY/RUN` in weights/, or any folder with a record; `InputError` for none."""
     for path in (paths.weights() / name, Path(name)):
         if (path / runs.RECORD).is_file():
             return path
@@ -35,14 +35,29 @@ def stored_folder(name: str) -> Path:
     )
 
 
-def load(name: str) -> tuple[Run, Params, T5ForConditionalGeneration]:
-    """A stored run with its trained tensors in place, in evaluation mode."""
+MAY_MOVE = ("backbone", "tokenizer")
+"""Settings that a stored run may be given anew: where a file lies, not what it holds."""
+
+
+def load(
+    name: str, changes: Mapping[str, Any] | None = None
+) -> tuple[Run, Params, T5ForConditionalGeneration]:
+    """A stored run with its trained tensors in place, in evaluation mode.
+
+    `changes` say where its backbone or tokenizer lies now. Raises `InputError` where these are not
+    the run's own, and for another setting.
+    """
+    changes = changes or {}
+    for key in changes.keys() - MAY_MOVE:
+        raise InputError(
+            f"--set {key}", "a setting that the run fixes", " or ".join(MAY_MOVE), "leave it out"
+        )
     folder = stored_folder(name).resolve()
     record, tensors = runs.tensors(folder)
     own = paths.weights().resolve() / record["study"] / record["run"]["name"]
     if folder.parent.parent == paths.weights().resolve() and folder != own:
         raise InputError(f"run {name}", f"the record of {own.name}", "its own", "train it again")
-    params = build(Params, record["params"], f"record of run {name}")
+    params = build(Params, {**record["params"], **changes}, f"record of run {name}")
     settings = {key: value for key, value in record["run"].items() if key != "name"}
     run = build(Run, settings, f"record of run {name}")
     words = tokenizer.fingerprint(params.tokenizer) if params.tokenizer else ""
@@ -56,7 +71,10 @@ def load(name: str) -> tuple[Run, Params, T5ForConditionalGeneration]:
 
 
 def put(model: torch.nn.Module, tensors: dict[str, Tensor], thing: str) -> None:
-    """Copy stored tensors over the trained ones; names and shapes must agree both ways."""
+    """Copy stored tensors over the trained ones; names and shapes must agree both ways.
+
+    Raises `InputError` where they do not.
+    """
     wanted = training.trained(model)
     missing, unexpected = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted.keys())
     shapes = [
@@ -81,16 +99,19 @@ def put(model: torch.nn.Module, tensors: dict[str, Tensor], thing: str) -> None:
 
 
 @torch.inference_mode()
-def predict(name: str, reviews: Sequence[str]) -> list[tuple[str, float, str]]:
+def predict(
+    name: str, reviews: Sequence[str], changes: Mapping[str, Any] | None = None
+) -> list[tuple[str, float, str]]:
     """(answer, probability, review): the answer is what the model writes, a label word or another.
 
     The probability is that of the answer against the other label word in the first step of the
-    decoder; of the likelier word where the answer is neither.
+    decoder; of the likelier word where the answer is neither. Raises `InputError` where there is no
+    review, or one without a word, and what `load` raises.
     """
     if not reviews:
         raise InputError("reviews", "none", "at least one text", "give texts or lines on stdin")
-    run, params, model = load(name)
-    model.to("cuda" if machine.has_accelerator() else "cpu")  # type: ignore[arg-type]
+    run, params, model = load(name, changes)
+    model.to(machine.device())  # type: ignore[arg-type]
     words = tokenizer.load(params.tokenizer or params.backbone)
     tokens = as_tokens(reviews, words)
     progress = Progress(run.name, len(tokens))

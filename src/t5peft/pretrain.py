@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ from t5peft.errors import InputError
 from t5peft.params import Precision, check_types, require, require_name
 from t5peft.sizes import SIZES, config
 
+CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 120
 LOG_SECONDS = 10
 LOSSES = ("span", "sst2")
@@ -183,9 +183,9 @@ def pretrain(params: BackboneParams) -> Path:
     A killed training loses at most two minutes: call again. Raises `InputError` for a name that is
     taken, for texts that cannot be read or are too few, and for a loss that is no number.
     """
-    device = torch.device("cuda" if machine.has_accelerator() else "cpu")
+    device = torch.device(machine.device())
     work = paths.cache() / "pretrain" / params.name
-    checkpoint = work / "checkpoint.pt"
+    checkpoint = work / CHECKPOINT
     target = folder(params)
     if target.exists() and not checkpoint.exists():
         raise InputError(
@@ -198,39 +198,56 @@ def pretrain(params: BackboneParams) -> Path:
     reviews = mixture.corpus(params.data)
     sentences = mixture.read_sst2(params.sst2)
     texts = reviews + [text for text, _ in sentences]
-    pieces = work / f"{params.vocabulary}-{digest(texts)}"
-    if not (pieces / tokenizer.MODEL_FILE).exists():
-        if checkpoint.exists():
-            raise InputError(
-                f"checkpoint {checkpoint}",
-                "the work on other texts or pieces",
-                "that on these",
-                "give --set name=NAME, or remove it",
-            )
-        print(f"tokenizer: {params.vocabulary} pieces from {len(reviews)} reviews", flush=True)
-        tokenizer.train(texts, params.vocabulary, pieces)
-    tokens = tokenizer.load(str(pieces))
-    check_words(tokens, params)
-    stream = mixture.pack(reviews, tokens, pieces)
+    pieces = pieces_for(texts, params, work)
+    words = tokenizer.load(str(pieces))
+    check_words(words, params)
+    stream = mixture.pack(reviews, words, pieces)
     state = start(params, checkpoint, device)
-    span = mixture.feed(mixture.Spans(stream, params, tokens), workers=int(device.type == "cuda"))
-    sst2 = mixture.sst2_batches(sentences, params, tokens)
+    span = mixture.feed(mixture.Spans(stream, params, words), workers=int(device.type == "cuda"))
+    sst2 = mixture.sst2_batches(sentences, params, words)
     fit(state, params, span, sst2, checkpoint)
+    return store(state, params, pieces, measure(state, params, stream, words))
+
+
+def pieces_for(texts: list[str], params: BackboneParams, work: Path) -> Path:
+    """The folder of the tokenizer of these texts, which is trained if it is not there.
+
+    Raises `InputError` where a training has begun with other pieces.
+    """
+    pieces = work / f"{params.vocabulary}-{digest(texts)}"
+    if (pieces / tokenizer.MODEL_FILE).exists():
+        return pieces
+    checkpoint = work / CHECKPOINT
+    if checkpoint.exists():
+        raise InputError(
+            f"checkpoint {checkpoint}",
+            "the work on other texts or pieces",
+            "that on these",
+            "give --set name=NAME, or remove it",
+        )
+    print(f"tokenizer: {params.vocabulary} pieces from {len(texts)} texts", flush=True)
+    tokenizer.train(texts, params.vocabulary, pieces)
+    return pieces
+
+
+def measure(
+    state: State, params: BackboneParams, stream: np.ndarray, words: Any
+) -> dict[str, float]:
+    """What the trained backbone is worth: does it read, what does it know before fine-tuning?"""
     texts_held = len(stream) // spans.lengths(params.input_length).text - 1  # at any offset
     few = replace(params, seed=params.seed + 1, batch_size=max(1, min(READ, texts_held)))
-    other = mixture.span_batches(stream, few, tokens)
-    measured = {
+    other = mixture.span_batches(stream, few, words)
+    return {
         "corpus_tokens": len(stream),
         **reading(state.model, params, *next(other)),
-        **zero_shot(state, params, tokens),
+        **zero_shot(state, params, words),
     }
-    return store(state, params, pieces, measured)
 
 
-def check_words(tokens: Any, params: BackboneParams) -> None:
+def check_words(words: Any, params: BackboneParams) -> None:
     """Refuse pieces that the task could not be told in."""
     try:
-        evaluation.word_ids(tokens)
+        evaluation.word_ids(words)
     except InputError as error:
         way_out = "raise vocabulary, or give more text"
         thing = f"the tokenizer of {params.vocabulary} pieces"
@@ -339,7 +356,7 @@ def zero_shot(state: State, params: BackboneParams, words: Any) -> dict[str, flo
     The reviews' texts were seen in span corruption, their labels never.
     """
     reviews = [(data.normalize(text), label) for text, label in data.read(params.data, "train")]
-    texts = {
+    asked = {
         "zero_shot_sst2": (mixture.read_sst2(params.sst2, "validation"), params.sst2_length),
         "zero_shot_imdb_train": (reviews[:ZERO_SHOT_REVIEWS], ZERO_SHOT_TOKENS),
     }
@@ -347,11 +364,11 @@ def zero_shot(state: State, params: BackboneParams, words: Any) -> dict[str, flo
     with torch.autocast(
         state.model.device.type, torch.bfloat16, enabled=params.precision == "bf16"
     ):
-        for name, (pairs, room) in texts.items():
+        for name, (pairs, room) in asked.items():
             ids = words([text for text, _ in pairs], add_special_tokens=False)["input_ids"]
             labels = np.array([label for _, label in pairs])
-            tokens = data.Tokens(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), labels)
-            answers = evaluation.predict(state.model, words, tokens, room)
+            texts = data.Tokens(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), labels)
+            answers = evaluation.predict(state.model, words, texts, room)
             found[name] = round(evaluation.score(answers, labels)[0], 4)
     return found
 
@@ -374,8 +391,8 @@ def store(state: State, params: BackboneParams, pieces: Path, measured: dict[str
         "losses": {kind: last[kind] for kind in LOSSES if kind in last},
         **measured,
     }
-    files.write_text(target / "pretraining.json", json.dumps(record, indent=1) + "\n")
-    files.write_text(target / "history.json", json.dumps(state.history, indent=1) + "\n")
+    files.write_json(target / "pretraining.json", record)
+    files.write_json(target / "history.json", state.history)
     files.write_text(target / "README.md", model_card(record))
     return target
 

@@ -64,7 +64,7 @@ def from_anywhere(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_quarto(quarto: str, values: Mapping[str, Any], to: Format) -> None:
-    """`quarto render report.qmd` with the parameters in a file."""
+    """`quarto render report.qmd` with the parameters in a file; `RenderError` where it fails."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         yaml.safe_dump(dict(values), file)
         file.flush()
@@ -80,7 +80,10 @@ def with_quarto(quarto: str, values: Mapping[str, Any], to: Format) -> None:
 
 
 def run(book: NotebookNode, values: Mapping[str, Any], output: Path) -> NotebookNode:
-    """Run a notebook by papermill and keep it in `output`; progress and stderr are shown."""
+    """Run a notebook by papermill and keep it in `output`; progress and stderr are shown.
+
+    Raises `RenderError` for a cell that fails.
+    """
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -129,7 +132,7 @@ def typeset(executed: NotebookNode, target: Path, chapter: str | None = None) ->
 
 
 def pandoc(source: Path, target: Path, elsewhere: list[str], *extra: str) -> None:
-    """Run pandoc; its warnings (an unresolved reference, an unknown citation) are errors."""
+    """Run pandoc; its warnings (an unresolved reference, an unknown citation) are `RenderError`."""
     import pypandoc
 
     command = [pypandoc.get_pandoc_path(), str(source), "--output", str(target), "--standalone"]
@@ -147,7 +150,10 @@ def pandoc(source: Path, target: Path, elsewhere: list[str], *extra: str) -> Non
 
 
 def to_pdf(typ: Path, target: Path) -> None:
-    """Compile Typst with the fonts that it carries; SOURCE_DATE_EPOCH fixes the time stamp."""
+    """Compile Typst with the fonts that it carries; SOURCE_DATE_EPOCH fixes the time stamp.
+
+    Raises `RenderError` for what it cannot compile, `InputError` for a stamp that is none.
+    """
     import typst
 
     stamp = os.environ.get("SOURCE_DATE_EPOCH", "")

@@ -25,13 +25,15 @@ def notebook_params(namespace: Mapping[str, Any]) -> Params:
     """The study with its changes, as the parameters cell and what was injected after it name them.
 
     `namespace` is a notebook's `globals()`. The parameters cell keeps in `_before` the names that
-    were there before it; each new one must be a setting. None means: as in params/<study>.yaml.
+    were there before it, which are the settings too where it is run again; each new one must be a
+    setting. None means: as in params/<study>.yaml.
     Raises `InputError` for a name that is no setting, and what `params.load` raises.
     """
+    known = {field.name for field in fields(Params)}
     given = {
         name: value
         for name, value in namespace.items()
-        if name not in namespace["_before"]
+        if (name in known or name not in namespace["_before"])
         and not name.startswith("_")
         and not isinstance(value, ModuleType)
         and value is not None
@@ -40,7 +42,7 @@ def notebook_params(namespace: Mapping[str, Any]) -> Params:
         raise InputError(
             "study", repr(given.get("study")), "a name in params/ or a file", "give a study"
         )
-    if given.keys() >= {field.name for field in fields(Params)}:
+    if given.keys() >= known:
         return params.build(Params, given, "parameters")
     return params.load(given.pop("study"), given)
 
@@ -179,6 +181,11 @@ def model(study: Params) -> Model:
     if name in SIZES and paths.local(study.backbone) is None:
         return name
     return backbone.read_config(study.backbone)
+
+
+def vocabulary(study: Params) -> int:
+    """How many tokens the study's backbone chooses among."""
+    return counting.dimensions(model(study))[counting.V]
 
 
 def models(study: Params) -> dict[str, Model]:

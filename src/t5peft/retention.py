@@ -8,7 +8,6 @@ accuracy on the test reviews is measured again, as other hardware gives other la
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
         held = load(run, params)
         if held.get("reviews") != reviews:
             held = of_run(run, params, reviews)
-            files.write_text(path(run, params), json.dumps(held, indent=1) + "\n")
+            files.write_json(path(run, params), held)
         found.append(held)
     return found
 
@@ -126,13 +125,7 @@ def stretches(job: Job) -> tuple[Tensor, Tensor]:
         found = f"{len(stream)} tokens of test reviews"
         raise InputError("test_examples", found, f"{size.text} or more", "give more test reviews")
     starts = size.text * draw.choice(count, min(count, STRETCHES), replace=False)
-    sentinel = words.convert_tokens_to_ids("<extra_id_0>")
-    pairs = [
-        spans.corrupt(stream[start : start + size.text], size, sentinel, data.EOS, draw)
-        for start in starts
-    ]
-    sources, targets = (np.stack(side).astype(np.int64) for side in zip(*pairs, strict=True))
-    return torch.from_numpy(sources), torch.from_numpy(targets)
+    return spans.corrupt_batch(stream, starts, size, words, draw)
 
 
 @torch.inference_mode()

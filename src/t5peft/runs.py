@@ -298,7 +298,10 @@ def save(run: Run, params: Params, record: dict[str, Any], tensors: dict[str, Te
 
 @contextmanager
 def lock(run: Run, params: Params) -> Iterator[bool]:
-    """Take a run: yields False where another process has it. A lock dies with its holder."""
+    """Take a run: yields False where another process has it. A lock dies with its holder.
+
+    Raises `InputError` where the run's folder cannot be written.
+    """
     path = folder(run, params) / "lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -318,7 +321,10 @@ def lock(run: Run, params: Params) -> Iterator[bool]:
 
 
 def tensors(where: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The record and the trained tensors of the run in a folder, both checked."""
+    """The record and the trained tensors of the run in a folder, both checked.
+
+    Raises `InputError` where either is damaged, or the run stores no tensors.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load as deserialize
 

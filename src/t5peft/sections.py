@@ -11,6 +11,7 @@ from t5peft import tables
 from t5peft.backbone import RANDOM
 from t5peft.claims import retention_sentences
 from t5peft.findings import seed_spread
+from t5peft.params import Params, arguments
 from t5peft.show import (
     METHOD_NAMES,
     TIMES,
@@ -22,6 +23,7 @@ from t5peft.show import (
     percent,
     rate,
     run_name,
+    section,
     table,
     wilson,
 )
@@ -40,8 +42,9 @@ def seeds(several: Sequence[Sequence[Record]]) -> str:
         )
         spread = f"{seed_spread(records):.1f}"
         rows.append((run_name(records[0]["run"]), each, percent(mean(found)), spread))
+    heading = section("sec-seeds", "Other seeds")
     text = (
-        "## Other seeds {#sec-seeds}\n\nThe seed draws the new parameters, the order of the "
+        f"{heading}\n\nThe seed draws the new parameters, the order of the "
         "reviews and dropout. @tbl-seeds has the runs that were made with several. "
         "The ten results are those of the study's own seed."
     )
@@ -50,7 +53,7 @@ def seeds(several: Sequence[Sequence[Record]]) -> str:
         everywhere = listed(sorted(set().union(*map(devices, several))))
         text += (
             f" The seeds of {'; '.join(mixed)} were not all made on the same kind of machine "
-            f"({everywhere}), so their spread has the machine in it."
+            f"({everywhere}), so the machine may have its part in their spread."
         )
     study = several[0][0]["params"]["study"]
     caption = (
@@ -95,8 +98,9 @@ def exercise_rates(
         )
         for settings in (ours, theirs)
     )
+    heading = section("sec-exercise-rates", "With the exercise's own rates")
     text = (
-        "## With the exercise's own rates {#sec-exercise-rates}\n\nThe study "
+        f"{heading}\n\nThe study "
         f"“{theirs['study']}” has the same backbone and the rates of the exercise ({their_cut}). "
         f"@tbl-exercise-rates puts it beside this one ({cut})."
     )
@@ -131,8 +135,9 @@ def learning_rates(trials: Sequence[Mapping[str, Any]], records: Sequence[Record
             )
         )
     reviews, held_out = trials[0]["reviews"], trials[0]["held_out"]
+    heading = section("sec-rates", "Learning rates")
     text = (
-        "## Learning rates {#sec-rates}\n\nThe exercise's rates were made for another backbone and "
+        f"{heading}\n\nThe exercise's rates were made for another backbone and "
         "a longer training. Here each from-scratch method was trained for one epoch on "
         f"{number(reviews)} training reviews, once for every rate of a small grid, and scored on "
         f"{number(held_out)} other training reviews that were held out. No test review was looked "
@@ -167,22 +172,24 @@ def leads(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {method: found[0] - found[1] for method, found in ordered.items() if len(found) > 1}
 
 
-def retention(records: Sequence[Record], kept: Mapping[str, Record]) -> str:
+def retention(
+    params: Params, records: Sequence[Record], kept: Mapping[str, Record], vocabulary: int
+) -> str:
     """What the runs learned by heart and what they kept, measured; or that it was not."""
     if not kept:
         return (
             "What the models still know of their pre-training was not measured for this study; "
-            f"`t5peft retention {records[0]['params']['study']}` does."
+            f"`t5peft retention {arguments(params)}` does."
         )
     one = kept["full"]
     text = (
         f"@tbl-retention looks at more: at {number(one['reviews'])} training reviews after the "
         "best epoch, and at what the models still know. Full fine-tuning stores no weights, so it "
-        f"was trained once more for it.\n\n{retention_sentences(records, kept)}"
+        f"was trained once more for it.\n\n{retention_sentences(records, kept, vocabulary)}"
     )
     caption = (
         f"What the runs know of {number(one['reviews'])} training reviews, and their loss in span "
-        f"corruption on {number(one['stretches'])} stretches of test reviews, with its rise over "
+        f"corruption on {number(one['stretches'])} passages of test reviews, with its rise over "
         f"the backbone's own (study “{records[0]['params']['study']}”)."
     )
     return f"{text}\n\n{floating('tbl-retention', tables.retention(records, kept), caption)}"
@@ -217,8 +224,9 @@ def bench(measured: Mapping[str, Any]) -> str:
         f"{settings['backbone']}, batches of {settings['batch_size']} reviews, at most "
         f"{settings['max_length']} tokens, {where['device']}, {where['threads']} threads."
     )
+    heading = section("sec-bench", "Against the exercise's own loop")
     text = (
-        "## Against the exercise's own loop {#sec-bench}\n\nThe exercise trains in float32, pads "
+        f"{heading}\n\nThe exercise trains in float32, pads "
         "each batch to its longest review, and generates an answer to each test review after each "
         "epoch. Model, reviews, optimizer and dropout's rate are the same in both; what differs in "
         "the mathematics is the precision. A training step and some batches of test reviews were "

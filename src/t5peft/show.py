@@ -158,30 +158,18 @@ def best_and_last(records: Iterable[Record]) -> str:
     return "one epoch" if one_epoch(records) else "best epoch and after the last"
 
 
-def twice(records: Iterable[Record]) -> str:
-    """How the heads of columns begin that would say the same again: of the last epoch."""
-    return "last" if one_epoch(records) else ""
-
-
 def mark(record: Record) -> str:
     """What stands behind the name of a stale run."""
     return " **(stale)**" if record.get("stale") else ""
 
 
-def table(
-    rows: Iterable[Sequence[object]], head: Sequence[str], left: int = 1, without: str = ""
-) -> str:
+def table(rows: Iterable[Sequence[object]], head: Sequence[str], left: int = 1) -> str:
     """A pipe table; the first `left` columns are text, the others numbers, to the right.
 
-    Columns whose head begins with `without` are left out. The dashes of the second line are the
-    columns' widths for pandoc: as wide as the longest cell, or the longest word of a head, which
-    may be broken.
+    The dashes of the second line are the columns' widths for pandoc: as wide as the longest cell,
+    or the longest word of a head, which may be broken.
     """
-    kept = [
-        column for column, name in enumerate(head) if not (without and name.startswith(without))
-    ]
-    rows = [[str(row[column]) for column in kept] for row in rows]
-    head = [head[column] for column in kept]
+    rows = [[str(cell) for cell in row] for row in rows]
     align = ["left"] * left + ["right"] * (len(head) - left)
     lines = tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True).split("\n")
     widths = [
@@ -228,9 +216,33 @@ def source(*things: Callable[..., Any] | type) -> str:
     return "\n\n".join(f"```python\n{inspect.getsource(thing).rstrip()}\n```" for thing in things)
 
 
+WRITTEN = {
+    *("sec-seeds", "sec-exercise-rates", "sec-rates", "sec-bench"),
+    *("tbl-seeds", "tbl-exercise-rates", "tbl-rates", "tbl-bench"),
+    *("tbl-differences", "tbl-backbone", "tbl-retention", "tbl-other-backbone"),
+}
+"""Labels of what Python writes: a chapter's text does not have them, but may refer to them."""
+
+
+def section(label: str, title: str) -> str:
+    """The heading of a section that is written by Python. Raises ValueError as `floating`."""
+    return f"## {title} {{#{known(label)}}}"
+
+
 def floating(label: str, body: str, caption: str) -> str:
-    """A table or figure with its label and caption, as Quarto's cross-reference div."""
+    """A table or figure with its label and caption, as Quarto's cross-reference div.
+
+    Raises ValueError for a label that is not in `WRITTEN`.
+    """
+    known(label)
     return f"::: {{#{label}}}\n\n{body}\n\n{caption}\n\n:::"
+
+
+def known(label: str) -> str:
+    """The label, if it is in `WRITTEN`; else ValueError."""
+    if label not in WRITTEN:
+        raise ValueError(f"label {label}: not in show.WRITTEN")
+    return label
 
 
 def listed(names: Sequence[str]) -> str:

@@ -12,8 +12,11 @@ replaced by a sentinel in the input, and the target lists the sentinels with wha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 NOISE_DENSITY = 0.15
 MEAN_SPAN = 3
@@ -71,6 +74,19 @@ def corrupt(
         target += [sentinel, text[at + keep : at + keep + drop]]
         at += keep + drop
     return np.concatenate([*source, [eos]]), np.concatenate([*target, [eos]])
+
+
+def corrupt_batch(
+    stream: np.ndarray, starts: np.ndarray, size: Lengths, words: Any, draw: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """The texts of a stream of token ids that begin at `starts`: (B, input) and (B, target)."""
+    sentinel = words.convert_tokens_to_ids("<extra_id_0>")
+    pairs = [
+        corrupt(stream[start : start + size.text], size, sentinel, words.eos_token_id, draw)
+        for start in starts
+    ]
+    sources, targets = (np.stack(side).astype(np.int64) for side in zip(*pairs, strict=True))
+    return torch.from_numpy(sources), torch.from_numpy(targets)
 
 
 def _segments(total: int, parts: int, draw: np.random.Generator) -> np.ndarray:

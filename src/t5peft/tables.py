@@ -27,7 +27,6 @@ from t5peft.show import (
     run_name,
     setting_name,
     table,
-    twice,
 )
 
 
@@ -40,15 +39,26 @@ def results(records: Sequence[Record]) -> str:
             rate(record["run"]["learning_rate"]),
             f"{record['parameters']['trained']:,}",
             f"{record['parameters']['total']:,}",
-            f"**{percent(record['best_accuracy'])}**",
-            interval(record),
-            percent(record["last_accuracy"]),
+            *score(record, records),
         )
         for record in records
     ]
     head = ("implementation", "setting", "learning rate", "trained parameters", "all parameters",
-            "best epoch (%)", "95% interval (%)", "last epoch (%)")  # fmt: skip
-    return table(rows, head, left=2, without=twice(records))
+            *score_heads(records))  # fmt: skip
+    return table(rows, head, left=2)
+
+
+def score(record: Record, records: Iterable[Record]) -> list[str]:
+    """A run's best accuracy with its interval, and beside it, of several epochs, the last."""
+    cells = [f"**{percent(record['best_accuracy'])}**", interval(record)]
+    return cells if one_epoch(records) else [*cells, percent(record["last_accuracy"])]
+
+
+def score_heads(records: Iterable[Record]) -> list[str]:
+    """The heads of the columns that `score` fills."""
+    if one_epoch(records):
+        return ["test accuracy (%)", "95% interval (%)"]
+    return ["accuracy, best epoch (%)", "95% interval (%)", "accuracy, last epoch (%)"]
 
 
 def ten_results(records: Sequence[Record]) -> str:
@@ -60,16 +70,14 @@ def ten_results(records: Sequence[Record]) -> str:
             implementation(record),
             setting_name(record["run"]) or DASH,
             rate(record["run"]["learning_rate"]),
-            f"**{percent(record['best_accuracy'])}**",
-            interval(record),
-            percent(record["last_accuracy"]),
+            *score(record, records),
             f"{REFERENCE.accuracy[record['run']['number'] - 1]:.1f}",
         )
         for record in records
     ]
-    head = ("run", "method", "implementation", "setting", "learning rate", "best epoch (%)",
-            "95% interval (%)", "last epoch (%)", "published reference (%)")  # fmt: skip
-    return table(rows, head, left=4, without=twice(records))
+    head = ("run", "method", "implementation", "setting", "learning rate", *score_heads(records),
+            "published reference (%)")  # fmt: skip
+    return table(rows, head, left=4)
 
 
 def glance(records: Iterable[Record], seeds: Iterable[Sequence[Record]]) -> str:

@@ -23,7 +23,10 @@ SENTINELS = 100
 
 
 def train(texts: Iterable[str], vocabulary: int, folder: Path) -> None:
-    """Train a unigram model with `vocabulary` pieces on `texts`; write it to `folder`."""
+    """Train a unigram model with `vocabulary` pieces on `texts`; write it to `folder`.
+
+    Raises `InputError` where the texts do not give so many pieces.
+    """
     import sentencepiece
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -63,7 +66,10 @@ def from_model_file(path: Path) -> T5TokenizerFast:
 
 
 def load(name: str) -> Any:
-    """The tokenizer in a folder, in a `.model` file, or of a hub name."""
+    """The tokenizer in a folder, in a `.model` file, or of a hub name.
+
+    Raises `InputError` where there is none.
+    """
     from transformers import AutoTokenizer
 
     path = paths.local(name)
@@ -78,7 +84,7 @@ def load(name: str) -> Any:
 
 
 def fingerprint(name: str) -> str:
-    """SHA-256 of the tokenizer's files."""
+    """SHA-256 of the tokenizer's files. Raises `InputError` where they are not at hand."""
     try:
         return paths.fingerprint(paths.snapshot(name), (MODEL_FILE, "tokenizer.json"))
     except FileNotFoundError as error:

@@ -310,7 +310,10 @@ def restore(job: Job, path: Path, identity: str) -> None:
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, no bit of it changed, nothing in it run or inflated."""
+    """What `save_checkpoint` wrote, no bit of it changed, nothing in it run or inflated.
+
+    Raises ValueError, or what zipfile and pickle raise, for anything else.
+    """
     with zipfile.ZipFile(path) as parts:
         if sum(part.file_size for part in parts.infolist()) > path.stat().st_size:
             raise ValueError("parts that inflate")

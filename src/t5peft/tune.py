@@ -8,7 +8,6 @@ looked at. The rates enter a study by hand, in its YAML; this is the record of w
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
                 held = read(path)
                 if not held or held["identity"] != identity(candidate, params, reviews):
                     record = trial(candidate, params, reviews)
-                    files.write_text(path, json.dumps(record, indent=1) + "\n")
+                    files.write_json(path, record)
     return [x for x in trials(params) if x["reviews"] == reviews and x["method"] in only]
 
 
