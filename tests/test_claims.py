@@ -160,6 +160,9 @@ def test_the_conclusions_answer_the_question(records: list[dict[str, Any]]) -> N
     text = claims.conclusions(records, [], kept, bag)
     assert "the span loss rises less in none of the 9" in text
     assert "A bag of words reaches 68.5%; 3 of the 10 runs are above it." in text
-    lora = [{**records[7], "params": records[7]["params"] | {"seed": k}, "best_accuracy": 0.69 - k / 20} for k in (0, 1)]
+    lora = [
+        {**records[7], "params": records[7]["params"] | {"seed": k}, "best_accuracy": 0.69 - k / 20}
+        for k in (0, 1)
+    ]
     text = claims.conclusions(records, [lora], kept, bag)
     assert "these are not told apart: LoRA and adapter; adapter and soft prompt;" in text

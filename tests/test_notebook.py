@@ -476,15 +476,18 @@ def test_quarto_is_called_with_the_parameters(
 ) -> None:
     quarto = tmp_path / "quarto"
     quarto.write_text(
-        f'#!/bin/sh\necho "$1 $2 $3 $4 $5 $QUARTO_PYTHON" > {tmp_path}/called\n'
+        f'#!/bin/sh\necho "$1 $2 $3 $4 $5 $QUARTO_PYTHON $7 $8" > {tmp_path}/called\n'
         f'/bin/cp "$6" {tmp_path}/values\n'
     )
     quarto.chmod(0o755)
     monkeypatch.setenv("QUARTO", str(quarto))
     monkeypatch.delenv("QUARTO_PYTHON", raising=False)
-    render.render("smoke", {"lora_rank": 16})
+    render.render("smoke", {"lora_rank": 16}, author="Ada, 42")
     called = (tmp_path / "called").read_text().strip()
-    assert called == f"render report.qmd --to typst --execute-params {sys.executable}"
+    assert called == (
+        f"render report.qmd --to typst --execute-params {sys.executable} "
+        "--metadata handed-in-by:Ada, 42"
+    )
     assert "lora_rank: 16\n" in (tmp_path / "values").read_text()
     quarto.write_text("#!/bin/sh\nexit 3\n")
     with pytest.raises(render.RenderError, match="code 3"):

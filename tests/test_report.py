@@ -155,6 +155,7 @@ def test_handin_is_what_the_exercise_wants(
     pdf, books, weights = handin.handin("smoke", tokenizer, "Ada_Lovelace", "42", home / "out")
     assert without_train(rendered.with_suffix(".md")) == before, "stored runs, the same text"
     assert pdf.name == "Ada_Lovelace_42.pdf"
+    assert "author: [Ada Lovelace, 42]" in rendered.with_suffix(".typ").read_text()
     with zipfile.ZipFile(books) as archive:
         assert archive.namelist() == [f"{name}.ipynb" for name in handin.NOTEBOOKS]
         for name in archive.namelist():

@@ -65,8 +65,8 @@ def peak_sentence(records: Sequence[Record], bench: Mapping[str, Any]) -> str:
         state = ADAMW_BYTES * sum(counting.parts(size).values()) / MEGABYTE
         text += (
             f" AdamW's state for all parameters is {state:,.0f} MB of it, "
-            f"{percent(state / full, 0)}%, and the gradients half as much: most of a peak is "
-            "activations, of which PEFT saves a part (@sec-adamw-bytes)."
+            f"{percent(state / full, 0)}%, and the gradients half as much. The rest is weights, "
+            "activations, of which PEFT saves a part (@sec-adamw-bytes), and the process itself."
         )
     return text
 

@@ -29,6 +29,8 @@ def handin(
 ) -> list[Path]:
     """Write the PDF and both zip files, named `{name}_{number}`; returns their paths.
 
+    The PDF has name and number below its title.
+
     Raises `InputError` while a run is not fresh, and where a count differs or a cell fails.
     """
     for option, text in (("--name", name), ("--number", number)):
@@ -41,7 +43,8 @@ def handin(
     values = render.from_anywhere({**vars(settings), "train": "no"})
     folder.mkdir(parents=True, exist_ok=True)
     pdf = folder / f"{stem}.pdf"
-    shutil.copyfile(render.render(study, {**changes, "train": "no"}), pdf)
+    author = f"{name.replace('_', ' ')}, {number.replace('_', ' ')}"
+    shutil.copyfile(render.render(study, {**changes, "train": "no"}, author=author), pdf)
     with tempfile.TemporaryDirectory() as scratch:
         books = [Path(scratch) / f"{book}.ipynb" for book in NOTEBOOKS]
         for book, (chapter, without) in zip(books, NOTEBOOKS.values(), strict=True):

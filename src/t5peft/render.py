@@ -22,6 +22,9 @@ from t5peft.errors import InputError, OneLine
 TEMPLATES = Path(__file__).parent / "templates"
 Format = Literal["pdf", "html"]
 
+AUTHOR = "handed-in-by"
+"""The templates' name for the author; Quarto makes its own things of `author`."""
+
 LINES = {"mininterval": 5, "bar_format": "{desc}: {n_fmt} of {total_fmt} cells\n"}
 """Papermill's progress where there is no terminal: a line every few seconds."""
 
@@ -31,10 +34,15 @@ class RenderError(OneLine):
 
 
 def render(
-    study: str | Path, changes: Mapping[str, Any], chapter: str | None = None, to: Format = "pdf"
+    study: str | Path,
+    changes: Mapping[str, Any],
+    chapter: str | None = None,
+    to: Format = "pdf",
+    author: str = "",
 ) -> Path:
     """Render the report, or one chapter, for a study with some settings changed.
 
+    author: who hands it in, for the title of the PDF; letters, digits and commas.
     Returns the file written in _output/. Raises InputError for wrong settings, and RenderError for
     a cell that fails or a reference that leads nowhere: the old file is gone by then.
     """
@@ -45,10 +53,10 @@ def render(
     target.unlink(missing_ok=True)
     quarto = os.environ.get("QUARTO") or shutil.which("quarto")
     if quarto and not chapter:
-        with_quarto(quarto, values, to)
+        with_quarto(quarto, values, to, author)
     else:
         book = notebook.build(chapter)
-        typeset(run(book, values, target.with_suffix(".ipynb")), target, chapter)
+        typeset(run(book, values, target.with_suffix(".ipynb")), target, chapter, author)
     return target
 
 
@@ -63,13 +71,14 @@ def from_anywhere(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, **here}
 
 
-def with_quarto(quarto: str, values: Mapping[str, Any], to: Format) -> None:
+def with_quarto(quarto: str, values: Mapping[str, Any], to: Format, author: str) -> None:
     """`quarto render report.qmd` with the parameters in a file; `RenderError` where it fails."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         yaml.safe_dump(dict(values), file)
         file.flush()
         command = [quarto, "render", "report.qmd", "--to", "typst" if to == "pdf" else to]
         command += ["--execute-params", file.name]
+        command += ["--metadata", f"{AUTHOR}:{author}"] if author else []
         env = {"QUARTO_PYTHON": sys.executable, **os.environ}  # the environment that has Jupyter
         try:
             code = subprocess.run(command, cwd=paths.root(), env=env, check=False).returncode
@@ -112,7 +121,9 @@ def where(source: str) -> str:
     return f"cell {notebook.options(source).get('label') or repr(first)}"
 
 
-def typeset(executed: NotebookNode, target: Path, chapter: str | None = None) -> None:
+def typeset(
+    executed: NotebookNode, target: Path, chapter: str | None = None, author: str = ""
+) -> None:
     """An executed notebook -> markdown -> Typst -> PDF (or self-contained HTML)."""
     base = paths.output() / (chapter or "report")
     pictures = base.with_name(f"{base.name}_files")
@@ -126,8 +137,9 @@ def typeset(executed: NotebookNode, target: Path, chapter: str | None = None) ->
         )
         return
     typ = base.with_suffix(".typ")
-    template = TEMPLATES / "template.typ"
-    pandoc(source, typ, elsewhere, f"--template={template}", "--syntax-highlighting=idiomatic")
+    extra = [f"--template={TEMPLATES / 'template.typ'}", "--syntax-highlighting=idiomatic"]
+    extra += [f"--metadata={AUTHOR}:{author}"] if author else []
+    pandoc(source, typ, elsewhere, *extra)
     to_pdf(typ, target)
 
 
