@@ -55,12 +55,13 @@ def peak_sentence(records: Sequence[Record], bench: Mapping[str, Any]) -> str:
     full = peaks.pop("full")
     shares = span([peak / full for peak in peaks.values()], 0)
     backbone = bench["params"]["backbone"]
+    size = backbone.removeprefix(RANDOM)
+    model = f"a {size} with random weights" if size != backbone else f"the backbone {backbone}"
     text = (
         "The peak of a process that trains and tests, measured for the exercise's own loop with "
-        f"each method alone, in float32 and on the backbone {backbone} (@tbl-bench), is "
+        f"each method alone, in float32 and on {model} (@tbl-bench), is "
         f"{full:,.0f} MB with full fine-tuning, and {shares} of that with a PEFT method."
     )
-    size = backbone.removeprefix(RANDOM)
     if size in SIZES:
         state = ADAMW_BYTES * sum(counting.parts(size).values()) / MEGABYTE
         text += (

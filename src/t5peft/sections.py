@@ -104,6 +104,12 @@ def exercise_rates(
         f"“{theirs['study']}” has the same backbone and the rates of the exercise ({their_cut}). "
         f"@tbl-exercise-rates puts it beside this one ({cut})."
     )
+    reached, here = ([record["best_accuracy"] for record in made] for made in (others, records))
+    text += (
+        f" With the exercise's rates the runs reach {percent(min(reached))} to "
+        f"{percent(max(reached))}%, with this study's {percent(min(here))} to "
+        f"{percent(max(here))}%."
+    )
     if cut != their_cut:
         text += " As more than the rates differs, it does not show what they do alone"
         text += "; @tbl-rates does, for the from-scratch methods." if trials else "."
