@@ -10,6 +10,7 @@ from conftest import cells
 from t5peft import (
     claims,
     findings,
+    overfitting,
     show,
     tables,
 )
@@ -110,7 +111,7 @@ def test_of_one_epoch_none_is_said_to_be_chosen(records: list[dict[str, Any]]) -
     sentences = {
         findings.epochs_sentence: "the best is the last",
         findings.selection_sentence: "nothing was chosen",
-        lambda runs: claims.gap_sentence(runs, []): "weak test",
+        lambda runs: overfitting.gap_sentence(runs, []): "weak test",
     }
     of_two = [sentence(records) for sentence in sentences]
     for record in records:

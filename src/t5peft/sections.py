@@ -9,8 +9,8 @@ from typing import Any
 
 from t5peft import tables
 from t5peft.backbone import RANDOM
-from t5peft.claims import retention_sentences
 from t5peft.findings import seed_spread
+from t5peft.overfitting import retention_sentences
 from t5peft.params import Params, arguments
 from t5peft.show import (
     METHOD_NAMES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from t5peft.claims import best_gap, points, rise
+from t5peft.overfitting import best_gap, points, rise
 from t5peft.show import (
     ADAMW_BYTES,
     DASH,
