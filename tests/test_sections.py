@@ -54,6 +54,10 @@ def test_the_rates_show_what_was_tried_and_which_was_taken(
     assert "6,400 training reviews" in text
     assert "2,500 other training reviews" in text
     assert "uncertain by 1.5 points" in text
+    assert "within the uncertainty of each other" not in text, "2 points apart"
+    tried[1]["accuracy"] = 0.80
+    text = sections.learning_rates(tried, records)
+    assert "best two rates of LoRA lie within the uncertainty of each other" in text
 
 
 def test_the_exercises_rates_stand_beside_the_studys(
