@@ -73,7 +73,9 @@ def process_sentence(seeds: Sequence[Sequence[Record]]) -> str:
     if not full:
         return ""
     peaks = listed([f"{record['memory']['peak_bytes'] / MEGABYTE:,.0f}" for record in full])
-    return f"How much the latter moves it: full fine-tuning's was {peaks} MB with {len(full)} seeds."
+    return (
+        f"How much the latter moves it: full fine-tuning's was {peaks} MB with {len(full)} seeds."
+    )
 
 
 def in_t5_small(added: Mapping[str, int], bytes_each: int, what: str) -> str:
