@@ -149,8 +149,10 @@ COMMANDS = {
     "predict ../../etc text": "run ../../etc: found no stored run of that name",
     "export smoke": "the following arguments are required: -o/--output",
     "export smoke -o x": "found missing (never trained), expected a stored run",
+    "train smoke --set study=backbone": "study: found 'backbone', expected another name",
+    "notebook lora -o report.qmd": "--output: found report.qmd, expected a name that ends",
     "notebook nowhere -o x.ipynb": "chapter: found 'nowhere'",
-    "notebook -o folder": "folder: found Is a directory",
+    "notebook -o folder": "folder, expected a name that ends in .ipynb",
     "notebook": "the following arguments are required: -o/--output",
     "render smoke --chapter nowhere": "chapter: found 'nowhere'",
     "render smoke --to docx": "invalid choice: 'docx'",
@@ -165,7 +167,9 @@ COMMANDS = {
     "pretrain backbone-mini --set steps=0": "steps: found 0, expected a positive number",
     "pretrain backbone-mini --set minutes=-1": "minutes: found -1.0",
     "pretrain backbone-mini --set dropout=7": "dropout: found 7.0, expected a number from 0",
-    "pretrain backbone-mini --set input_length=4": "input_length: found 4, expected 10 or more",
+    "pretrain backbone-mini --set input_length=4": "input_length: found 4, expected 10 to 65,536",
+    "pretrain backbone-mini --set input_length=99999999": "input_length: found 99999999",
+    "pretrain backbone-mini --set vocabulary=1": "vocabulary: found 1, expected 50 pieces or more",
     "pretrain backbone-mini --set seed=-1": "seed: found -1",
     "pretrain backbone-mini --set sst2_weight=-1": "sst2_weight: found -1.0, expected a number",
     "pretrain backbone-mini --set name=x --set data=made-up --set sst2=no": "SST-2 no: found",
@@ -502,8 +506,9 @@ def test_a_prediction_without_weights_or_reviews(capsys: pytest.CaptureFixture[s
     assert "a record alone (full fine-tuning stores no weights)" in line
     line = refused("predict smoke/lora-scratch-r8", capsys)
     assert "reviews: found none, expected at least one text" in line
-    line = refused("predict smoke/lora-scratch-r8 'a good film' ' '", capsys)
-    assert "review 2: found no word, expected a text" in line
+    for nothing in (" ", "<br />", "\u200b"):
+        line = refused(f"predict smoke/lora-scratch-r8 'a good film' '{nothing}'", capsys)
+        assert "review 2: found no word, expected a text" in line
     line = refused("predict smoke/lora-scratch-r9 text", capsys)
     assert "as in smoke/adapter-scratch-b8, smoke/lora-scratch-r8; name" in line
     line = refused("predict smok/lora-scratch-r8 text", capsys)
@@ -517,6 +522,9 @@ def test_each_line_has_its_label(
     assert cli.main(["predict", str(stored)]) == 0
     shown = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
     assert shown == ["a good film", "a bad film"]
+    monkeypatch.setattr("sys.stdin", ["a good film\n"])
+    assert cli.main(["predict", str(stored), "-"]) == 0
+    assert capsys.readouterr().out.endswith("\ta good film\n")
     monkeypatch.setattr("sys.stdin", ["a good film\n", "\n", "a bad film\n"])
     assert "review 2: found no word" in refused(f"predict {stored}", capsys)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 from conftest import run_named
 
-from t5peft import bench, cli, data, evaluation, methods
+from t5peft import bench, cli, data, evaluation, files, methods
 from t5peft.params import Params
 
 
@@ -39,8 +41,15 @@ def test_a_bench_is_printed_before_it_is_stored(
     stored = bench.load(smoke)
     assert capsys.readouterr().out.endswith(f"{bench.path(smoke)}\n")
     assert stored["methods"] == dict.fromkeys(methods.METHODS, sides)
-    bench.path(smoke).unlink()
-    bench.path(smoke).mkdir()
+    assert bench.load(dataclasses.replace(smoke, test_examples=8)) == {}, "not that study's"
+    other = [*command, "--set", "test_examples=8"]
+    assert cli.main(other) == 0
+    assert "is of other settings: it is replaced; --set study=NAME" in capsys.readouterr().out
+
+    def full_disk(path: Path, _: object) -> None:
+        raise files.unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
+
+    monkeypatch.setattr(files, "write_json", full_disk)
     assert cli.main(command) == 2
     assert "90%" in capsys.readouterr().out
 
@@ -111,7 +120,14 @@ def test_what_is_measured_is_kept_and_printed(
         ["peak_bytes", "9.00", "3.00", "3.00"],
     ]
     assert "25% (LoRA)" in printed
-    assert "differs in the mathematics: precision" in printed
+    assert "differs in the mathematics: nothing" in printed, "fp32 in both"
+    assert (
+        cli.main(
+            ["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--set", "precision=bf16"]
+        )
+        == 0
+    )
+    assert "differs in the mathematics: precision (fp32" in capsys.readouterr().out
 
 
 def test_no_repeats_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

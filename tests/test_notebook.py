@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import nbclient
@@ -12,7 +13,7 @@ import pytest
 from IPython.display import Markdown
 from nbformat import v4
 
-from t5peft import notebook, params, paths, render
+from t5peft import files, notebook, params, paths, render
 from t5peft.errors import InputError, OneLine
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -416,7 +417,7 @@ def test_what_cannot_be_typeset_is_named(own: Path, source: str, complaint: str)
     assert not (paths.output() / "report.pdf").exists()
 
 
-def test_failing_cell_leaves_no_pdf_and_says_why(own: Path, toy: Path) -> None:
+def test_a_failing_cell_makes_no_pdf_and_says_why(own: Path, toy: Path) -> None:
     (own / "params").mkdir()
     (own / "params" / "smoke.yaml").write_text((toy / "params" / "smoke.yaml").read_text())
     (own / "report.qmd").write_text(
@@ -428,7 +429,7 @@ def test_failing_cell_leaves_no_pdf_and_says_why(own: Path, toy: Path) -> None:
     with pytest.raises(render.RenderError) as caught:
         render.render("smoke", {"lora_rank": 16})
     assert str(caught.value) == "cell tbl-lora: ValueError: smoke: 8 is not 16"
-    assert not (paths.output() / "report.pdf").exists()
+    assert (paths.output() / "report.pdf").read_text() == "old", "nothing is lost"
 
 
 def test_a_notebook_shows_wrong_input_without_the_stack() -> None:
@@ -469,6 +470,25 @@ def test_cells_find_what_stands_where_the_command_was_given(
     found = render.from_anywhere({"data": "films", "backbone": "t5", "tokenizer": "", "seed": 1})
     here = str(tmp_path / "films")
     assert found == {"data": here, "backbone": "t5", "tokenizer": "", "seed": 1}
+
+
+def test_a_second_render_waits_for_the_first(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share _output: each would find the other's pages there."""
+    quarto, wanted = tmp_path / "quarto", tmp_path / "mine.pdf"
+    quarto.write_text("#!/bin/sh\necho ours > _output/report.pdf\n")
+    quarto.chmod(0o755)
+    monkeypatch.setenv("QUARTO", str(quarto))
+    second = threading.Thread(target=render.render, args=("smoke", {}), kwargs={"copy": wanted})
+    with files.lock(paths.output() / ".lock"):
+        (paths.output() / "report.pdf").write_text("the first's\n")
+        second.start()
+        second.join(0.5)
+        assert second.is_alive()
+        assert (paths.output() / "report.pdf").read_text() == "the first's\n"
+    second.join(10)
+    assert wanted.read_text() == "ours\n"
 
 
 def test_quarto_is_called_with_the_parameters(

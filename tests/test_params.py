@@ -77,6 +77,8 @@ def test_a_study_is_named_so_that_a_command_means_it(study: str, changes: dict[s
         understood = cli.study(cli.parser().parse_args(command))
         assert dataclasses.replace(understood, train=meant.train) == wanted
     assert params.arguments(params.load(study)) == study
+    own = dataclasses.replace(params.load(study), study="mine")
+    assert params.arguments(own) == f"{study} --set study=mine"
 
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "bottleneck", "lora_rank"])

@@ -53,7 +53,8 @@ def test_each_review_has_its_own_probability(
 def test_bytes_that_are_no_text_are_refused_by_number(words_folder: Path) -> None:
     words = tokenizer.load(str(words_folder))
     with pytest.raises(InputError, match="review 2: found bytes that are not UTF-8"):
-        prediction.as_tokens(["fine", "good \udcff film"], words)
+        prediction.check(["fine", "good \udcff film"])
+    prediction.check(["caf\u00e9 \u2615\nnew line"])
     prediction.as_tokens(["caf\u00e9 \u2615\nnew line"], words)
 
 

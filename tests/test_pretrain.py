@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t5peft import backbone, data, mixture, params, paths, pretrain, spans, tokenizer
+from t5peft import backbone, data, files, mixture, params, paths, pretrain, spans, tokenizer
 from t5peft.errors import InputError
 from t5peft.pretrain import BackboneParams
 
@@ -95,6 +95,19 @@ def a_tokenizer_with_label_words(words_folder: Path, monkeypatch: pytest.MonkeyP
         (folder / tokenizer.MODEL_FILE).write_bytes(model)
 
     monkeypatch.setattr(tokenizer, "train", copy)
+
+
+def test_one_pretraining_of_a_name_at_a_time(small: BackboneParams) -> None:
+    with (
+        files.lock(paths.cache() / "pretrain" / small.name / "lock"),
+        pytest.raises(InputError, match="a pre-training of it that runs now"),
+    ):
+        pretrain.pretrain(small)
+
+
+def test_the_last_seed_is_as_good_as_any(small: BackboneParams) -> None:
+    last = dataclasses.replace(small, seed=2**31 - 1, steps=1)
+    assert (pretrain.pretrain(last) / "pretraining.json").exists()
 
 
 def test_no_test_review_is_ever_read(

@@ -599,6 +599,11 @@ def test_links_are_refused(study: Params, stored: Path, tmp_path: Path) -> None:
 def test_exported_weights_open_without_unpickling(study: Params, tmp_path: Path) -> None:
     for name in ("soft-prompt-scratch-n10", "adapter-scratch-b8", NAME):
         training.train_alone(run_of(study, name), study)
+    clash = tmp_path / "clash"
+    (clash / "prompts.pt").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"prompts.pt: found a folder of that name"):
+        export.export(study, clash)
+    assert [path.name for path in clash.iterdir()] == ["prompts.pt"], "all three, or none"
     written = export.export(study, tmp_path)
     assert [path.name for path in written] == ["prompts.pt", "adapter.pt", "lora.pt"]
     for path in written:

@@ -193,6 +193,11 @@ def measure(run: Run, params: Params, repeats: int) -> dict[str, dict[str, float
     return figures
 
 
+SAME = ("train_examples", "test_examples", "max_length", "batch_size", "precision")
+SAME += ("data_fingerprint",)
+"""What a bench must share with the study beside which it is shown; its backbone is named there."""
+
+
 def summary(steps: list[float], tests: list[float], params: Params) -> dict[str, float]:
     """Medians in seconds: a step, the evaluation of all test reviews, an epoch of both.
 
@@ -205,8 +210,10 @@ def summary(steps: list[float], tests: list[float], params: Params) -> dict[str,
 
 
 def load(params: Params) -> dict[str, Any]:
-    """What was measured on a study; {} where nothing was."""
-    return files.read_json(path(params), KEYS, "t5peft bench")
+    """What was measured on a study; {} where nothing was, or with other settings of `SAME`."""
+    held = files.read_json(path(params), KEYS, "t5peft bench")
+    same = held and all(held["params"].get(key) == getattr(params, key) for key in SAME)
+    return held if same else {}
 
 
 def bench(params: Params, repeats: int) -> dict[str, Any]:

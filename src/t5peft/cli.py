@@ -19,6 +19,7 @@ from t5peft import launch, machine, methods, params, runs
 from t5peft.errors import InputError, OneLine
 from t5peft.methods import Run
 from t5peft.params import Params
+from t5peft.sizes import SIZES
 
 WRONG_INPUT = 2
 
@@ -194,19 +195,32 @@ def baselines_command(options: argparse.Namespace) -> int:
     """Measure what a study's runs stand beside."""
     from t5peft import baselines
 
-    record = baselines.measure(study_to_run(options))
+    settings = study_to_run(options)
+    say_replaced(baselines.path(settings), baselines.load(settings))
+    record = baselines.measure(settings)
     for name in ("zero_shot_accuracy", "bag_of_words_accuracy"):
         print(f"{name}: {100 * record[name]:.2f}%")
     return 0
+
+
+def say_replaced(path: Path, held: object) -> None:
+    """Say, before a measurement that takes long, that it takes the place of another study's."""
+    if path.exists() and not held:
+        told = "is of other settings: it is replaced; --set study=NAME keeps both"
+        print(f"{path} {told}", flush=True)
 
 
 def predict_command(options: argparse.Namespace) -> int:
     """Label each review with a stored run."""
     from t5peft import prediction
 
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are named
-    reviews = options.reviews or [line.strip() for line in sys.stdin or []]
+    reviews = options.reviews
+    if reviews in ([], ["-"]):
+        if isinstance(sys.stdin, io.TextIOWrapper):  # bytes that are no text are named
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
+            if sys.stdin.isatty():
+                print("a review a line; Ctrl-D ends", file=sys.stderr)
+        reviews = [line.strip() for line in sys.stdin or []]
     changes = params.overrides(options.set)
     for answer, probability, review in prediction.predict(options.stored, reviews, changes):
         print(f"{answer}\t{probability:.3f}\t{' '.join(review.split())}")
@@ -272,6 +286,7 @@ def notebook_command(options: argparse.Namespace) -> int:
     from t5peft import notebook
 
     notebook.write(options.chapter, Path(options.output))
+    print(options.output)
     return 0
 
 
@@ -293,12 +308,16 @@ def bench_command(options: argparse.Namespace) -> int:
     if options.repeats < 1:
         raise InputError("--repeats", options.repeats, "1 or more", "give another number")
     settings = study_to_run(options)
+    say_replaced(bench.path(settings), bench.load(settings))
     record = bench.bench(settings, options.repeats)
     heads = ["method", "s, or MB", "exercise", "ours", "ratio"]
     print(tabulate(bench.table(record), heads, floatfmt=".2f"))
     environment = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
     print(f"a training step's share of the bf16 matrix rate: {bench.shares(record)}")
-    print(f"differs in the mathematics: precision (fp32 in the exercise's loop); {environment}")
+    differs = (
+        "nothing" if settings.precision == "fp32" else "precision (fp32 in the exercise's loop)"
+    )
+    print(f"differs in the mathematics: {differs}; {environment}")
     print(bench.save(settings, record))
     return 0
 
@@ -384,9 +403,10 @@ def add_runs(commands: Any) -> None:
     text = "Say of each run: fresh, stale, missing, damaged."
     command(commands, status_command, text, STUDIED, SET, SEED)
 
-    added = command(commands, predict_command, "Label reviews with a stored run.")
+    text = "Label reviews with a stored run: a line each, of answer, probability and review."
+    added = command(commands, predict_command, text)
     added.add_argument("stored", metavar="RUN", help="STUDY/RUN, or the run's folder")
-    added.add_argument("reviews", nargs="*", help="texts; none: lines of standard input")
+    added.add_argument("reviews", nargs="*", help="texts; none, or -: lines of standard input")
     text = "where the run's backbone or tokenizer lies now, as in --set backbone=FOLDER"
     added.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
 
@@ -402,7 +422,7 @@ def add_measurements(commands: Any) -> None:
     text = "Derive a method's parameters and count the live model's."
     added = command(commands, count_command, text)
     added.add_argument("method", choices=methods.METHODS)
-    added.add_argument("--size", default="t5-small", help="t5-small (default) ... t5-11b")
+    added.add_argument("--size", default="t5-small", help=f"{', '.join(SIZES)} (default t5-small)")
     added.add_argument("--rank", type=int, help="of LoRA (default 8)")
     added.add_argument("--bottleneck", type=int, help="of the adapter (default 8)")
     added.add_argument("--tokens", type=int, help="of the soft prompt (default 10)")

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from t5peft import files, methods, runs
+from t5peft.errors import InputError
 from t5peft.params import Params
 
 FILES = {"lora": "lora.pt", "adapter": "adapter.pt", "soft-prompt": "prompts.pt"}
@@ -17,15 +18,20 @@ FILES = {"lora": "lora.pt", "adapter": "adapter.pt", "soft-prompt": "prompts.pt"
 def export(params: Params, folder: Path) -> list[Path]:
     """Write plain state dicts that `torch.load(..., weights_only=True)` opens; returns their paths.
 
-    A stale run is written as it is stored. Raises `InputError` where one is missing or damaged.
+    A stale run is written as it is stored. Raises `InputError` where one is missing or damaged, or
+    a file cannot be written.
     """
     contents = {}
     for run in methods.runs(params):
         if run.implementation == "scratch" and run.method in FILES:
             runs.load(run, params)
             content = io.BytesIO()
-            torch.save(runs.tensors(runs.folder(run, params))[1], content)
+            tensors = runs.tensors(runs.folder(run, params))[1]
+            torch.save(dict(sorted(tensors.items())), content)
             contents[folder / FILES[run.method]] = content.getvalue()
-    for path, content in contents.items():  # all three, or none where a run is missing
+    for path in contents:  # all three are written, or none
+        if path.is_dir():
+            raise InputError(f"file {path}", "a folder of that name", "a file", "give another -o")
+    for path, content in contents.items():
         files.write_bytes(path, content)
     return list(contents)

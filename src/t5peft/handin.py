@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from t5peft import export, methods, notebook, params, render, runs
+from t5peft import export, files, methods, notebook, params, render, runs
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -44,7 +44,7 @@ def handin(
     folder.mkdir(parents=True, exist_ok=True)
     pdf = folder / f"{stem}.pdf"
     author = f"{name.replace('_', ' ')}, {number.replace('_', ' ')}"
-    shutil.copyfile(render.render(study, {**changes, "train": "no"}, author=author), pdf)
+    render.render(study, {**changes, "train": "no"}, author=author, copy=pdf)
     with tempfile.TemporaryDirectory() as scratch:
         books = [Path(scratch) / f"{book}.ipynb" for book in NOTEBOOKS]
         for book, (chapter, without) in zip(books, NOTEBOOKS.values(), strict=True):
@@ -70,9 +70,11 @@ def require_fresh(settings: Params) -> None:
             )
 
 
-def zipped(target: Path, files: Iterable[Path]) -> Path:
+def zipped(target: Path, parts: Iterable[Path]) -> Path:
     """The files, by their names alone, in one zip."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in files:
-            archive.write(file, file.name)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part in parts:
+            archive.write(part, part.name)
+    files.write_bytes(target, content.getvalue())
     return target

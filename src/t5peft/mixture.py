@@ -83,6 +83,7 @@ def span_batches(
         draw = np.random.default_rng([params.seed, sweep])
         offset = int(draw.integers(size.text))
         starts = offset + size.text * draw.permutation((len(stream) - offset) // size.text)
+        enough("input_length", size.text, len(stream) - offset, "tokens of text")
         enough("batch_size", params.batch_size, len(starts), "passages of text")
         for at in range(0, len(starts) - params.batch_size + 1, params.batch_size):
             picked = starts[at : at + params.batch_size]

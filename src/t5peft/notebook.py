@@ -18,7 +18,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode, v4
 
-from t5peft import paths, show
+from t5peft import files, paths, show
 from t5peft.errors import InputError, OneLine
 
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
@@ -203,9 +203,13 @@ def is_setup(cell: NotebookNode) -> bool:
 
 
 def write(chapter: str | None, output: Path) -> None:
-    """`t5peft notebook [CHAPTER] -o OUTPUT`: what papermill runs."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(build(chapter), output)
+    """`t5peft notebook [CHAPTER] -o OUTPUT`: what papermill runs.
+
+    Raises `InputError` for a file that is none, and what `build` raises.
+    """
+    if output.suffix != ".ipynb":
+        raise InputError("--output", output, "a name that ends in .ipynb", "add the ending")
+    files.write_text(output, nbformat.writes(build(chapter)))
 
 
 def labels(text: str) -> list[str]:

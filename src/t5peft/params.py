@@ -68,6 +68,7 @@ class Params:
     def __post_init__(self) -> None:
         check_types(self)
         require_name(self, "study")
+        require(self, "study", self.study != "backbone", "another name, as backbones lie there")
         for name in POSITIVE:
             value = getattr(self, name)
             require(self, name, value > 0, "a positive number")
@@ -258,11 +259,27 @@ def load(study: str | Path, changes: Mapping[str, Any] | None = None) -> Params:
 
 
 def arguments(study: Params) -> str:
-    """The study as a command line names it: one with a file, and a `--set` for each difference."""
-    base = study.study if study_file(study.study).exists() else DEFAULT
-    usual = vars(load(base)) | {"train": study.train}  # it is a render's word, not a command's
-    changed = [f"{name}={value}" for name, value in vars(study).items() if value != usual[name]]
-    return " ".join([base, *(f"--set {shlex.quote(change)}" for change in changed)])
+    """The study as a command line names it: a file's name, and a `--set` for each difference.
+
+    Where it has no file of its own, the file that differs least.
+    """
+    own = study_file(study.study).exists()
+    bases = [study.study] if own else [DEFAULT, *sorted(studies() - {DEFAULT})]
+    changes = {base: changed(study, load(base)) for base in bases}
+    base = min(changes, key=lambda name: len(changes[name]))
+    return " ".join([base, *(f"--set {shlex.quote(change)}" for change in changes[base])])
+
+
+def studies() -> set[str]:
+    """The names of the studies in params/; files of backbones have a size."""
+    files = paths.params().glob("*.yaml")
+    return {file.stem for file in files if "study" in read_yaml(file)}
+
+
+def changed(study: Params, base: Params) -> list[str]:
+    """KEY=VALUE of each setting that differs, but for `train`: a render's word, not a command's."""
+    usual = vars(base) | {"train": study.train}
+    return [f"{name}={value}" for name, value in vars(study).items() if value != usual[name]]
 
 
 def with_seed(study: Params, seed: int) -> Params:

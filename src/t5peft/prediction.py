@@ -110,6 +110,7 @@ def predict(
     """
     if not reviews:
         raise InputError("reviews", "none", "at least one text", "give texts or lines on stdin")
+    check(reviews)
     run, params, model = load(name, changes)
     model.to(machine.device())  # type: ignore[arg-type]
     words = tokenizer.load(params.tokenizer or params.backbone)
@@ -134,19 +135,26 @@ def predict(
     return list(zip(answers, shown, reviews, strict=True))
 
 
-def as_tokens(reviews: Sequence[str], words: Any) -> data.Tokens:
-    """Texts as the training saw them; labels are unknown and set to 0.
-
-    Raises `InputError` for one that is no text (bytes that are not UTF-8) or has none.
-    """
+def check(reviews: Sequence[str]) -> None:
+    """Refuse, by its number, one that is no text (bytes that are not UTF-8) or has no word."""
     for number, text in enumerate(reviews, 1):
-        if not text.strip():
+        if not data.normalize(text).strip():
             raise InputError(f"review {number}", "no word", "a text", "remove it")
         try:
             text.encode()
         except UnicodeEncodeError:
             found = "bytes that are not UTF-8"
             raise InputError(f"review {number}", found, "a text", "mend it") from None
+
+
+def as_tokens(reviews: Sequence[str], words: Any) -> data.Tokens:
+    """Texts as the training saw them; labels are unknown and set to 0.
+
+    Raises `InputError` for one of which the tokenizer leaves nothing.
+    """
     ids = words([data.normalize(text) for text in reviews], add_special_tokens=False)["input_ids"]
+    for number, of_review in enumerate(ids, 1):
+        if not of_review:
+            raise InputError(f"review {number}", "no word", "a text", "remove it")
     flat = np.array([token for review in ids for token in review], np.int32)
     return data.Tokens(flat, np.cumsum([0, *map(len, ids)]), np.zeros(len(ids), np.int8))

@@ -80,7 +80,9 @@ class BackboneParams:
         check_types(self)
         for field in POSITIVE:
             require(self, field, getattr(self, field) > 0, "a positive number")
-        require(self, "input_length", self.input_length >= 10, "10 or more, so that a span fits")
+        require(self, "vocabulary", self.vocabulary >= 50, "50 pieces or more")
+        fits = 10 <= self.input_length <= 2**16
+        require(self, "input_length", fits, "10 to 65,536 tokens, so that a span fits")
         require(self, "dropout", 0 <= self.dropout < 1, "a number from 0, below 1")
         require(self, "sst2_weight", self.sst2_weight >= 0, "a number from 0")
         require(self, "seed", 0 <= self.seed < 2**31, "a whole number from 0, below 2^31")
@@ -185,6 +187,19 @@ def pretrain(params: BackboneParams) -> Path:
     """
     device = torch.device(machine.device())
     work = paths.cache() / "pretrain" / params.name
+    with files.lock(work / "lock") as mine:
+        if not mine:
+            raise InputError(
+                f"backbone {params.name}",
+                "a pre-training of it that runs now",
+                "one at a time",
+                "wait for it, or give --set name=NAME",
+            )
+        return pretrain_alone(params, work, device)
+
+
+def pretrain_alone(params: BackboneParams, work: Path, device: torch.device) -> Path:
+    """`pretrain`, once nobody else is at it."""
     checkpoint = work / CHECKPOINT
     target = folder(params)
     if target.exists() and not checkpoint.exists():
@@ -235,7 +250,7 @@ def measure(
 ) -> dict[str, float]:
     """What the trained backbone is worth: does it read, what does it know before fine-tuning?"""
     texts_held = len(stream) // spans.lengths(params.input_length).text - 1  # at any offset
-    few = replace(params, seed=params.seed + 1, batch_size=max(1, min(READ, texts_held)))
+    few = replace(params, seed=(params.seed + 1) % 2**31, batch_size=max(1, min(READ, texts_held)))
     other = mixture.span_batches(stream, few, words)
     return {
         "corpus_tokens": len(stream),

@@ -10,13 +10,13 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from t5peft import notebook, params, paths
+from t5peft import files, notebook, params, paths
 from t5peft.errors import InputError, OneLine
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -39,25 +39,43 @@ def render(
     chapter: str | None = None,
     to: Format = "pdf",
     author: str = "",
+    copy: Path | None = None,
 ) -> Path:
     """Render the report, or one chapter, for a study with some settings changed.
 
-    author: who hands it in, for the title of the PDF; letters, digits and commas.
+    author: who hands it in, for the title of the PDF; letters, digits and commas. copy: where the
+    file is wanted as well. A second render waits for the first, as they share _output/.
+
     Returns the file written in _output/. Raises InputError for wrong settings, and RenderError for
-    a cell that fails or a reference that leads nowhere: the old file is gone by then.
+    a cell that fails or a reference that leads nowhere.
     """
+    stamp()
     if chapter:
         notebook.chapter_path(chapter)  # refuses a name that is none
     values = from_anywhere(vars(params.load(study, changes)))  # refuses unknown and mistyped ones
     target = paths.output() / f"{chapter or 'report'}.{to}"
-    target.unlink(missing_ok=True)
     quarto = os.environ.get("QUARTO") or shutil.which("quarto")
-    if quarto and not chapter:
-        with_quarto(quarto, values, to, author)
-    else:
-        book = notebook.build(chapter)
-        typeset(run(book, values, target.with_suffix(".ipynb")), target, chapter, author)
+    with files.lock(paths.output() / ".lock", wait=True):
+        if quarto and not chapter:
+            with_quarto(quarto, values, to, author)
+        else:
+            book = notebook.build(chapter)
+            typeset(run(book, values, target.with_suffix(".ipynb")), target, chapter, author)
+        if copy:
+            files.write_bytes(copy, target.read_bytes())
     return target
+
+
+def stamp() -> int | None:
+    """The time that SOURCE_DATE_EPOCH fixes, in seconds since 1970.
+
+    Raises `InputError` for what is none: the kernel of the notebook would not even start.
+    """
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if given and not (given.isdecimal() and int(given) < 2**32):
+        expected = "seconds since 1970, below 2^32"
+        raise InputError("SOURCE_DATE_EPOCH", repr(given), expected, "unset it")
+    return int(given) if given else None
 
 
 def from_anywhere(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +124,7 @@ def run(book: NotebookNode, values: Mapping[str, Any], output: Path) -> Notebook
             parameters=dict(values),
             cwd=str(paths.root()),
             stderr_file=sys.stderr,
-            progress_bar=sys.stderr.isatty() or LINES,  # type: ignore[arg-type]  # as to tqdm
+            progress_bar=bool(sys.stderr and sys.stderr.isatty()) or LINES,  # type: ignore[arg-type]  # as to tqdm
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no word on its own transport
         )
     except PapermillExecutionError as error:
@@ -132,9 +150,11 @@ def typeset(
     source.write_text(notebook.markdown(executed, pictures), encoding="utf-8")
     elsewhere = notebook.labels(notebook.read(paths.root() / "report.qmd")) if chapter else []
     if target.suffix == ".html":
+        page = base.with_suffix(".new.html")
         pandoc(
-            source, target, elsewhere, "--embed-resources", "--number-sections", "--toc", "--mathml"
+            source, page, elsewhere, "--embed-resources", "--number-sections", "--toc", "--mathml"
         )
+        page.replace(target)
         return
     typ = base.with_suffix(".typ")
     extra = [f"--template={TEMPLATES / 'template.typ'}", "--syntax-highlighting=idiomatic"]
@@ -164,16 +184,14 @@ def pandoc(source: Path, target: Path, elsewhere: list[str], *extra: str) -> Non
 def to_pdf(typ: Path, target: Path) -> None:
     """Compile Typst with the fonts that it carries; SOURCE_DATE_EPOCH fixes the time stamp.
 
-    Raises `RenderError` for what it cannot compile, `InputError` for a stamp that is none.
+    Raises `RenderError` for what it cannot compile.
     """
     import typst
 
-    stamp = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if stamp and not stamp.isdecimal():
-        raise InputError("SOURCE_DATE_EPOCH", repr(stamp), "seconds since 1970", "unset it")
     source = typ.read_bytes()  # bytes stand at the root, so that pictures are found from there
     compiler = typst.Compiler(source, root=paths.root(), ignore_system_fonts=True)
     try:
-        compiler.compile(output=target, format="pdf", timestamp=int(stamp) if stamp else None)
+        content = compiler.compile(format="pdf", timestamp=stamp())
     except typst.TypstError as error:
         raise RenderError(f"{typ.name}: {error.message}; {error.diagnostic}") from None
+    files.write_bytes(target, cast(bytes, content))

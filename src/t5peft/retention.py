@@ -71,6 +71,8 @@ def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
     for run in sorted(everything, key=lambda run: run.method == "full"):
         held = load(run, params)
         if held.get("reviews") != reviews:
+            if held:
+                print(f"{path(run, params)} is of {held['reviews']} reviews: it is replaced")
             held = of_run(run, params, reviews)
             files.write_json(path(run, params), held)
         found.append(held)

@@ -11,11 +11,9 @@ Nothing here needs torch until tensors are read or written.
 from __future__ import annotations
 
 import ast
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -296,25 +294,9 @@ def save(run: Run, params: Params, record: dict[str, Any], tensors: dict[str, Te
         left.unlink(missing_ok=True)
 
 
-@contextmanager
-def lock(run: Run, params: Params) -> Iterator[bool]:
-    """Take a run: yields False where another process has it. A lock dies with its holder.
-
-    Raises `InputError` where the run's folder cannot be written.
-    """
-    path = folder(run, params) / "lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError as error:
-        raise files.unwritable(path, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+def lock(run: Run, params: Params) -> AbstractContextManager[bool]:
+    """Take a run: `files.lock` on its folder."""
+    return files.lock(folder(run, params) / "lock")
 
 
 # --- tensors -----------------------------------------------------------------------------------

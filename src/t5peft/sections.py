@@ -223,12 +223,14 @@ def bench(measured: Mapping[str, Any]) -> str:
         for method, figures in compared.items()
     ]
     settings, where = measured["params"], measured["environment"]
+    turns = measured["repeats"]
+    figures = {1: "one turn", 2: "means of 2 turns"}.get(turns, f"medians of {turns} turns")
     caption = (
         f"The exercise's own loop (fp32) / this project's ({where['precision']}), timed in turns "
-        f"on the same reviews: {'means' if measured['repeats'] == 2 else 'medians'} of "
-        f"{measured['repeats']} turns, and the highest memory. Backbone "
+        f"on the same reviews: {figures}, and the highest memory. Backbone "
         f"{settings['backbone']}, batches of {settings['batch_size']} reviews, at most "
-        f"{settings['max_length']} tokens, {where['device']}, {where['threads']} threads."
+        f"{settings['max_length']} tokens, {where['device']}, "
+        f"threads: {where['threads']}."
     )
     heading = section("sec-bench", "Against the exercise's own loop")
     text = (
