@@ -96,6 +96,11 @@ def test_seeds_show_each_result_and_their_spread(records: list[dict[str, Any]]) 
     (row,) = cells(text)
     assert row[1:] == ["80.0 (seed 0), 79.0 (seed 1), 81.0 (seed 2)", "80.0", "2.0"]
     assert "study “s”" in text
-    assert " = 4 were not all made on the same kind of machine (machine 0 and machine 1)" in text
+    told = "were not all made on the same kind of machine (machine 0 and machine 1)"
+    assert f"The seeds of all of them {told}" in text
+    same = [record | {"environment": {"device": "machine 0"}} for record in repeated]
+    assert f"= 4 {told}" in sections.seeds([same, repeated])
+    two = sections.seeds([repeated, same, repeated])
+    assert "all of them but LoRA, ours, r = 8" in two
     same = [{**record, "environment": {"device": "one"}} for record in repeated]
     assert "machine" not in sections.seeds([same])

@@ -48,11 +48,17 @@ def seeds(several: Sequence[Sequence[Record]]) -> str:
         "reviews and dropout. @tbl-seeds has the runs that were made with several. "
         "The ten results are those of the study's own seed."
     )
-    mixed = [run_name(r[0]["run"]) for r in several if len(devices(r)) > 1]
+    mixed, alike = (
+        [run_name(r[0]["run"]) for r in several if (len(devices(r)) > 1) == differ]
+        for differ in (True, False)
+    )
     if mixed:
         everywhere = listed(sorted(set().union(*map(devices, several))))
+        who = "; ".join(mixed)
+        if len(alike) < len(mixed):
+            who = "all of them" + (f" but {'; '.join(alike)}" if alike else "")
         text += (
-            f" The seeds of {'; '.join(mixed)} were not all made on the same kind of machine "
+            f" The seeds of {who} were not all made on the same kind of machine "
             f"({everywhere}), so the machine may have its part in their spread."
         )
     study = several[0][0]["params"]["study"]
