@@ -13,6 +13,7 @@ import torch
 
 from t5peft import (
     backbone,
+    cli,
     data,
     export,
     methods,
@@ -173,3 +174,13 @@ def test_what_needs_no_torch_does_not_wait_for_it(command: list[str]) -> None:
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", ["tune", "retention"])
+def test_stored_measurements_are_shown_without_the_reviews(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(data, "tokens", None)
+    monkeypatch.setattr(data, "read", None)
+    assert cli.main([command, "self-contained"]) == 0
+    assert "lora-scratch-r8" in capsys.readouterr().out

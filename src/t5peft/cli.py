@@ -256,7 +256,7 @@ def tune_command(options: argparse.Namespace) -> int:
     from t5peft import tune
 
     only: list[str] = options.only or [*methods.METHODS]
-    done = tune.tune(study_to_run(options), options.reviews, only)
+    done = tune.tune(study(options), options.reviews, only)
     rows = [[x["run"], f"{x['learning_rate']:g}", f"{100 * x['accuracy']:.2f}"] for x in done]
     print(tabulate(rows, ["run", "rate", "held-out accuracy, %"], disable_numparse=True))
     return 0
@@ -274,7 +274,7 @@ def retention_command(options: argparse.Namespace) -> int:
             f"{100 * x['train_accuracy']:.2f}",
             *(f"{x[key]:.3f}" for key in retention.LOSSES),
         ]
-        for x in retention.measure(study_to_run(options), options.reviews)
+        for x in retention.measure(study(options), options.reviews)
     ]
     heads = ["run", "training reviews, %", "span loss", "of the bare backbone"]
     print(tabulate(rows, heads, disable_numparse=True))

@@ -19,6 +19,7 @@ from t5peft import (
     backbone,
     data,
     files,
+    intact,
     machine,
     methods,
     paths,
@@ -59,7 +60,8 @@ def load(run: Run, params: Params) -> dict[str, Any]:
 def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
     """The measurements of a study's stored runs; those that are missing are made, full last.
 
-    Raises `InputError` where a run is not stored, or there are fewer training reviews.
+    Raises `InputError` where a run is not stored, there are fewer training reviews, or something is
+    to be made and `intact.check` refuses the study.
     """
     if not 0 < reviews <= params.train_examples:
         there = f"1 to the study's {params.train_examples:,}"
@@ -67,16 +69,15 @@ def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
     everything = methods.runs(params)
     for run in everything:
         runs.load(run, params)
-    found = []
-    for run in sorted(everything, key=lambda run: run.method == "full"):
-        held = load(run, params)
-        if held.get("reviews") != reviews:
-            if held:
-                print(f"{path(run, params)} is of {held['reviews']} reviews: it is replaced")
-            held = of_run(run, params, reviews)
-            files.write_json(path(run, params), held)
-        found.append(held)
-    return found
+    ordered = sorted(everything, key=lambda run: run.method == "full")
+    todo = [run for run in ordered if load(run, params).get("reviews") != reviews]
+    if todo:
+        intact.check(params)
+    for run in todo:
+        if held := load(run, params):
+            print(f"{path(run, params)} is of {held['reviews']} reviews: it is replaced")
+        files.write_json(path(run, params), of_run(run, params, reviews))
+    return [load(run, params) for run in ordered]
 
 
 def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from t5peft import data, files, machine, methods, paths, runs, training
+from t5peft import data, files, intact, machine, methods, paths, runs, training
 from t5peft.data import Tokens
 from t5peft.errors import InputError
 from t5peft.methods import Run
@@ -39,7 +39,8 @@ def folder(params: Params) -> Path:
 def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
     """Make the trials that are missing or of another identity, one epoch over `reviews` reviews.
 
-    Raises `InputError` where the reviews would reach into the tenth that is held out.
+    Raises `InputError` where the reviews would reach into the tenth that is held out, and where a
+    trial is to be made and `intact.check` refuses the study.
     """
     held_out = params.train_examples // 10
     if held_out < 1:
@@ -53,15 +54,23 @@ def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
             f"1 to {params.train_examples - held_out}, as {held_out} are held out",
             "give another number",
         )
-    for run in methods.runs(params):
-        if run.implementation == "scratch" and run.method in only:
-            for rate in GRID[run.method]:
-                candidate = dataclasses.replace(run, learning_rate=rate)
-                path = folder(params) / f"{run.name}-{rate:g}-{reviews}.json"
-                held = read(path)
-                if not held or held["identity"] != identity(candidate, params, reviews):
-                    record = trial(candidate, params, reviews)
-                    files.write_json(path, record)
+    candidates = {
+        folder(params) / f"{run.name}-{rate:g}-{reviews}.json": dataclasses.replace(
+            run, learning_rate=rate
+        )
+        for run in methods.runs(params)
+        if run.implementation == "scratch" and run.method in only
+        for rate in GRID[run.method]
+    }
+    missing = {
+        path: candidate
+        for path, candidate in candidates.items()
+        if read(path).get("identity") != identity(candidate, params, reviews)
+    }
+    if missing:
+        intact.check(params)
+    for path, candidate in missing.items():
+        files.write_json(path, trial(candidate, params, reviews))
     return [x for x in trials(params) if x["reviews"] == reviews and x["method"] in only]
 
 
