@@ -80,12 +80,14 @@ def beside(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> 
     return "" if level or apart(record, other, seeds) else ", within the spread between seeds"
 
 
-APART = "are apart"
+def ranges_apart(some: Sequence[float], others: Sequence[float]) -> bool:
+    """Do the ranges of two samples share no point?"""
+    return max(some) < min(others) or max(others) < min(some)
 
 
 def ranges(some: Sequence[float], others: Sequence[float]) -> str:
-    """Do the ranges of two samples share a point? `are apart` or `overlap`."""
-    return APART if max(some) < min(others) or max(others) < min(some) else "overlap"
+    """The same in words: `are apart` or `overlap`."""
+    return "are apart" if ranges_apart(some, others) else "overlap"
 
 
 def apart(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> bool:
@@ -96,7 +98,7 @@ def apart(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> b
     far as any.
     """
     if both := shared_seeds(record, other, seeds):
-        return ranges(*both) == APART
+        return ranges_apart(*both)
     moved = seed_spreads(seeds)
     most = max(moved.values(), default=0.0)
     needed = max(moved.get(run["run"]["method"], most) for run in (record, other))

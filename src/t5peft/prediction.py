@@ -139,12 +139,17 @@ def check(reviews: Sequence[str]) -> None:
     """Refuse, by its number, one that is no text (bytes that are not UTF-8) or has no word."""
     for number, text in enumerate(reviews, 1):
         if not data.normalize(text).strip():
-            raise InputError(f"review {number}", "no word", "a text", "remove it")
+            raise no_word(number)
         try:
             text.encode()
         except UnicodeEncodeError:
             found = "bytes that are not UTF-8"
             raise InputError(f"review {number}", found, "a text", "mend it") from None
+
+
+def no_word(number: int) -> InputError:
+    """The line about a review of which nothing is left."""
+    return InputError(f"review {number}", "no word", "a text", "remove it")
 
 
 def as_tokens(reviews: Sequence[str], words: Any) -> data.Tokens:
@@ -155,6 +160,6 @@ def as_tokens(reviews: Sequence[str], words: Any) -> data.Tokens:
     ids = words([data.normalize(text) for text in reviews], add_special_tokens=False)["input_ids"]
     for number, of_review in enumerate(ids, 1):
         if not of_review:
-            raise InputError(f"review {number}", "no word", "a text", "remove it")
+            raise no_word(number)
     flat = np.array([token for review in ids for token in review], np.int32)
     return data.Tokens(flat, np.cumsum([0, *map(len, ids)]), np.zeros(len(ids), np.int8))

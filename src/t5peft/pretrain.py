@@ -185,7 +185,6 @@ def pretrain(params: BackboneParams) -> Path:
     A killed training loses at most two minutes: call again. Raises `InputError` for a name that is
     taken, for texts that cannot be read or are too few, and for a loss that is no number.
     """
-    device = torch.device(machine.device())
     work = paths.cache() / "pretrain" / params.name
     with files.lock(work / "lock") as mine:
         if not mine:
@@ -195,11 +194,12 @@ def pretrain(params: BackboneParams) -> Path:
                 "one at a time",
                 "wait for it, or give --set name=NAME",
             )
-        return pretrain_alone(params, work, device)
+        return pretrain_alone(params, work)
 
 
-def pretrain_alone(params: BackboneParams, work: Path, device: torch.device) -> Path:
+def pretrain_alone(params: BackboneParams, work: Path) -> Path:
     """`pretrain`, once nobody else is at it."""
+    device = torch.device(machine.device())
     checkpoint = work / CHECKPOINT
     target = folder(params)
     if target.exists() and not checkpoint.exists():
