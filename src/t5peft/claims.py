@@ -74,7 +74,8 @@ def process_sentence(seeds: Sequence[Sequence[Record]]) -> str:
         return ""
     peaks = listed([f"{record['memory']['peak_bytes'] / MEGABYTE:,.0f}" for record in full])
     return (
-        f"How much the latter moves it: full fine-tuning's was {peaks} MB with {len(full)} seeds."
+        f"It moves between runs of one method: full fine-tuning's was {peaks} MB with {len(full)} "
+        "seeds."
     )
 
 
