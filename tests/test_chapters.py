@@ -125,5 +125,6 @@ def test_a_stale_record_comes_with_its_reason(
         assert report.with_mark(run, exercise, {"a": 1}) == {"a": 1, "stale": why}
 
 
-def test_the_companions_rates_stand_beside_the_default_study_alone(smoke: Params) -> None:
-    assert report.exercise_rates(smoke) == []
+@pytest.mark.parametrize("name", ["exercise-rates", "ten-epochs"])
+def test_a_companion_stands_beside_the_default_study_alone(smoke: Params, name: str) -> None:
+    assert report.companion(smoke, name) == []

@@ -55,13 +55,13 @@ def with_peaks(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_one_epoch_is_said_to_test_the_third_claim_weakly(
     one_epoch: list[dict[str, Any]],
 ) -> None:
-    assert "One epoch is a weak test of it." in claims.conclusions(one_epoch, [], {}, {})
+    assert "One epoch is a weak test of it." in claims.conclusions(one_epoch, [], {}, [], {})
 
 
 def test_the_conclusions_answer_the_question(
     records: list[dict[str, Any]], kept: dict[str, dict[str, Any]]
 ) -> None:
-    text = claims.conclusions(records, [], {}, {})
+    text = claims.conclusions(records, [], {}, [], {})
     assert "Ours, from the best down: LoRA 69.0%, adapter 66.0%, soft prompt 63.0%, full" in text
     assert "reference: adapter 90.9%, full fine-tuning 89.9%, LoRA 89.2%, soft" in text
     assert "Why its order is another cannot be told here" in text
@@ -73,12 +73,12 @@ def test_the_conclusions_answer_the_question(
     assert "One epoch" not in text
     assert "trains 0.10% of the parameters, holds 0.10% of the optimizer's state and" in text
     bag = {"bag_of_words_accuracy": 0.685}
-    text = claims.conclusions(records, [], kept, bag)
+    text = claims.conclusions(records, [], kept, [], bag)
     assert "the span loss rises less in none of the 9" in text
     assert "A bag of words reaches 68.5%; 3 of the 10 runs are above it." in text
     lora = [
         {**records[7], "params": records[7]["params"] | {"seed": k}, "best_accuracy": 0.69 - k / 20}
         for k in (0, 1)
     ]
-    text = claims.conclusions(records, [lora], kept, bag)
+    text = claims.conclusions(records, [lora], kept, [], bag)
     assert "these are not told apart: LoRA and adapter; adapter and soft prompt;" in text

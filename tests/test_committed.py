@@ -31,11 +31,13 @@ from t5peft.methods import Run
 from t5peft.params import Params
 
 STUDY = params.load(paths.CHECKOUT / "params" / "self-contained.yaml")
-COMPANION = params.load(paths.CHECKOUT / "params" / "exercise-rates.yaml")
+COMPANIONS = {
+    name: params.load(paths.CHECKOUT / "params" / f"{name}.yaml") for name in ("exercise-rates",)
+}
 RUNS = methods.runs(STUDY)
 
 
-@pytest.mark.parametrize("study", [STUDY, COMPANION], ids=lambda study: study.study)
+@pytest.mark.parametrize("study", [STUDY, *COMPANIONS.values()], ids=lambda study: study.study)
 @pytest.mark.parametrize("number", range(10), ids=[run.name for run in RUNS])
 def test_every_run_of_the_shipped_studies_is_stored_whole(study: Params, number: int) -> None:
     """A change of the training code makes it stale, which the report marks; nothing else may be."""
@@ -61,10 +63,11 @@ def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
         assert [record["params"]["seed"] for record in found[name]] == [0, 1, 2]
 
 
-def test_the_companion_with_the_exercises_rates_is_shown() -> None:
-    assert len(report.exercise_rates(STUDY)) == 10
+@pytest.mark.parametrize("name", COMPANIONS)
+def test_a_companion_study_is_shown(name: str) -> None:
+    assert len(report.companion(STUDY, name)) == 10
     other = dataclasses.replace(STUDY, backbone="random:mini", tokenizer=STUDY.backbone)
-    assert report.exercise_rates(other) == [], "they have another backbone"
+    assert report.companion(other, name) == [], "they have another backbone"
 
 
 @pytest.mark.parametrize("method", export.FILES)
@@ -139,7 +142,7 @@ def test_the_shipped_recipe_is_the_one_that_made_the_newest_backbone() -> None:
 
 
 @pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
-@pytest.mark.parametrize("study", ["assignment", "self-contained", "exercise-rates"])
+@pytest.mark.parametrize("study", ["assignment", "self-contained", *COMPANIONS])
 def test_the_texts_that_a_study_pins_are_imdbs(study: str) -> None:
     unpinned = params.load(study, {"data": str(IMDB), "data_fingerprint": ""})
     assert data.fingerprint(unpinned) == params.load(study).data_fingerprint

@@ -53,9 +53,29 @@ def test_gaps_of_all_seeds_are_compared_by_their_ranges(records: list[dict[str, 
         "it is +19.0 to +24.0 points in 2 runs of full fine-tuning and +8.0 to +18.0 in 10 of PEFT "
         "methods: the ranges are apart."
     ) in overfitting.gap_sentence(records, seeds)
-    assert "with all seeds the gaps' ranges are apart" in claims.conclusions(records, seeds, {}, {})
+    assert "with all seeds the gaps' ranges are apart" in claims.conclusions(
+        records, seeds, {}, [], {}
+    )
     seeds[1][1] = again(prompt, 0.85)
     assert "the ranges overlap." in overfitting.gap_sentence(records, seeds)
+
+
+def test_the_conclusion_tells_claim_3_by_the_runs_with_more_epochs(
+    records: list[dict[str, Any]],
+) -> None:
+    longer = [
+        {**r, "params": r["params"] | {"epochs": 10, "train_examples": 2500}} for r in records
+    ]
+    text = claims.conclusions(records, [], {}, longer, {})
+    assert (
+        "After 10 epochs on 2,500 reviews (@sec-more-epochs) it is smaller in all 9 PEFT runs, "
+        "beyond the uncertainty in 4 of the 9."
+    ) in text
+    longer[0]["history"][-1]["train_accuracy"] = 0.0
+    assert "in none of the 9 PEFT runs, beyond the uncertainty in none of the 9." in (
+        claims.conclusions(records, [], {}, longer, {})
+    )
+    assert "@sec-more-epochs" not in claims.conclusions(records, [], {}, [], {})
 
 
 def test_points_have_a_sign_but_zero_has_none() -> None:

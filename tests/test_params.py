@@ -15,7 +15,7 @@ from t5peft.errors import InputError
 from t5peft.methods import runs
 from t5peft.params import Params
 
-STUDIES = ("assignment", "exercise-rates", "self-contained", "smoke")
+STUDIES = ("assignment", "exercise-rates", "self-contained", "smoke", "ten-epochs")
 
 EXERCISE = [
     ("full", {}, 1e-5),
@@ -47,6 +47,16 @@ def test_the_assignment_is_the_exercise_to_the_letter() -> None:
     common = (study.train_examples, study.test_examples, study.max_length)
     assert common == (25_000, 25_000, 256)
     assert (study.batch_size, study.epochs, study.precision) == (32, 10, "fp32")
+
+
+def test_ten_epochs_has_the_exercises_epochs_and_precision_and_the_default_studys_rates() -> None:
+    longer, exercise, study = (
+        params.load(paths.CHECKOUT / "params" / f"{name}.yaml")
+        for name in ("ten-epochs", "assignment", "self-contained")
+    )
+    assert runs(longer) == runs(study)
+    assert (longer.epochs, longer.precision) == (exercise.epochs, exercise.precision)
+    assert longer.epochs * longer.train_examples == study.epochs * study.train_examples
 
 
 def test_overrides_are_read_as_yaml() -> None:

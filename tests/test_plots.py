@@ -84,6 +84,21 @@ def test_the_curves_names_stand_at_their_ends(records: list[dict[str, Any]]) -> 
     assert name.xy[1] == pytest.approx(68.0), "the last epoch's"  # type: ignore[attr-defined]
 
 
+def test_overfitting_shades_the_gap_of_each_run_of_ours(records: list[dict[str, Any]]) -> None:
+    axes = plots.overfitting(records).axes
+    assert [ax.get_title() for ax in axes] == list(show.METHOD_NAMES.values())
+    trained, tested = (np.asarray(line.get_ydata()) for line in axes[3].lines)
+    assert trained == pytest.approx([75.0, 80.0])
+    assert tested == pytest.approx([69.0, 68.0])
+    (shade,) = axes[3].collections
+    assert {y for _, y in shade.get_paths()[0].vertices} == {75.0, 80.0, 69.0, 68.0}
+
+
+def test_one_epoch_has_no_gap_to_shade(one_epoch: list[dict[str, Any]]) -> None:
+    left, _ = plots.overfitting(one_epoch).axes
+    assert [text.get_text() for text in left.get_yticklabels()] == list(show.METHOD_NAMES.values())
+
+
 def test_all_curves_are_of_test_reviews(records: list[dict[str, Any]]) -> None:
     first = plots.all_curves(records).axes[0]
     assert np.asarray(first.lines[-1].get_ydata()) == pytest.approx([62.0, 61.0])

@@ -106,6 +106,7 @@ def conclusions(
     records: Sequence[Record],
     seeds: Sequence[Sequence[Record]],
     kept: Mapping[str, Mapping[str, Any]],
+    longer: Sequence[Record],
     baselines: Mapping[str, Any],
 ) -> str:
     """The answer to the report's question and a verdict on each claim, as computed sentences."""
@@ -127,7 +128,7 @@ def conclusions(
             f"**Claims 1 and 2** {'hold' if max(of_full.values()) < 1 else 'do not hold'}, in "
             "proportion to the trained parameters: for the optimizer's state (@tbl-memory), not "
             "for the whole of a training, and for what is stored (@tbl-storage).",
-            f"**Claim 3.** {claim_3(records, seeds, kept)}",
+            f"**Claim 3.** {claim_3(records, seeds, kept, longer)}",
             *limits(records, baselines),
         ]
     )

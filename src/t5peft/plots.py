@@ -79,11 +79,8 @@ def learning_curves(records: Sequence[Record]) -> Figure:
     figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
     for record in records:
-        epochs = _epochs(record)
-        left.plot(epochs, [item["loss"] for item in record["history"]], **look(record))
-        trained, colour = accuracies(record, "train_accuracy"), look(record)["color"]
-        right.plot(epochs, trained, color=colour, alpha=0.6, lw=0.6, ls=":", marker="_", ms=7)
-        right.plot(epochs, accuracies(record), **look(record))
+        left.plot(_epochs(record), [item["loss"] for item in record["history"]], **look(record))
+        _train_and_test(right, record)
     left.set(title="training loss (nats a token)", xlabel="epoch")
     right.set(title="test accuracy (%); dash marks: on training reviews", xlabel="epoch")
     right.margins(y=0.15)
@@ -93,6 +90,13 @@ def learning_curves(records: Sequence[Record]) -> Figure:
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
+
+
+def _train_and_test(ax: Axes, record: Record) -> None:
+    """A run's accuracies by epoch, those on training reviews thin and with dash marks."""
+    trained, colour = accuracies(record, "train_accuracy"), look(record)["color"]
+    ax.plot(_epochs(record), trained, color=colour, alpha=0.6, lw=0.6, ls=":", marker="_", ms=7)
+    ax.plot(_epochs(record), accuracies(record), **look(record))
 
 
 def single_epoch(records: Sequence[Record], names: Sequence[str]) -> Figure:
@@ -152,6 +156,25 @@ def all_curves(records: Sequence[Record]) -> Figure:
         if method != "full":
             _label_ends(ax, ends, least=0.12)
     figure.supylabel("test accuracy (%)", fontsize=9)
+    figure.supxlabel("epoch", fontsize=9)
+    return figure
+
+
+def overfitting(records: Sequence[Record]) -> Figure:
+    """A small plot a from-scratch run, on one scale; the gap of training and test is shaded."""
+    ours = show.only(records, implementation="scratch")
+    if show.one_epoch(ours):
+        return single_epoch(ours, [show.METHOD_NAMES[record["run"]["method"]] for record in ours])
+    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    row = figure.subplots(1, len(ours), sharey=True, squeeze=False)[0]
+    for ax, record in zip(row, ours, strict=True):
+        gap = accuracies(record, "train_accuracy"), accuracies(record)
+        ax.fill_between(_epochs(record), *gap, color=look(record)["color"], alpha=0.12, lw=0)
+        _train_and_test(ax, record)
+        method = record["run"]["method"]
+        ax.set_title(show.METHOD_NAMES[method], color=COLOURS[method], weight="bold")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    row[0].set_ylabel("accuracy (%)")
     figure.supxlabel("epoch", fontsize=9)
     return figure
 

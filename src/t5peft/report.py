@@ -152,11 +152,14 @@ def prompt_rms(study: Params) -> tuple[dict[str, Any], float, float]:
     return record, start, end
 
 
-def exercise_rates(study: Params) -> list[dict[str, Any]]:
-    """The stored runs of the default study's companion, which has the exercise's own rates."""
+def companion(study: Params, name: str) -> list[dict[str, Any]]:
+    """The stored runs of another study, on the same backbone, that the default one is shown with.
+
+    name: `exercise-rates`, the exercise's own learning rates, or `ten-epochs`.
+    """
     if study.study != params.DEFAULT:
         return []
-    other = params.load("exercise-rates")
+    other = params.load(name)
     stored = [run for run in methods.runs(other) if runs.status(run, other).state in runs.SHOWN]
     found = [with_mark(run, other, runs.load(run, other)) for run in stored]
     here = backbone.fingerprint(study)
