@@ -85,7 +85,7 @@ def assert_complete(line: str) -> None:
 # --- command line and settings -----------------------------------------------------------------
 
 SETTINGS = {
-    "lora_rnak=8": "did you mean 'lora_rank'",
+    "lora_rnak=8": "setting lora_rnak: found no such setting, expected one of the settings of",
     "lora_rank": "no '='",
     "lora_rank=eight": "lora_rank: found 'eight' (str), expected a whole number",
     "lora_rank=": "lora_rank: found '' (str), expected a whole number",
@@ -97,7 +97,7 @@ SETTINGS = {
     "seed=99999999999": "seed: found 99999999999, expected a whole number from 0 to",
     "lora_alpha=.nan": "lora_alpha: found nan (float), expected a finite number",
     "lora_learning_rate=fast": "expected a finite number",
-    "precision=fp16": "precision: found 'fp16' (str), expected one of 'fp32', 'bf16'",
+    "precision=fp16": "t5peft: setting precision: found 'fp16' (str), expected one of 'fp32'",
     "train=maybe": "expected one of 'auto', 'yes', 'no'",
     "study=../elsewhere": "study: found '../elsewhere', expected letters",
     "prompt_tokens=31": "expected at most max_length - 2 = 30",
@@ -157,10 +157,10 @@ COMMANDS = {
     "render smoke --chapter nowhere": "chapter: found 'nowhere'",
     "render smoke --to docx": "invalid choice: 'docx'",
     "render nowhere": "nowhere.yaml: found no such file",
-    "render smoke --set epochs=many": "epochs: found 'many'",
+    "render smoke --set epochs=many": "setting epochs: found 'many'",
     "pretrain nowhere": "nowhere.yaml: found no such file",
     "pretrain params/smoke.yaml": "no such setting",
-    "pretrain params/backbone-mini.yaml --set size=giant": "size: found giant",
+    "pretrain params/backbone-mini.yaml --set size=giant": "setting size: found giant",
     "pretrain params/backbone-mini.yaml --set vocabulary=9000": "vocabulary: found 9000",
     "pretrain backbone-mini --set name=../mini": "name: found '../mini', expected letters",
     "pretrain backbone-mini --set name=": "name: found ''",

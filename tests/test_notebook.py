@@ -366,7 +366,7 @@ def test_chapter_refers_to_the_rest_in_words(toy: Path) -> None:
     render.typeset(book, target, "lora")
     assert target.read_bytes().startswith(b"%PDF")
     text = (paths.output() / "lora.typ").read_text()
-    assert "Section “sec-question” of the whole report" in text
+    assert "Section “The question” of the whole report" in text
     assert "Rank 4 of" in text
 
 

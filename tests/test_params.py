@@ -180,3 +180,9 @@ def test_a_place_is_taken_as_it_stands() -> None:
         "data": "films # 2",
         "tokenizer": "",
     }
+
+
+def test_a_broken_file_beside_does_not_stop_the_way_out(home: Path) -> None:
+    (home / "params" / "broken.yaml").write_text("epochs: [1")
+    own = dataclasses.replace(params.load("smoke"), study="mine")
+    assert params.arguments(own) == "smoke --set study=mine"

@@ -164,6 +164,9 @@ def test_handin_is_what_the_exercise_wants(
             assert all(cell.execution_count for cell in code), name
             outputs = [output for cell in code for output in cell.outputs]
             assert not [x for x in outputs if x.get("name") == "stdout"], "a table, not its source"
+            texts = [cell.source for cell in book.cells if cell not in code]
+            texts += [x.data["text/markdown"] for x in outputs if "text/markdown" in x.data]
+            assert not re.search(r":::|\{#|@(sec|fig|tbl|eq)-|\[@", "\n".join(texts)), name
             tables = [x for x in outputs if "|:--" in x.get("data", {}).get("text/markdown", "")]
             assert tables, name
             titles = [c.source for c in book.cells if re.match("# ", c.source) and c not in code]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from conftest import run_named
 
 from t5peft import backbone, cli, data, prediction, report, retention, runs, training
 from t5peft.errors import InputError
+from t5peft.methods import Run
 from t5peft.params import Params
 
 NAME = "soft-prompt-scratch-n10"
@@ -49,6 +53,22 @@ def test_the_command_measures_every_stored_run_once(
     path = retention.path(run_named(short, NAME), short)
     path.write_text(json.dumps({**kept[NAME], "reviews": 7}))
     assert report.retained(short) == {}, "one table, one number of reviews"
+
+
+def test_two_at_once_measure_a_run_once(short: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:
+        measured.append(run.name)
+        time.sleep(0.05)
+        return {**dict.fromkeys(retention.KEYS, 0), "seal": "s", "reviews": reviews}
+
+    monkeypatch.setattr(retention, "of_run", of_run)
+    monkeypatch.setattr(runs, "load", lambda *_: {"seal": "s"})
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(retention.measure, short, 8) for _ in range(2)]
+    assert len(measured) == len(set(measured)) == 10
+    assert [len(one.result()) for one in both] == [10, 10]
 
 
 @pytest.mark.parametrize("reviews", [0, 17])

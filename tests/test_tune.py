@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -77,6 +79,23 @@ def test_trials_are_kept_and_not_made_twice(
     assert len(made) == sum(map(len, tune.GRID.values())) + len(tune.GRID["lora"]), "another seed"
     last = capsys.readouterr().out.splitlines()[-1].split()
     assert last == ["lora-scratch-r8", f"{tune.GRID['lora'][-1]:g}", "75.00"]
+
+
+def test_two_at_once_never_make_a_trial_twice(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[float] = []
+
+    def trial(run: methods.Run, params: Params, reviews: int) -> dict[str, Any]:
+        made.append(run.learning_rate)
+        time.sleep(0.1)
+        return no_training(run, params, reviews)
+
+    monkeypatch.setattr(tune, "trial", trial)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(tune.tune, smoke, 16, ["lora"]) for _ in range(2)]
+    assert sorted(made) == sorted(tune.GRID["lora"])
+    assert [len(one.result()) for one in both] == [len(made), len(made)]
 
 
 @pytest.mark.parametrize("reviews", [0, 60])

@@ -244,7 +244,7 @@ def pretrain_command(options: argparse.Namespace) -> int:
 
     values = params.read_yaml(params.study_file(options.backbone))
     changes = params.overrides(options.set)
-    settings = params.build(pretrain.BackboneParams, {**values, **changes}, options.backbone)
+    settings = params.build(pretrain.BackboneParams, values, options.backbone, changes)
     print(pretrain.pretrain(settings))
     return 0
 

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from t5peft import export, files, methods, notebook, params, render, runs
+import nbformat
+
+from t5peft import cells, export, files, methods, notebook, params, render, runs
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -48,7 +50,8 @@ def handin(
     with tempfile.TemporaryDirectory() as scratch:
         books = [Path(scratch) / f"{book}.ipynb" for book in NOTEBOOKS]
         for book, (chapter, without) in zip(books, NOTEBOOKS.values(), strict=True):
-            render.run(notebook.build(chapter, without), values, book)
+            ran = render.run(notebook.build(chapter, without), values, book)
+            nbformat.write(cells.resolved(ran), book)
         weights = export.export(settings, Path(scratch))
         return [
             pdf,

@@ -212,9 +212,20 @@ def write(chapter: str | None, output: Path) -> None:
     files.write_text(output, nbformat.writes(build(chapter)))
 
 
-def labels(text: str) -> list[str]:
-    """Every label of a `.qmd` text, and of what Python writes into it: what can be meant."""
-    return sorted({*LABEL.findall(text), *show.WRITTEN})
+def labels(text: str) -> dict[str, str]:
+    """Every label of a `.qmd` text, with the headings that it stands below: what can be meant.
+
+    Labels of what Python writes have "": they stand where they are written.
+    """
+    found, headings, in_cell = dict.fromkeys(sorted(show.WRITTEN), ""), ["", ""], False
+    for line in text.splitlines():
+        in_cell ^= line.startswith("```")
+        heading = re.match(r"(##?) (.+?)(?: \{.*\})?$", line)
+        if heading and not in_cell:
+            headings[len(heading[1]) - 1 :] = [heading[2]]
+        for label in LABEL.findall(line):
+            found[label] = ": ".join(filter(None, headings))
+    return found
 
 
 def markdown(notebook: NotebookNode, pictures: Path) -> str:

@@ -13,6 +13,7 @@ import reprlib
 import shlex
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -143,17 +144,22 @@ def check_types(settings: Any) -> None:
             object.__setattr__(settings, name, float(value))
 
 
-def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
-    """The dataclass `cls` from a flat mapping; every field must be given, and no other.
+def build(
+    cls: type[T], values: Mapping[str, Any], source: str, changes: Mapping[str, Any] | None = None
+) -> T:
+    """The dataclass `cls` from a flat mapping, with `changes` on top; every field, and no other.
 
-    Raises `InputError` otherwise, and for a value that its field may not have.
+    Raises `InputError` otherwise, and for a value that its field may not have: it names the source
+    of the values, or for one of the changes the setting alone.
     """
+    changes = changes or {}
+    values = {**values, **changes}
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1)
             raise InputError(
-                f"{source}: key {key!r}",
+                f"setting {key}" if key in changes else f"{source}: key {key!r}",
                 "no such setting",
                 f"one of the settings of {cls.__name__}",
                 f"did you mean {near[0]!r}?" if near else "remove it",
@@ -164,9 +170,8 @@ def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
     try:
         return cls(**values)
     except InputError as error:
-        raise InputError(
-            f"{source}: {error.thing}", error.found, error.expected, error.way_out
-        ) from None
+        named = f"setting {error.thing}" if error.thing in changes else f"{source}: {error.thing}"
+        raise InputError(named, error.found, error.expected, error.way_out) from None
 
 
 YAML_1_2 = {  # a kind, its form, its first characters
@@ -255,7 +260,7 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
 def load(study: str | Path, changes: Mapping[str, Any] | None = None) -> Params:
     """The study in `study` (a file or a name in params/), with `changes` on top."""
     path = study_file(study)
-    return build(Params, {**read_yaml(path), **(changes or {})}, str(path))
+    return build(Params, read_yaml(path), str(path), changes)
 
 
 def arguments(study: Params) -> str:
@@ -264,16 +269,19 @@ def arguments(study: Params) -> str:
     Where it has no file of its own, the file that differs least.
     """
     own = study_file(study.study).exists()
-    bases = [study.study] if own else [DEFAULT, *sorted(studies() - {DEFAULT})]
-    changes = {base: changed(study, load(base)) for base in bases}
-    base = min(changes, key=lambda name: len(changes[name]))
+    bases = {study.study: load(study.study)} if own else studies() or {study.study: study}
+    changes = {name: changed(study, base) for name, base in bases.items()}
+    base = min(changes, key=lambda name: (len(changes[name]), name != DEFAULT))
     return " ".join([base, *(f"--set {shlex.quote(change)}" for change in changes[base])])
 
 
-def studies() -> set[str]:
-    """The names of the studies in params/; files of backbones have a size."""
-    files = paths.params().glob("*.yaml")
-    return {file.stem for file in files if "study" in read_yaml(file)}
+def studies() -> dict[str, Params]:
+    """The studies in params/ by name, without the files that are none: backbones', broken ones."""
+    found = {}
+    for file in sorted(paths.params().glob("*.yaml")):
+        with suppress(InputError):
+            found[file.stem] = load(file)
+    return found
 
 
 def changed(study: Params, base: Params) -> list[str]:

@@ -57,7 +57,7 @@ def load(
     own = paths.weights().resolve() / record["study"] / record["run"]["name"]
     if folder.parent.parent == paths.weights().resolve() and folder != own:
         raise InputError(f"run {name}", f"the record of {own.name}", "its own", "train it again")
-    params = build(Params, {**record["params"], **changes}, f"record of run {name}")
+    params = build(Params, record["params"], f"record of run {name}", changes)
     settings = {key: value for key, value in record["run"].items() if key != "name"}
     run = build(Run, settings, f"record of run {name}")
     words = tokenizer.fingerprint(params.tokenizer) if params.tokenizer else ""

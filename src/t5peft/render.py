@@ -148,7 +148,7 @@ def typeset(
     shutil.rmtree(pictures, ignore_errors=True)
     source = base.with_suffix(".md")
     source.write_text(notebook.markdown(executed, pictures), encoding="utf-8")
-    elsewhere = notebook.labels(notebook.read(paths.root() / "report.qmd")) if chapter else []
+    elsewhere = notebook.labels(notebook.read(paths.root() / "report.qmd")) if chapter else {}
     if target.suffix == ".html":
         page = base.with_suffix(".new.html")
         pandoc(
@@ -163,14 +163,17 @@ def typeset(
     to_pdf(typ, target)
 
 
-def pandoc(source: Path, target: Path, elsewhere: list[str], *extra: str) -> None:
-    """Run pandoc; its warnings (an unresolved reference, an unknown citation) are `RenderError`."""
+def pandoc(source: Path, target: Path, elsewhere: Mapping[str, str], *extra: str) -> None:
+    """Run pandoc; its warnings (an unresolved reference, an unknown citation) are `RenderError`.
+
+    elsewhere: the labels of the whole report with their headings, where this is a part of it.
+    """
     import pypandoc
 
     command = [pypandoc.get_pandoc_path(), str(source), "--output", str(target), "--standalone"]
     command += ["--from=markdown", "--fail-if-warnings", "--metadata-file=_quarto.yml"]
     command += [f"--lua-filter={TEMPLATES / 'crossref.lua'}", "--citeproc", *extra]
-    command += [f"--metadata=elsewhere:{label}" for label in elsewhere]
+    command += [f"--metadata=elsewhere:{label}={at}" for label, at in elsewhere.items()]
     done = subprocess.run(command, cwd=paths.root(), capture_output=True, text=True, check=False)
     if done.returncode:
         target.unlink(missing_ok=True)

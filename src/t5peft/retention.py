@@ -70,13 +70,20 @@ def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
     for run in everything:
         runs.load(run, params)
     ordered = sorted(everything, key=lambda run: run.method == "full")
-    todo = [run for run in ordered if load(run, params).get("reviews") != reviews]
+
+    def missing(run: Run) -> bool:
+        return load(run, params).get("reviews") != reviews
+
+    todo = list(filter(missing, ordered))
     if todo:
         intact.check(params)
     for run in todo:
-        if held := load(run, params):
-            print(f"{path(run, params)} is of {held['reviews']} reviews: it is replaced")
-        files.write_json(path(run, params), of_run(run, params, reviews))
+        with files.lock(path(run, params).with_name("lock"), wait=True):
+            if not missing(run):  # another process has made it meanwhile
+                continue
+            if held := load(run, params):
+                print(f"{path(run, params)} is of {held['reviews']} reviews: it is replaced")
+            files.write_json(path(run, params), of_run(run, params, reviews))
     return [load(run, params) for run in ordered]
 
 

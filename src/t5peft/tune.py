@@ -62,15 +62,17 @@ def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
         if run.implementation == "scratch" and run.method in only
         for rate in GRID[run.method]
     }
-    missing = {
-        path: candidate
-        for path, candidate in candidates.items()
-        if read(path).get("identity") != identity(candidate, params, reviews)
-    }
-    if missing:
+
+    def missing(path: Path) -> bool:
+        return read(path).get("identity") != identity(candidates[path], params, reviews)
+
+    todo = list(filter(missing, candidates))
+    if todo:
         intact.check(params)
-    for path, candidate in missing.items():
-        files.write_json(path, trial(candidate, params, reviews))
+    for path in todo:
+        with files.lock(folder(params) / "lock", wait=True):
+            if missing(path):  # another process may have made it meanwhile
+                files.write_json(path, trial(candidates[path], params, reviews))
     return [x for x in trials(params) if x["reviews"] == reviews and x["method"] in only]
 
 

@@ -1,17 +1,28 @@
 -- Quarto's cross references and callouts, as far as the report uses them, for pandoc alone.
--- Typst numbers what it sets; for HTML the numbers are counted here. What stays unresolved is
--- a warning, which the caller turns into an error.
+-- Typst numbers what it sets; for HTML, and for the cells of a notebook, the numbers are counted
+-- here. What stays unresolved is a warning, which the caller turns into an error.
 
 local NAMES = {sec = 'Section', fig = 'Figure', tbl = 'Table', eq = 'Equation'}
 local COLORS = {  -- Quarto's
   note = '#0758E5', warning = '#EB9113', important = '#CC1914', tip = '#00A047', caution = '#FC5300',
 }
-local typst = FORMAT == 'typst'
-local elsewhere = {}  -- labels of the whole report, when one chapter is rendered
-local numbers = {}    -- label -> its number in HTML; true in Typst
+local typst, cells = FORMAT == 'typst', FORMAT == 'commonmark'
+local elsewhere = {}  -- label -> its headings in the whole report, when a part is rendered
+local numbers = {}    -- label -> its number
+local counts, sections = {}, {}
 
 local function kind(label)
   return NAMES[label:match('^(%a+)%-')] and label:match('^(%a+)%-')
+end
+
+local function number(element)
+  local label = element.identifier or element.attr.identifier
+  local name = kind(label)
+  if not name then return nil end
+  if numbers[label] then pandoc.log.warn('label ' .. label .. ' is given twice') end
+  counts[name] = (counts[name] or 0) + 1
+  numbers[label] = tostring(counts[name])
+  return NAMES[name] .. ' ' .. numbers[label]
 end
 
 -- ::: {#tbl-x} table, last paragraph = caption :::   (the same with #fig-x)
@@ -20,6 +31,12 @@ local function float(div)
   if caption == nil or caption.t ~= 'Para' then
     pandoc.log.warn('no caption at the end of ' .. div.identifier)
     return div
+  end
+  if cells then  -- table or picture is a cell's own, between the texts
+    caption.content:insert(1, pandoc.Space())
+    caption.content:insert(1, pandoc.Strong {pandoc.Str(number(div) .. '.')})
+    div.content:insert(caption)
+    return div.content
   end
   local before, body = pandoc.Blocks {}, pandoc.Blocks {}
   for _, block in ipairs(div.content) do  -- shown source stands before its result
@@ -82,18 +99,6 @@ local shapes = {
   end,
 }
 
-local counts, sections = {}, {}
-
-local function number(element)
-  local label = element.identifier or element.attr.identifier
-  local name = kind(label)
-  if not name then return nil end
-  if numbers[label] then pandoc.log.warn('label ' .. label .. ' is given twice') end
-  counts[name] = (counts[name] or 0) + 1
-  numbers[label] = tostring(counts[name])
-  return NAMES[name] .. ' ' .. numbers[label]
-end
-
 local function captioned(element)
   local name = number(element)
   if name and not typst then
@@ -119,7 +124,10 @@ local numbering = {
   Span = function(span)
     if kind(span.identifier) ~= 'eq' then return nil end
     number(span)
-    if not typst then
+    if cells then
+      span.content[1].text = span.content[1].text .. '\\tag{' .. numbers[span.identifier] .. '}'
+      return span.content[1]
+    elseif not typst then
       span.content:insert(pandoc.Str('\u{2003}(' .. numbers[span.identifier] .. ')'))
       return span
     end
@@ -139,12 +147,15 @@ local function reference(citation)
   if citation.mode == 'SuppressAuthor' then name = nil end
   if not numbers[label] then
     if not elsewhere[label] then pandoc.log.warn('unresolved reference @' .. citation.id) end
-    return pandoc.Str((name or 'part') .. ' “' .. label .. '” of the whole report')
+    local place = elsewhere[label] ~= '' and elsewhere[label] or label
+    local whose = label:match('^sec') and ' ' or ' in '
+    return pandoc.Str((name or 'part') .. whose .. '“' .. place .. '” of the whole report')
   elseif typst then
     local supplement = name and '[' .. name .. ']' or 'none'
     return pandoc.RawInline('typst', '#ref(<' .. label .. '>, supplement: ' .. supplement .. ')')
   end
-  return pandoc.Link((name and name .. '\u{a0}' or '') .. numbers[label], '#' .. label)
+  local text = (name and name .. '\u{a0}' or '') .. numbers[label]
+  return cells and pandoc.Str(text) or pandoc.Link(text, '#' .. label)
 end
 
 local references = {
@@ -163,7 +174,8 @@ local references = {
 
 function Pandoc(doc)
   for _, label in ipairs(doc.meta.elsewhere or {}) do
-    elsewhere[pandoc.utils.stringify(label)] = true
+    local name, headings = pandoc.utils.stringify(label):match('^(.-)=(.*)$')
+    elsewhere[name] = headings
   end
   return doc:walk(shapes):walk(numbering):walk(references)
 end
