@@ -44,6 +44,15 @@ def test_every_run_of_the_shipped_studies_is_stored_whole(study: Params, number:
     assert runs.status(methods.runs(study)[number], study).state in ("fresh", "stale")
 
 
+RECORDS = sorted((paths.CHECKOUT / "weights").glob(f"*/*/{runs.RECORD}"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
+def test_no_record_tells_where_a_machine_kept_its_files(path: Path) -> None:
+    settings = runs.read(path)["params"]
+    assert not any(Path(settings[key]).is_absolute() for key in ("backbone", "tokenizer", "data"))
+
+
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run) -> None:
     tried = {

@@ -188,8 +188,10 @@ def longer_verdict(records: Sequence[Record]) -> str:
     settings, own = full["params"], last_gap(full)
     return (
         f"After {settings['epochs']} epochs on {number(settings['train_examples'])} reviews "
-        f"(@sec-more-epochs) it is smaller in {below(own, gaps)} PEFT runs, beyond the uncertainty "
-        f"in {of_all(len(smaller(own, gaps)), len(gaps))}."
+        f"(@sec-more-epochs) it is {points(own[0])} points with full fine-tuning and "
+        f"{extent([found for found, _ in gaps.values()])} with a PEFT method: smaller in "
+        f"{below(own, gaps)} PEFT runs, beyond the uncertainty in "
+        f"{of_all(len(smaller(own, gaps)), len(gaps))}."
     )
 
 
