@@ -32,6 +32,13 @@ def test_the_banner_names_study_and_backbone_and_warns_of_smoke(
     assert "runs with a random T5 and made-up reviews. It" in about.banner(both, [])
 
 
+def test_the_studies_beside_are_named(records: list[dict[str, Any]]) -> None:
+    assert about.companions({"exercise-rates": [], "ten-epochs": []}) == ""
+    text = about.companions({"exercise-rates": records, "ten-epochs": records})
+    assert "“exercise-rates” (@sec-exercise-rates) and “ten-epochs” (@sec-ten-epochs)" in text
+    assert "ten-epochs" not in about.companions({"exercise-rates": records, "ten-epochs": []})
+
+
 def test_the_first_page_says_what_the_numbers_are_not(exercise: Params) -> None:
     models = report.models(exercise)
     assert about.departures(exercise, exercise, models) == ""

@@ -73,7 +73,7 @@ def test_cells_may_be_run_again_with_another_setting() -> None:
 @pytest.mark.parametrize(
     ("injected", "complaint"),
     [
-        ({"lora_rnak": 16}, "'lora_rnak'.*did you mean 'lora_rank'"),
+        ({"lora_rnak": 16}, "setting lora_rnak: .*did you mean 'lora_rank'"),
         ({"lora_rank": "16"}, "lora_rank: found '16'"),
         ({"study": "nope"}, "nope.yaml"),
         ({"study": None}, "study: found None"),

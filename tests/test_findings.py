@@ -136,7 +136,7 @@ def test_sentences_compare_the_right_way_round(records: list[dict[str, Any]]) ->
     few, *_ = findings.more_parameters(records, []).split("\n")
     assert few == "- OpenDelta with n = 10 (65.0%) is 1.0 points above the same with n = 1 (64.0%)."
     records[3]["last_accuracy"] -= 0.10  # one run of ten gains 11 points, the others 1
-    assert "by 2.0 points on average over its last epoch, and by 11.0 at most" in (
+    assert "is 2.0 points above the last on average, and 11.0 at most" in (
         findings.selection_sentence(records)
     )
     records[9]["memory"]["peak_bytes"] //= 2

@@ -87,11 +87,11 @@ def test_more_epochs_test_claim_3_on_the_companions_runs(
     assert sections.more_epochs([]) == ""
     settings = {**vars(exercise), "study": "ten-epochs", "train_examples": 500}
     text = sections.more_epochs([{**r, "params": settings} for r in records])
-    assert "{#sec-more-epochs}" in text
-    assert "study “ten-epochs” makes the runs on 500 of the training reviews" in text
+    assert "{#sec-ten-epochs}" in text
+    assert "study “ten-epochs” trains on 500 of the training reviews" in text
     assert "sees each 10 times, in fp32" in text
     assert "is +19.0 points with full fine-tuning and +10.0 to +18.0 with a PEFT method" in text
-    assert "lifts a run by 1.0 points on average over its last epoch" in text
+    assert "is 1.0 points above the last on average, and 1.0 at most" in text
     assert "500 of the 500 training reviews, and 25,000 test reviews" in text
     assert cells(text)[0] == [
         *("full fine-tuning", "1", "75.0", "62.0", "+13.0"),

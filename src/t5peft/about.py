@@ -23,6 +23,7 @@ from t5peft.show import (
     callout,
     duration,
     floating,
+    listed,
     number,
     percent,
     rate,
@@ -50,6 +51,17 @@ def banner(params: Params, records: Sequence[Record]) -> str:
             "shows that everything works; its accuracies say nothing about any method.",
         )
     return "\n".join([*lines, stale_note(records)])
+
+
+def companions(found: Mapping[str, Sequence[Record]]) -> str:
+    """Which other studies the report shows (by name, their records), and how they are made."""
+    shown = [f"“{name}” (@sec-{name})" for name, records in found.items() if records]
+    if not shown:
+        return ""
+    return (
+        f"Beside it stands, where a caption says so, {listed(shown)}, with the settings of its "
+        "file in `params/`; `t5peft train NAME` makes it."
+    )
 
 
 THINGS = {

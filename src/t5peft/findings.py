@@ -254,8 +254,9 @@ def selection_sentence(records: Sequence[Record]) -> str:
         return "With one epoch the best is the last, and nothing was chosen on the test reviews."
     gains = [100 * (r["best_accuracy"] - r["last_accuracy"]) for r in records]
     return (
-        f"Choosing the best epoch on the test reviews lifts a run by {mean(gains):.1f} points on "
-        f"average over its last epoch, and by {max(gains):.1f} at most."
+        f"The best epoch, chosen on the test reviews, is {mean(gains):.1f} points above the last "
+        f"on average, and {max(gains):.1f} at most. A part of that is the luck of the choice "
+        "(@sec-task); the rest is what a run really lost after its best epoch."
     )
 
 

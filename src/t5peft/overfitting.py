@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
 
 from t5peft.findings import of_all, ranges
-from t5peft.show import Record, gap, number, one_epoch, only, run_name
+from t5peft.show import Record, epoch, gap, number, one_epoch, only, percent, run_name
 
 Gap = tuple[float, float]
 """Accuracy on training reviews less that on test reviews, and its standard error."""
 
 
-def gap_sentence(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> str:
-    """Claim 3: which way it went, and whether that is more than the draw of reviews and seed."""
+def gap_sentence(
+    records: Sequence[Record],
+    seeds: Sequence[Sequence[Record]],
+    longer: Sequence[Record] = (),
+) -> str:
+    """Claim 3: which way it went, and whether that is more than the draw of reviews and seed.
+
+    longer: the runs of a companion study with more epochs, which is referred to.
+    """
     full = only(records, method="full")[0]
     others = {run_name(r["run"]): last_gap(r) for r in records if r["run"]["method"] != "full"}
     low, high = (pick(found for found, _ in others.values()) for pick in (min, max))
@@ -34,9 +42,10 @@ def gap_sentence(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -
             f"{len(peft_gaps)} of PEFT methods: the ranges {ranges(full_gaps, peft_gaps)}."
         )
     if one_epoch(records):
+        stronger = "the exercise's ten epochs are" if not longer else "@sec-ten-epochs has"
         text += (
             " Each review was seen once, which leaves little room for learning it by heart: this "
-            "is a weak test of the claim, and the exercise's ten epochs are a stronger one."
+            f"is a weak test of the claim, and {stronger} a stronger one."
         )
     return text
 
@@ -63,7 +72,7 @@ def draw_sentence(full: Gap, others: Mapping[str, Gap]) -> str:
         "the runs' reviews drawn independently, a difference of two gaps would be uncertain by up "
         f"to {doubt(full, others)} points (95% for all {len(others)} comparisons together, by "
         "Bonferroni's bound); as all runs answered the same reviews, it should be less. Beyond "
-        f"this uncertainty the gap is smaller in {named(smaller(full, others))}."
+        f"this uncertainty the gap is smaller in {named(smaller(full, others), len(others))}."
     )
 
 
@@ -72,10 +81,12 @@ def below(full: Gap, others: Mapping[str, Gap]) -> str:
     return of_all(sum(found < full[0] for found, _ in others.values()), len(others))
 
 
-def named(gaps: Mapping[str, Gap]) -> str:
-    """`no PEFT run`, or `LoRA, ours (a gap of -0.1)`."""
+def named(gaps: Mapping[str, Gap], total: int) -> str:
+    """`no PEFT run`, `LoRA, ours (a gap of -0.1)`, or `all 9 PEFT runs`."""
     if not gaps:
         return "no PEFT run"
+    if len(gaps) == total:
+        return f"all {total} PEFT runs"
     return "; ".join(f"{name} (a gap of {points(found)})" for name, (found, _) in gaps.items())
 
 
@@ -147,7 +158,7 @@ def retention_sentences(
         f"smaller in {below(reference, others)} PEFT runs. It rests on more training reviews than "
         "that of @tbl-gap: by the same reckoning a difference of two gaps is uncertain by up to "
         f"{doubt(reference, others)} points, and beyond that the gap is smaller in "
-        f"{named(smaller(reference, others))}.\n\n**Prior knowledge.** Span "
+        f"{named(smaller(reference, others), len(others))}.\n\n**Prior knowledge.** Span "
         "corruption, the objective that the backbone was pre-trained with, costs it "
         f"{kept['full']['span_loss_before']:.3f} nats a target token on the text of the test "
         f"reviews (to guess evenly among the {number(vocabulary)} tokens of the vocabulary would "
@@ -181,17 +192,59 @@ def forgotten_less(kept: Mapping[str, Mapping[str, Any]]) -> int:
     return sum(rise(x) < rise(kept["full"]) for name, x in kept.items() if name != "full")
 
 
+def full_first(records: Sequence[Record]) -> list[Record]:
+    """Full fine-tuning's run, then the others."""
+    return sorted(records, key=lambda record: record["run"]["method"] != "full")
+
+
+def comparable(records: Sequence[Record]) -> Sequence[Record]:
+    """The runs, or none where there is no full fine-tuning or nothing beside it to compare."""
+    kinds = {record["run"]["method"] == "full" for record in records}
+    return records if len(kinds) == 2 else []
+
+
+def epochs_sentence(records: Sequence[Record]) -> str:
+    """The gaps epoch against epoch, after each run's best, and how much the last one is chance."""
+    full, *peft = full_first(records)
+    count, own = len(full["history"]), best_epochs_gap(full)
+    found = [best_epochs_gap(record) for record in peft]
+    known = percent(epoch(full, full["best_epoch"])["train_accuracy"])
+    every = sum(all(gap(r, e) < gap(full, e) for r in peft) for e in range(1, count + 1))
+    return (
+        f"Epoch against epoch, the gap of every PEFT run is smaller after {of_all(every, count)} "
+        f"epochs. After each run's best epoch it is {points(own)} points with full fine-tuning, "
+        f"whose best is epoch {full['best_epoch']} (training reviews {known}%), and "
+        f"{extent(found)} with a PEFT method: smaller in "
+        f"{of_all(sum(x < own for x in found), len(found))} PEFT runs. Each run has one seed, and "
+        f"from one epoch to the next its test accuracy moves by up to {100 * jump(records):.1f} "
+        "points: the last epoch is a draw as well, which the uncertainty above leaves out."
+    )
+
+
+def best_epochs_gap(record: Record) -> float:
+    """The gap after a run's best epoch, on the reviews of its history."""
+    return gap(record, record["best_epoch"])
+
+
+def jump(records: Sequence[Record]) -> float:
+    """The most that a test accuracy moves from an epoch to the next."""
+    pairs = (pair for record in records for pair in pairwise(record["history"]))
+    return max((abs(b["test_accuracy"] - a["test_accuracy"]) for a, b in pairs), default=0.0)
+
+
 def longer_verdict(records: Sequence[Record]) -> str:
-    """The claim's first half by the last epoch of runs that saw each review many times."""
-    full, *peft = sorted(records, key=lambda record: record["run"]["method"] != "full")
+    """The claim's first half by runs that saw each review many times."""
+    full, *peft = full_first(records)
     gaps = {run_name(record["run"]): last_gap(record) for record in peft}
     settings, own = full["params"], last_gap(full)
+    fewer = sum(best_epochs_gap(record) < best_epochs_gap(full) for record in peft)
     return (
-        f"After {settings['epochs']} epochs on {number(settings['train_examples'])} reviews "
-        f"(@sec-more-epochs) it is {points(own[0])} points with full fine-tuning and "
+        f"After {settings['epochs']} epochs on {number(settings['train_examples'])} reviews, with "
+        f"one seed (@sec-ten-epochs), the gap is {points(own[0])} points with full fine-tuning and "
         f"{extent([found for found, _ in gaps.values()])} with a PEFT method: smaller in "
-        f"{below(own, gaps)} PEFT runs, beyond the uncertainty in "
-        f"{of_all(len(smaller(own, gaps)), len(gaps))}."
+        f"{below(own, gaps)} PEFT runs, beyond the uncertainty of the draw in "
+        f"{of_all(len(smaller(own, gaps)), len(gaps))}; after each run's best epoch it is smaller "
+        f"in {of_all(fewer, len(gaps))}."
     )
 
 
@@ -205,19 +258,23 @@ def claim_3(
 
     longer: runs of a companion study with more epochs, or none.
     """
-    full, *peft = sorted(records, key=lambda record: record["run"]["method"] != "full")
+    full, *peft = full_first(records)
     gaps = {
         run_name(r["run"]): best_gap(kept[r["run"]["name"]], r) if kept else last_gap(r)
         for r in (full, *peft)
     }
     own = gaps.pop(run_name(full["run"]))
     text = (
-        f"Less learned by heart: the gap is smaller in {below(own, gaps)} PEFT runs, beyond the "
-        f"uncertainty of the draw in {of_all(len(smaller(own, gaps)), len(gaps))}"
+        f"Learned by heart: {'after one epoch ' if one_epoch(records) else ''}the gap is smaller "
+        f"in {below(own, gaps)} PEFT runs, beyond the uncertainty of the draw in "
+        f"{of_all(len(smaller(own, gaps)), len(gaps))}"
     )
     full_gaps, peft_gaps = gaps_of_seeds(records, seeds)
     if len(full_gaps) > 1:
-        text += f"; with all seeds the gaps' ranges {ranges(full_gaps, peft_gaps)}"
+        text += (
+            f"; with all seeds the gaps' ranges, on {number(sample_size(full))} training reviews, "
+            f"{ranges(full_gaps, peft_gaps)}"
+        )
     text += "."
     if one_epoch(records):
         text += " One epoch is a weak test of it."
@@ -226,6 +283,6 @@ def claim_3(
     if not kept:
         return f"{text} What is kept of the pre-training was not measured."
     return (
-        f"{text} More of the pre-training is kept: the span loss rises less in "
+        f"{text} Kept of the pre-training: the span loss rises less in "
         f"{of_all(forgotten_less(kept), len(peft))} PEFT runs."
     )

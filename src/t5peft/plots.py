@@ -173,7 +173,7 @@ def overfitting(records: Sequence[Record]) -> Figure:
         _train_and_test(ax, record)
         method = record["run"]["method"]
         ax.set_title(show.METHOD_NAMES[method], color=COLOURS[method], weight="bold")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     row[0].set_ylabel("accuracy (%)")
     figure.supxlabel("epoch", fontsize=9)
     return figure

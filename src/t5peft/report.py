@@ -152,10 +152,14 @@ def prompt_rms(study: Params) -> tuple[dict[str, Any], float, float]:
     return record, start, end
 
 
+COMPANIONS = ("exercise-rates", "ten-epochs")
+"""Studies on the default one's backbone that its report shows beside it."""
+
+
 def companion(study: Params, name: str) -> list[dict[str, Any]]:
     """The stored runs of another study, on the same backbone, that the default one is shown with.
 
-    name: `exercise-rates`, the exercise's own learning rates, or `ten-epochs`.
+    name: one of `COMPANIONS`.
     """
     if study.study != params.DEFAULT:
         return []

@@ -217,8 +217,8 @@ def source(*things: Callable[..., Any] | type) -> str:
 
 
 WRITTEN = {
-    *("sec-seeds", "sec-exercise-rates", "sec-more-epochs", "sec-rates", "sec-bench"),
-    *("tbl-seeds", "tbl-exercise-rates", "tbl-more-epochs", "tbl-rates", "tbl-bench"),
+    *("sec-seeds", "sec-exercise-rates", "sec-ten-epochs", "sec-rates", "sec-bench"),
+    *("tbl-seeds", "tbl-exercise-rates", "tbl-ten-epochs", "tbl-rates", "tbl-bench"),
     *("tbl-differences", "tbl-backbone", "tbl-retention", "tbl-other-backbone"),
 }
 """Labels of what Python writes: a chapter's text does not have them, but may refer to them."""
