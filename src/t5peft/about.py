@@ -59,8 +59,8 @@ def companions(found: Mapping[str, Sequence[Record]]) -> str:
     if not shown:
         return ""
     return (
-        f"Beside it stands, where a caption says so, {listed(shown)}, with the settings of its "
-        "file in `params/`; `t5peft train NAME` makes it."
+        f"Other studies stand beside it where a caption says so: {listed(shown)}. Their settings "
+        "lie in `params/`, and `t5peft train NAME` makes them."
     )
 
 
