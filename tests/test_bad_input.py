@@ -103,6 +103,8 @@ SETTINGS = {
     "prompt_tokens=31": "expected at most max_length - 2 = 30",
     "train_examples=401": "at most the 400 reviews",
     "tokenizer=": "a random backbone has none",
+    "max_length=8": "smoke.yaml with another max_length: prompt_tokens: found 10, expected at most",
+    "lora_rank=1": "smoke.yaml with another lora_rank: lora_rank_small: found 1, expected another",
     "epochs=[1": "no YAML value",
     "epochs=!!python/object/apply:os.system [ls]": "no YAML value",
     "data=nobody/nothing": "data nobody/nothing: found",

@@ -43,7 +43,7 @@ def test_captions_references_and_citations_are_resolved() -> None:
 
 
 def test_an_equation_has_its_number_and_a_reference_elsewhere_its_headings() -> None:
-    text, _ = resolved(
+    (text,) = resolved(
         v4.new_markdown_cell("$$\nx A B\n$$ {#eq-lora}\n\n@eq-lora, @eq-adapter and @sec-adapter.")
     )
     equation, sentence = text.source.split("\n\n")
@@ -54,8 +54,33 @@ def test_an_equation_has_its_number_and_a_reference_elsewhere_its_headings() -> 
     )
 
 
+def test_a_section_is_meant_by_its_heading_and_what_python_writes_by_its_label() -> None:
+    text, *rest = resolved(v4.new_markdown_cell("## Cost {#sec-lora-x}\n\n@sec-lora-x, @tbl-seeds"))
+    space = "\N{NO-BREAK SPACE}"
+    assert text.source.endswith(f"Section{space}“Cost”, Table “tbl-seeds” of the whole report")
+    assert rest == [], "nothing is cited"
+
+
+def test_a_warning_beside_what_a_hidden_cell_wrote_is_left_out() -> None:
+    cell = shows("fill(...)", "Text.", hidden=True)
+    cell.outputs.insert(0, v4.new_output("stream", name="stderr", text="careful"))
+    (text,) = resolved(cell)
+    assert text.source == "Text."
+
+
+def test_a_block_of_code_keeps_its_shape() -> None:
+    (text,) = resolved(v4.new_markdown_cell("```\nabc\n  def\n```"))
+    assert text.source == "    abc\n      def"
+
+
+def test_a_callout_around_a_cell_is_refused() -> None:
+    opened = v4.new_markdown_cell('::: {.callout-note title="Note"}')
+    with pytest.raises(render.RenderError, match="a callout goes around a cell"):
+        resolved(opened, v4.new_code_cell("table()"), v4.new_markdown_cell("Said.\n\n:::"))
+
+
 def test_a_cell_of_marks_alone_is_left_out() -> None:
-    picture, caption, curves, end, _ = resolved(
+    picture, caption, curves, end = resolved(
         v4.new_markdown_cell("::: {#fig-lora}"),
         v4.new_code_cell("figures.method()"),
         v4.new_markdown_cell("A drawing.\n\n:::\n\n::: {#fig-lora-curves}"),

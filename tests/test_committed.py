@@ -79,6 +79,17 @@ def test_a_companion_study_is_shown(name: str) -> None:
     assert report.companion(other, name) == [], "they have another backbone"
 
 
+def test_a_companion_without_a_run_to_compare_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    status, missing = runs.status, runs.Status("missing", "never trained")
+    for kept in (True, False):
+        monkeypatch.setattr(
+            runs,
+            "status",
+            lambda r, p, k=kept: status(r, p) if (r.method == "full") == k else missing,
+        )
+        assert report.companion(STUDY, "exercise-rates") == []
+
+
 @pytest.mark.parametrize("method", export.FILES)
 def test_the_weight_files_are_those_of_the_stored_runs(method: str) -> None:
     run = next(r for r in RUNS if r.method == method and r.implementation == "scratch")

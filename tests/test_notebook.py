@@ -367,6 +367,7 @@ def test_chapter_refers_to_the_rest_in_words(toy: Path) -> None:
     assert target.read_bytes().startswith(b"%PDF")
     text = (paths.output() / "lora.typ").read_text()
     assert "Section “The question” of the whole report" in text
+    assert notebook.labels("::: {#tbl-x}\n# A {#sec-a}\n## B\n$$ {#eq-b}")["eq-b"] == "A: B"
     assert "Rank 4 of" in text
 
 

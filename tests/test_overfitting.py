@@ -99,12 +99,6 @@ def test_the_gaps_are_told_epoch_against_epoch_and_after_the_best(
     assert "moves by up to 26.0 points" in text
 
 
-def test_nothing_is_compared_where_one_side_is_missing(records: list[dict[str, Any]]) -> None:
-    assert overfitting.comparable(records[:2]) == records[:2]
-    for alone in ([], records[:1], records[1:]):
-        assert overfitting.comparable(alone) == []
-
-
 def test_all_runs_beyond_doubt_are_counted_not_listed(records: list[dict[str, Any]]) -> None:
     records[0]["history"][-1]["train_accuracy"] = 1.0
     assert "the gap is smaller in all 9 PEFT runs." in overfitting.gap_sentence(records, [])

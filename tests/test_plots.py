@@ -97,6 +97,11 @@ def test_overfitting_shades_the_gap_of_each_run_of_ours(records: list[dict[str, 
 def test_one_epoch_has_no_gap_to_shade(one_epoch: list[dict[str, Any]]) -> None:
     left, _ = plots.overfitting(one_epoch).axes
     assert [text.get_text() for text in left.get_yticklabels()] == list(show.METHOD_NAMES.values())
+    assert plots.beside(one_epoch) == "On the left, the training loss"
+
+
+def test_the_shade_is_named_where_there_is_one(records: list[dict[str, Any]]) -> None:
+    assert plots.beside(records) == "Shaded, the gap between the two"
 
 
 def test_all_curves_are_of_test_reviews(records: list[dict[str, Any]]) -> None:

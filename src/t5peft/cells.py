@@ -14,6 +14,8 @@ from nbformat import NotebookNode, v4
 
 from t5peft import notebook, paths, render
 
+MARKER = "<!-- t5peft: the next piece -->"
+
 Place = tuple[MutableMapping[str, str], str]
 """Where a piece of Markdown stands: a mapping and its key."""
 
@@ -21,21 +23,26 @@ Place = tuple[MutableMapping[str, str], str]
 def resolved(book: NotebookNode) -> NotebookNode:
     """The executed notebook without front matter, its prose as text and all marks resolved.
 
-    Raises `RenderError` for a reference that leads nowhere and a citation that is unknown.
+    A cell's own caption (`fig-cap`, `tbl-cap`) is not among them. Raises `RenderError` for a
+    reference that leads nowhere, an unknown citation, and a callout around a cell that runs.
     """
     book.cells = [written(cell) for cell in book.cells if cell.cell_type != "raw"]
     book.cells.append(v4.new_markdown_cell("## References\n\n::: {#refs}\n:::"))
     places = [place for cell in book.cells for place in texts(cell)]
-    marked = [f"<!-- piece -->\n\n{holder[key]}" for holder, key in places]
+    marked = [f"{MARKER}\n\n{holder[key]}" for holder, key in places]
     elsewhere = notebook.labels(notebook.read(paths.root() / "report.qmd"))
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "cells.md", Path(folder) / "plain.md"
         source.write_text("\n\n".join(marked), encoding="utf-8")
         to = ("--to=commonmark+pipe_tables+tex_math_dollars", "--standalone=false", "--wrap=none")
         render.pandoc(source, target, elsewhere, *to)
-        pieces = re.split(r"^<!-- piece -->$", target.read_text("utf-8"), flags=re.MULTILINE)[1:]
+        pieces = re.split(f"^{MARKER}$", target.read_text("utf-8"), flags=re.MULTILINE)[1:]
+    if len(pieces) != len(places):
+        raise render.RenderError("a callout goes around a cell, which a notebook cannot show")
     for (holder, key), piece in zip(places, pieces, strict=True):
-        holder[key] = piece.strip()
+        holder[key] = piece.strip("\n")
+    if "csl-entry" not in book.cells[-1].source:
+        book.cells.pop()  # nothing is cited
     book.cells = [cell for cell in book.cells if cell.source]
     return book
 
@@ -44,8 +51,8 @@ def written(cell: NotebookNode) -> NotebookNode:
     """The cell; what a hidden cell wrote, in place of it."""
     if not cell.metadata.get("jupyter", {}).get("source_hidden"):
         return cell
-    (output,) = cell.outputs
-    return v4.new_markdown_cell(output.data["text/markdown"], id=cell.id)
+    (text,) = (x.data["text/markdown"] for x in cell.outputs if "data" in x)  # no warnings
+    return v4.new_markdown_cell(text, id=cell.id)
 
 
 def texts(cell: NotebookNode) -> list[Place]:

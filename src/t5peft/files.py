@@ -6,12 +6,14 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from t5peft.errors import InputError
+
+T = TypeVar("T")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -68,6 +70,17 @@ def lock(path: Path, wait: bool = False) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+def in_turn(items: Iterable[T], missing: Callable[[T], bool], path: Path) -> Iterator[T]:
+    """The items that are still missing, each while the lock `path` is held.
+
+    Two processes at once take turns, and never make an item twice.
+    """
+    for item in items:
+        with lock(path, wait=True):
+            if missing(item):
+                yield item
 
 
 def write_text(path: Path, content: str) -> None:

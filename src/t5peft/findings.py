@@ -256,7 +256,7 @@ def selection_sentence(records: Sequence[Record]) -> str:
     return (
         f"The best epoch, chosen on the test reviews, is {mean(gains):.1f} points above the last "
         f"on average, and {max(gains):.1f} at most. A part of that is the luck of the choice "
-        "(@sec-task); the rest is what a run really lost after its best epoch."
+        "(@sec-task), the rest what a run lost after its best epoch, by chance or by overfitting."
     )
 
 

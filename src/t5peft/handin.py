@@ -33,7 +33,8 @@ def handin(
 
     The PDF has name and number below its title.
 
-    Raises `InputError` while a run is not fresh, and where a count differs or a cell fails.
+    Raises `InputError` while a run is not fresh, and `RenderError` where a cell fails, as it does
+    where a count differs.
     """
     for option, text in (("--name", name), ("--number", number)):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):

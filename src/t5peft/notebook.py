@@ -215,7 +215,7 @@ def write(chapter: str | None, output: Path) -> None:
 def labels(text: str) -> dict[str, str]:
     """Every label of a `.qmd` text, with the headings that it stands below: what can be meant.
 
-    Labels of what Python writes have "": they stand where they are written.
+    Labels of what Python writes have "", as has what stands before the first heading.
     """
     found, headings, in_cell = dict.fromkeys(sorted(show.WRITTEN), ""), ["", ""], False
     for line in text.splitlines():

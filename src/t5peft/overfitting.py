@@ -197,12 +197,6 @@ def full_first(records: Sequence[Record]) -> list[Record]:
     return sorted(records, key=lambda record: record["run"]["method"] != "full")
 
 
-def comparable(records: Sequence[Record]) -> Sequence[Record]:
-    """The runs, or none where there is no full fine-tuning or nothing beside it to compare."""
-    kinds = {record["run"]["method"] == "full" for record in records}
-    return records if len(kinds) == 2 else []
-
-
 def epochs_sentence(records: Sequence[Record]) -> str:
     """The gaps epoch against epoch, after each run's best, and how much the last one is chance."""
     full, *peft = full_first(records)

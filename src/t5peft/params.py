@@ -170,7 +170,10 @@ def build(
     try:
         return cls(**values)
     except InputError as error:
-        named = f"setting {error.thing}" if error.thing in changes else f"{source}: {error.thing}"
+        changed = f" with another {', '.join(map(str, changes))}" if changes else ""
+        named = f"{source}{changed}: {error.thing}"
+        if error.thing in changes:
+            named = f"setting {error.thing}"
         raise InputError(named, error.found, error.expected, error.way_out) from None
 
 
@@ -269,7 +272,7 @@ def arguments(study: Params) -> str:
     Where it has no file of its own, the file that differs least.
     """
     own = study_file(study.study).exists()
-    bases = {study.study: load(study.study)} if own else studies() or {study.study: study}
+    bases = {study.study: load(study.study)} if own else studies()
     changes = {name: changed(study, base) for name, base in bases.items()}
     base = min(changes, key=lambda name: (len(changes[name]), name != DEFAULT))
     return " ".join([base, *(f"--set {shlex.quote(change)}" for change in changes[base])])

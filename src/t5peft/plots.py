@@ -161,7 +161,10 @@ def all_curves(records: Sequence[Record]) -> Figure:
 
 
 def overfitting(records: Sequence[Record]) -> Figure:
-    """A small plot a from-scratch run, on one scale; the gap of training and test is shaded."""
+    """A small plot a from-scratch run, on one scale; the gap of training and test is shaded.
+
+    Of one epoch there is no curve: `single_epoch`.
+    """
     ours = show.only(records, implementation="scratch")
     if show.one_epoch(ours):
         return single_epoch(ours, [show.METHOD_NAMES[record["run"]["method"]] for record in ours])
@@ -177,6 +180,13 @@ def overfitting(records: Sequence[Record]) -> Figure:
     row[0].set_ylabel("accuracy (%)")
     figure.supxlabel("epoch", fontsize=9)
     return figure
+
+
+def beside(records: Sequence[Record]) -> str:
+    """What else `overfitting` shows, in its caption."""
+    if show.one_epoch(records):
+        return "On the left, the training loss"
+    return "Shaded, the gap between the two"
 
 
 def accuracy_vs_parameters(records: Sequence[Record]) -> Figure:

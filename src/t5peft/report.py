@@ -159,7 +159,7 @@ COMPANIONS = ("exercise-rates", "ten-epochs")
 def companion(study: Params, name: str) -> list[dict[str, Any]]:
     """The stored runs of another study, on the same backbone, that the default one is shown with.
 
-    name: one of `COMPANIONS`.
+    name: one of `COMPANIONS`. None where full fine-tuning or all of PEFT is missing among them.
     """
     if study.study != params.DEFAULT:
         return []
@@ -167,7 +167,9 @@ def companion(study: Params, name: str) -> list[dict[str, Any]]:
     stored = [run for run in methods.runs(other) if runs.status(run, other).state in runs.SHOWN]
     found = [with_mark(run, other, runs.load(run, other)) for run in stored]
     here = backbone.fingerprint(study)
-    return [record for record in found if record["identity"]["backbone"] == here]
+    alike = [record for record in found if record["identity"]["backbone"] == here]
+    kinds = {record["run"]["method"] == "full" for record in alike}
+    return alike if len(kinds) == 2 else []
 
 
 def scratch(study: Params, method: str) -> Run:

@@ -77,13 +77,10 @@ def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
     todo = list(filter(missing, ordered))
     if todo:
         intact.check(params)
-    for run in todo:
-        with files.lock(path(run, params).with_name("lock"), wait=True):
-            if not missing(run):  # another process has made it meanwhile
-                continue
-            if held := load(run, params):
-                print(f"{path(run, params)} is of {held['reviews']} reviews: it is replaced")
-            files.write_json(path(run, params), of_run(run, params, reviews))
+    for run in files.in_turn(todo, missing, path(ordered[0], params).with_name("lock")):
+        if held := load(run, params):
+            print(f"{path(run, params)} is of {held['reviews']} reviews: it is replaced")
+        files.write_json(path(run, params), of_run(run, params, reviews))
     return [load(run, params) for run in ordered]
 
 

@@ -69,10 +69,8 @@ def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
     todo = list(filter(missing, candidates))
     if todo:
         intact.check(params)
-    for path in todo:
-        with files.lock(folder(params) / "lock", wait=True):
-            if missing(path):  # another process may have made it meanwhile
-                files.write_json(path, trial(candidates[path], params, reviews))
+    for path in files.in_turn(todo, missing, folder(params) / "lock"):
+        files.write_json(path, trial(candidates[path], params, reviews))
     return [x for x in trials(params) if x["reviews"] == reviews and x["method"] in only]
 
 

@@ -116,7 +116,8 @@ local numbering = {
     sections[header.level] = (sections[header.level] or 0) + 1
     for level = header.level + 1, 6 do sections[level] = nil end
     if number(header) then
-      numbers[header.identifier] = table.concat(sections, '.', 1, header.level)
+      numbers[header.identifier] = cells and '“' .. pandoc.utils.stringify(header) .. '”'
+        or table.concat(sections, '.', 1, header.level)
     end
   end,
   Table = captioned,
@@ -148,7 +149,7 @@ local function reference(citation)
   if not numbers[label] then
     if not elsewhere[label] then pandoc.log.warn('unresolved reference @' .. citation.id) end
     local place = elsewhere[label] ~= '' and elsewhere[label] or label
-    local whose = label:match('^sec') and ' ' or ' in '
+    local whose = (place == label or label:match('^sec')) and ' ' or ' in '
     return pandoc.Str((name or 'part') .. whose .. '“' .. place .. '” of the whole report')
   elseif typst then
     local supplement = name and '[' .. name .. ']' or 'none'
