@@ -31,13 +31,12 @@ from t5peft.methods import Run
 from t5peft.params import Params
 
 STUDY = params.load(paths.CHECKOUT / "params" / "self-contained.yaml")
-COMPANIONS = {
-    name: params.load(paths.CHECKOUT / "params" / f"{name}.yaml") for name in ("exercise-rates",)
-}
+RATES = params.load(paths.CHECKOUT / "params" / "exercise-rates.yaml")
+LONGER = params.load(paths.CHECKOUT / "params" / "ten-epochs.yaml")
 RUNS = methods.runs(STUDY)
 
 
-@pytest.mark.parametrize("study", [STUDY, *COMPANIONS.values()], ids=lambda study: study.study)
+@pytest.mark.parametrize("study", [STUDY, RATES], ids=lambda study: study.study)
 @pytest.mark.parametrize("number", range(10), ids=[run.name for run in RUNS])
 def test_every_run_of_the_shipped_studies_is_stored_whole(study: Params, number: int) -> None:
     """A change of the training code makes it stale, which the report marks; nothing else may be."""
@@ -72,9 +71,17 @@ def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
         assert [record["params"]["seed"] for record in found[name]] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("name", COMPANIONS)
-def test_a_companion_study_is_shown(name: str) -> None:
-    assert len(report.companion(STUDY, name)) == 10
+def test_ten_epochs_are_stored_of_ours_and_of_each_librarys_twin() -> None:
+    for run in methods.runs(LONGER):
+        small = (LONGER.prompt_tokens_small, LONGER.bottleneck_small, LONGER.lora_rank_small)
+        if not set(small) & {run.settings.get(key) for key in methods.LETTER}:
+            assert runs.status(run, LONGER).state in ("fresh", "stale"), run.name
+
+
+@pytest.mark.parametrize("study", [RATES, LONGER], ids=lambda study: study.study)
+def test_a_companion_study_is_shown(study: Params) -> None:
+    name = study.study
+    assert {record["study"] for record in report.companion(STUDY, name)} == {name}
     other = dataclasses.replace(STUDY, backbone="random:mini", tokenizer=STUDY.backbone)
     assert report.companion(other, name) == [], "they have another backbone"
 
@@ -162,7 +169,7 @@ def test_the_shipped_recipe_is_the_one_that_made_the_newest_backbone() -> None:
 
 
 @pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
-@pytest.mark.parametrize("study", ["assignment", "self-contained", *COMPANIONS])
+@pytest.mark.parametrize("study", ["assignment", "self-contained", *report.COMPANIONS])
 def test_the_texts_that_a_study_pins_are_imdbs(study: str) -> None:
     unpinned = params.load(study, {"data": str(IMDB), "data_fingerprint": ""})
     assert data.fingerprint(unpinned) == params.load(study).data_fingerprint

@@ -88,6 +88,10 @@ def test_more_epochs_test_claim_3_on_the_companions_runs(
     settings = {**vars(exercise), "study": "ten-epochs", "train_examples": 500}
     text = sections.more_epochs([{**r, "params": settings} for r in records])
     assert "{#sec-ten-epochs}" in text
+    assert "are stored" not in text
+    assert " 9 of its 10 runs are stored." in sections.more_epochs(
+        [{**r, "params": settings} for r in records[:9]]
+    )
     assert "study “ten-epochs” trains on 500 of the training reviews" in text
     assert "sees each 10 times, in fp32" in text
     assert "is +19.0 points with full fine-tuning and +10.0 to +18.0 with a PEFT method" in text

@@ -14,6 +14,7 @@ from t5peft.overfitting import epochs_sentence, gap_sentence, retention_sentence
 from t5peft.params import Params, arguments
 from t5peft.show import (
     METHOD_NAMES,
+    REFERENCE,
     TIMES,
     Record,
     floating,
@@ -213,6 +214,7 @@ def more_epochs(longer: Sequence[Record]) -> str:
         return ""
     settings = longer[0]["params"]
     reviews, tests = number(settings["train_examples"]), number(longer[0]["test_examples"])
+    every = len(REFERENCE.accuracy)
     heading = section("sec-ten-epochs", "Claim 3 with more epochs")
     text = (
         f"{heading}\n\nThe study “{settings['study']}” trains on {reviews} of the training "
@@ -220,7 +222,8 @@ def more_epochs(longer: Sequence[Record]) -> str:
         f"times, in {settings['precision']}. All else but the number of test reviews is as in this "
         "study, the learning rates too, which were tuned for one epoch. It is there for claim 3: "
         "its accuracies, of less text, are not those of this study. @fig-overfitting draws how the "
-        "from-scratch runs got there, and @tbl-ten-epochs has the numbers.\n\n"
+        "from-scratch runs got there, and @tbl-ten-epochs has the numbers."
+        f"{'' if len(longer) == every else f' {len(longer)} of its {every} runs are stored.'}\n\n"
         f"{gap_sentence(longer, [])} {epochs_sentence(longer)} {selection_sentence(longer)}"
     )
     caption = (
