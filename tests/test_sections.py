@@ -84,13 +84,19 @@ def test_the_exercises_rates_stand_beside_the_studys(
 def test_more_epochs_test_claim_3_on_the_companions_runs(
     exercise: Params, records: list[dict[str, Any]]
 ) -> None:
-    assert sections.more_epochs([]) == ""
+    assert sections.more_epochs(records, []) == ""
+    here = [{**records[0], "params": vars(exercise)}]
     settings = {**vars(exercise), "study": "ten-epochs", "train_examples": 500}
-    text = sections.more_epochs([{**r, "params": settings} for r in records])
+    text = sections.more_epochs(here, [{**r, "params": settings} for r in records])
     assert "{#sec-ten-epochs}" in text
     assert "are stored" not in text
+    assert "All else but the number of test reviews is as in this study" in text
+    here[0]["params"] = {**vars(exercise), "lora_rank": 16}
+    assert "All else but the number of test reviews and `lora_rank` is" in sections.more_epochs(
+        here, [{**r, "params": settings} for r in records]
+    )
     assert " 9 of its 10 runs are stored." in sections.more_epochs(
-        [{**r, "params": settings} for r in records[:9]]
+        here, [{**r, "params": settings} for r in records[:9]]
     )
     assert "study “ten-epochs” trains on 500 of the training reviews" in text
     assert "sees each 10 times, in fp32" in text

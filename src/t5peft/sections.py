@@ -208,21 +208,27 @@ def retention(
     return f"{text}\n\n{floating('tbl-retention', tables.retention(records, kept), caption)}"
 
 
-def more_epochs(longer: Sequence[Record]) -> str:
+TOLD = {"study", "train", "data", "train_examples", "test_examples"}
+TOLD |= {"max_length", "epochs", "precision"}
+"""Settings that `more_epochs` tells of its study, and those that decide nothing."""
+
+
+def more_epochs(records: Sequence[Record], longer: Sequence[Record]) -> str:
     """Claim 3 where each review is seen many times, on fewer of them; "" where it was not made."""
     if not longer:
         return ""
-    settings = longer[0]["params"]
+    settings, ours = longer[0]["params"], records[0]["params"]
+    differ = [f"`{key}`" for key in settings if key not in TOLD and settings[key] != ours.get(key)]
     reviews, tests = number(settings["train_examples"]), number(longer[0]["test_examples"])
     every = len(REFERENCE.accuracy)
     heading = section("sec-ten-epochs", "Claim 3 with more epochs")
     text = (
         f"{heading}\n\nThe study “{settings['study']}” trains on {reviews} of the training "
         f"reviews, of at most {settings['max_length']} tokens, and sees each {settings['epochs']} "
-        f"times, in {settings['precision']}. All else but the number of test reviews is as in this "
-        "study, the learning rates too, which were tuned for one epoch. It is there for claim 3: "
-        "its accuracies, of less text, are not those of this study. @fig-overfitting draws how the "
-        "from-scratch runs got there, and @tbl-ten-epochs has the numbers."
+        f"times, in {settings['precision']}. All else but "
+        f"{listed(['the number of test reviews', *differ])} is as in this study; the learning "
+        "rates were tuned for one epoch. It is there for claim 3: its accuracies, "
+        "of less text, are not those of this study. @fig-overfitting draws how the from-scratch runs got there, and @tbl-ten-epochs has the numbers."
         f"{'' if len(longer) == every else f' {len(longer)} of its {every} runs are stored.'}\n\n"
         f"{gap_sentence(longer, [])} {epochs_sentence(longer)} {selection_sentence(longer)}"
     )
