@@ -227,8 +227,9 @@ def more_epochs(records: Sequence[Record], longer: Sequence[Record]) -> str:
         f"reviews, of at most {settings['max_length']} tokens, and sees each {settings['epochs']} "
         f"times, in {settings['precision']}. All else but "
         f"{listed(['the number of test reviews', *differ])} is as in this study; the learning "
-        "rates were tuned for one epoch. It is there for claim 3: its accuracies, "
-        "of less text, are not those of this study. @fig-overfitting draws how the from-scratch runs got there, and @tbl-ten-epochs has the numbers."
+        "rates were tuned for one epoch. It is there for claim 3: its accuracies, of less text, "
+        "are not those of this study. @fig-overfitting draws how the from-scratch runs got there, "
+        "and @tbl-ten-epochs has the numbers."
         f"{'' if len(longer) == every else f' {len(longer)} of its {every} runs are stored.'}\n\n"
         f"{gap_sentence(longer, [])} {epochs_sentence(longer)} {selection_sentence(longer)}"
     )
