@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import multiprocessing
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +164,13 @@ def test_the_exercises_side_is_in_float32(smoke: Params) -> None:
         bench.start(run, study, side)
         assert bench.job.accelerator.mixed_precision == precision
     AcceleratorState._reset_state()
+
+
+def test_both_processes_leave_ctrl_c_to_the_bench_and_go_with_it(smoke: Params) -> None:
+    run = run_named(smoke, "lora-scratch-r8")
+    with bench.started(run, smoke) as sides:
+        for side in sides.values():
+            assert side.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
+            side.submit(time.sleep, 600)
+    assert not multiprocessing.active_children()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

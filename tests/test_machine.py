@@ -68,7 +68,42 @@ def test_a_training_does_not_count_the_memory_of_the_one_before() -> None:
 def test_a_matrix_products_rate_counts_products_and_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "has_accelerator", lambda: False)
     monkeypatch.setattr(machine, "seconds", lambda work: 0.5)
+    monkeypatch.setattr(machine, "UNSUITED", 0)
     assert machine.matrix_rate("fp32") == 2 * 2048**3 / 0.5
+
+
+def rates(monkeypatch: pytest.MonkeyPatch, bf16: float, fp32: float) -> list[int]:
+    """A CPU of these rates; returns the sides of the products that are measured, as they are."""
+    sides: list[int] = []
+
+    def product_rate(precision: str, side: int) -> float:
+        sides.append(side)
+        return bf16 if precision == "bf16" else fp32
+
+    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
+    monkeypatch.setattr(machine, "product_rate", product_rate)
+    return sides
+
+
+def test_no_large_product_is_asked_of_a_processor_without_the_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sides = rates(monkeypatch, 1e9, 60e9)
+    assert machine.matrix_rate("bf16") == 1e9
+    assert sides == [256]
+    assert machine.matrix_rate("fp32") == 60e9
+    assert sides == [256, 256, 2048]
+
+
+def test_bf16_is_advised_against_where_it_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates(monkeypatch, 1.4e9, 60e9)
+    assert "1.4 GFLOP/s against 60; --set precision=fp32" in machine.advice("bf16")
+    assert machine.advice("fp32") == ""
+    rates(monkeypatch, 900e9, 150e9)
+    assert machine.advice("bf16") == ""
+    rates(monkeypatch, 1.4e9, 60e9)
+    monkeypatch.setattr(machine, "has_accelerator", lambda: True)
+    assert machine.advice("bf16") == ""
 
 
 ORPHAN = """

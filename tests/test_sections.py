@@ -15,14 +15,13 @@ def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
     ours = {"step": 2.0, "evaluation": 4.0, "epoch": 12.0, "peak_bytes": 3e6}
     ours |= {"operations": 1e9, "matrix_rate": 2e9}
     exercises = {name: 3 * figure for name, figure in ours.items()}
-    text = sections.bench(
-        {
-            "methods": {"lora": {"exercise": exercises, "ours": ours}},
-            "repeats": 5,
-            "params": vars(exercise),
-            "environment": {"precision": "bf16", "device": "a CPU", "threads": 2},
-        }
-    )
+    record: dict[str, Any] = {
+        "methods": {"lora": {"exercise": exercises, "ours": ours}},
+        "repeats": 5,
+        "params": vars(exercise),
+        "environment": {"precision": "bf16", "device": "a CPU", "threads": 2},
+    }
+    text = sections.bench(record)
     assert cells(text) == [
         [
             *("LoRA", "6.00 / 2.00 = **3.00**", "12.0 / 4.00 = **3.00**"),
@@ -30,6 +29,9 @@ def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
         ]
     ]
     assert "The backbone is random" not in text
+    assert "only the precision differs in the mathematics" in text
+    record["environment"]["precision"] = "fp32"
+    assert "nothing differs in the mathematics" in sections.bench(record)
 
 
 def test_timings_have_three_digits() -> None:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +171,34 @@ def by_generate(
 
 
 def measure(run: Run, params: Params, repeats: int) -> dict[str, dict[str, float]]:
-    """Both sides' medians for one run's method, timed in turns; the first turn warms up."""
+    """Both sides' figures for one run's method, each in a process of its own."""
+    with started(run, params) as sides:
+        return timed(sides, params, repeats)
+
+
+@contextmanager
+def started(run: Run, params: Params) -> Iterator[dict[str, ProcessPoolExecutor]]:
+    """A process for either side; both are gone afterwards, whatever they were at."""
     spawn = multiprocessing.get_context("spawn")
     sides = {
         name: ProcessPoolExecutor(1, spawn, start, (run, params, name)) for name in (EXERCISE, OURS)
     }
+    try:
+        with machine.without_ctrl_c():
+            for side in sides.values():
+                side.submit(int)  # starts the process
+        yield sides
+    finally:
+        for process in multiprocessing.active_children():
+            process.kill()
+        for side in sides.values():
+            side.shutdown()
+
+
+def timed(
+    sides: Mapping[str, ProcessPoolExecutor], params: Params, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Both sides' medians, taken in turns; the first turn warms up."""
     steps: dict[str, list[float]] = {name: [] for name in sides}
     tests: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeats + 1):
@@ -186,10 +210,8 @@ def measure(run: Run, params: Params, repeats: int) -> dict[str, dict[str, float
         figures[name] = summary(steps[name][1:], tests[name][1:], params) | {
             "peak_bytes": side.submit(machine.peak_memory).result(),
             "operations": side.submit(operations, name).result(),
-            "matrix_rate": side.submit(machine.matrix_rate, "bf16").result(),
+            "matrix_rate": side.submit(machine.matrix_peak).result(),
         }
-    for side in sides.values():
-        side.shutdown()
     return figures
 
 
@@ -245,7 +267,7 @@ def save(params: Params, record: dict[str, Any]) -> Path:
 
 
 def shares(record: Mapping[str, Any]) -> str:
-    """How near our training step is to the machine's bf16 matrix rate (MFU), by method."""
+    """How near our training step is to the machine's `matrix_peak` (MFU), by method."""
     found = [
         f"{share(sides[OURS]):.0%} ({METHOD_NAMES[method]})"
         for method, sides in record["methods"].items()
@@ -254,7 +276,7 @@ def shares(record: Mapping[str, Any]) -> str:
 
 
 def share(side: dict[str, float]) -> float:
-    """Matrix products of a training step, by the time that the measured bf16 rate would take."""
+    """Matrix products of a training step, by the time that the measured peak would take."""
     return side["operations"] / side["step"] / side["matrix_rate"]
 
 

@@ -313,7 +313,8 @@ def bench_command(options: argparse.Namespace) -> int:
     heads = ["method", "s, or MB", "exercise", "ours", "ratio"]
     print(tabulate(bench.table(record), heads, floatfmt=".2f"))
     environment = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
-    print(f"a training step's share of the bf16 matrix rate: {bench.shares(record)}")
+    peak = "matrix rate (of bf16, or of float32 where that is faster)"
+    print(f"a training step's share of the {peak}: {bench.shares(record)}")
     differs = (
         "nothing" if settings.precision == "fp32" else "precision (fp32 in the exercise's loop)"
     )

@@ -1,4 +1,4 @@
-"""Are a study's backbone and data what they should be? Asked before hours are spent on them.
+"""Are a study's backbone, data and precision fit for it? Asked before hours are spent.
 
 What a checkpoint lacks `transformers` draws at random, with no more than a warning; and for data of
 the hub `data.fingerprint` takes the study's word, so that stored runs are shown without them.
@@ -10,13 +10,16 @@ import dataclasses
 import warnings
 from pathlib import Path
 
-from t5peft import backbone, data, paths
+from t5peft import backbone, data, machine, paths
 from t5peft.errors import InputError
 from t5peft.params import Params
 
 
 def check(study: Params) -> None:
-    """`check_backbone` and `check_data`, for what reads both; and warn of a wide bottleneck."""
+    """`check_backbone` and `check_data`, for what reads both.
+
+    Warns of a wide bottleneck, and of a precision that this processor is slow in.
+    """
     check_backbone(study.backbone)
     check_data(study)
     width = backbone.load_on_meta(study.backbone).config.d_model
@@ -27,6 +30,13 @@ def check(study: Params) -> None:
                 "any more",
                 stacklevel=2,
             )
+    warn_of_precision(study.precision)
+
+
+def warn_of_precision(precision: str) -> None:
+    """Warn of one that this processor is slow in."""
+    if slow := machine.advice(precision):
+        warnings.warn(slow, stacklevel=3)
 
 
 def check_data(study: Params) -> None:

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,12 @@ PACKAGES = ("torch", "transformers", "accelerate", "peft", "adapters", "opendelt
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's `mallopt`, as in <malloc.h>."""
+
+SMALL = 256
+"""The side of matrices whose product tells that a processor lacks a precision."""
+
+UNSUITED = 5e9
+"""Operations a second below which it does: PyTorch emulates bf16 at a tenth of that."""
 
 PR_SET_PDEATHSIG = 1
 """The request of `prctl` for a signal at the parent's death, as in <sys/prctl.h>."""
@@ -103,14 +109,41 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def matrix_rate(precision: str) -> float:
-    """Operations a second of large matrix products in a precision (bf16, fp32): best of five."""
+    """Operations a second of large matrix products in a precision (bf16, fp32): best of five.
+
+    A processor without the precision is known by a smaller product, as a large one takes a minute.
+    """
+    side = 8192 if has_accelerator() else 2048
+    small = product_rate(precision, SMALL)
+    return small if small < UNSUITED else product_rate(precision, side)
+
+
+def matrix_peak() -> float:
+    """Operations a second of large matrix products in bf16, or in float32 where that is faster."""
+    return max(matrix_rate("bf16"), matrix_rate("fp32"))
+
+
+def product_rate(precision: str, side: int) -> float:
+    """Operations a second of the product of two square matrices: best of five."""
     import torch
 
-    side = 8192 if has_accelerator() else 2048
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     square = torch.randn(side, side, dtype=kind, device=device())
     times = [seconds(lambda: square @ square) for _ in range(6)]
     return 2 * side**3 / min(times[1:])  # the first warms up
+
+
+def advice(precision: str) -> str:
+    """What to know of bf16 on a processor that multiplies it more slowly than float32; else ""."""
+    if precision == "fp32" or has_accelerator():
+        return ""
+    slow, fast = (matrix_rate(name) for name in ("bf16", "fp32"))
+    if slow > fast:
+        return ""
+    return (
+        f"bf16 is slower than float32 on this processor: {slow / 1e9:.1f} GFLOP/s against"
+        f" {fast / 1e9:.0f}; --set precision=fp32 is another setting, and so another run"
+    )
 
 
 def keep_freed_memory() -> None:
@@ -123,9 +156,18 @@ def keep_freed_memory() -> None:
     call_glibc("mallopt", M_TRIM_THRESHOLD, -1)
 
 
+@contextlib.contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """Processes that are started here leave Ctrl-C, from their first moment, to this one."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which they inherit
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def end_with_parent() -> None:
-    """Leave Ctrl-C to the process that started this one, and (on Linux) die when it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Die (on Linux) when the process that started this one does."""
     call_glibc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

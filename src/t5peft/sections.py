@@ -274,11 +274,12 @@ def bench(measured: Mapping[str, Any]) -> str:
         f"threads: {where['threads']}."
     )
     heading = section("sec-bench", "Against the exercise's own loop")
+    differs = "nothing differs" if where["precision"] == "fp32" else "only the precision differs"
     text = (
         f"{heading}\n\nThe exercise trains in float32, pads "
         "each batch to its longest review, and generates an answer to each test review after each "
-        "epoch. Model, reviews, optimizer and dropout's rate are the same in both; what differs in "
-        "the mathematics is the precision. A training step and some batches of test reviews were "
+        "epoch. Model, reviews, optimizer and dropout's rate are the same in both; "
+        f"{differs} in the mathematics. A training step and some batches of test reviews were "
         "timed; the evaluation of all of them and the epoch are put together from these."
     )
     if settings["backbone"].startswith(RANDOM):
@@ -287,7 +288,8 @@ def bench(measured: Mapping[str, Any]) -> str:
             "untrained one's answers are of any length."
         )
     text += (
-        " Of the machine's rate for large bf16 matrix products, our training step reaches "
+        " Of the machine's rate for large matrix products, in bf16 or in float32 where that is "
+        "faster, our training step reaches "
         f"{shares(measured)}."
     )
     head = ("method", *units.values())
