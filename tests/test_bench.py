@@ -45,6 +45,11 @@ def test_a_bench_is_printed_before_it_is_stored(
     assert capsys.readouterr().out.endswith(f"{bench.path(smoke)}\n")
     assert stored["methods"] == dict.fromkeys(methods.METHODS, sides)
     assert bench.load(dataclasses.replace(smoke, test_examples=8)) == {}, "not that study's"
+    assert cli.main([*command, "--set", "precision=bf16"]) == 0
+    capsys.readouterr()
+    for first, other in (("fp32", "bf16"), ("bf16", "fp32")):
+        kept = bench.in_each_precision(dataclasses.replace(smoke, precision=first))
+        assert [record["params"]["precision"] for record in kept] == [first, other]
     other = [*command, "--set", "test_examples=8"]
     assert cli.main(other) == 0
     assert "is of other settings: it is replaced; --set study=NAME" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from t5peft.params import Params
 
 
 def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
-    assert sections.bench({}) == ""
+    assert sections.bench([]) == ""
     ours = {"step": 2.0, "evaluation": 4.0, "epoch": 12.0, "peak_bytes": 3e6}
     ours |= {"operations": 1e9, "matrix_rate": 2e9}
     exercises = {name: 3 * figure for name, figure in ours.items()}
@@ -21,17 +21,19 @@ def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
         "params": vars(exercise),
         "environment": {"precision": "bf16", "device": "a CPU", "threads": 2},
     }
-    text = sections.bench(record)
+    text = sections.bench([record])
     assert cells(text) == [
         [
             *("LoRA", "6.00 / 2.00 = **3.00**", "12.0 / 4.00 = **3.00**"),
             *("36.0 / 12.0 = **3.00**", "9.00 / 3.00 = **3.00**"),
         ]
     ]
-    assert "The backbone is random" not in text
+    assert "A random backbone" not in text
     assert "only the precision differs in the mathematics" in text
-    record["environment"]["precision"] = "fp32"
-    assert "nothing differs in the mathematics" in sections.bench(record)
+    other = {**record, "environment": {**record["environment"], "precision": "fp32"}}
+    text = sections.bench([record, other])
+    assert "In @tbl-bench ours is in bf16, so only the precision differs" in text
+    assert "In @tbl-bench-other ours is in fp32, so nothing differs" in text
 
 
 def test_timings_have_three_digits() -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from t5peft import (
 )
 from t5peft.data import Tokens
 from t5peft.methods import Run
-from t5peft.params import Params
+from t5peft.params import Params, Precision
 from t5peft.show import METHOD_NAMES, listed
 from t5peft.training import Job
 
@@ -55,8 +55,8 @@ KEYS = {"methods", "repeats", "params", "environment"}
 
 
 def path(params: Params) -> Path:
-    """Where a study's bench is kept."""
-    return paths.weights() / params.study / "bench.json"
+    """Where a study's bench is kept, one of either precision."""
+    return paths.weights() / params.study / f"bench-{params.precision}.json"
 
 
 # --- in the process of one side ----------------------------------------------------------------
@@ -236,6 +236,12 @@ def load(params: Params) -> dict[str, Any]:
     held = files.read_json(path(params), KEYS, "t5peft bench")
     same = held and all(held["params"].get(key) == getattr(params, key) for key in SAME)
     return held if same else {}
+
+
+def in_each_precision(params: Params) -> list[dict[str, Any]]:
+    """What was measured on a study: in its own precision, and in the other."""
+    kinds = sorted(get_args(Precision), key=lambda kind: kind != params.precision)
+    return [*filter(None, (load(dataclasses.replace(params, precision=kind)) for kind in kinds))]
 
 
 def bench(params: Params, repeats: int) -> dict[str, Any]:

@@ -242,10 +242,28 @@ def more_epochs(records: Sequence[Record], longer: Sequence[Record]) -> str:
     return f"{text}\n\n{floating('tbl-ten-epochs', tables.gaps(longer), caption)}"
 
 
-def bench(measured: Mapping[str, Any]) -> str:
-    """The exercise's own loop timed against this project's; "" where it was not measured."""
+def bench(measured: Sequence[Mapping[str, Any]]) -> str:
+    """The exercise's own loop timed against this project's, a table a record; "" without any."""
     if not measured:
         return ""
+    heading = section("sec-bench", "Against the exercise's own loop")
+    text = (
+        f"{heading}\n\nThe exercise trains in "
+        "float32, pads each batch to its longest review, and generates an answer to each test "
+        "review after each epoch. Model, reviews, optimizer and dropout's rate are the same in "
+        "both. A training step and some batches of test reviews were timed; the evaluation of all "
+        "of them and the epoch are put together from these."
+    )
+    if any(record["params"]["backbone"].startswith(RANDOM) for record in measured):
+        text += (
+            " A random backbone was first taught to answer with a label word: an untrained one's "
+            "answers are of any length."
+        )
+    return "\n\n".join([text, *map(bench_of, ("tbl-bench", "tbl-bench-other"), measured)])
+
+
+def bench_of(label: str, measured: Mapping[str, Any]) -> str:
+    """One record's sentence and table."""
     from t5peft.bench import shares
     from t5peft.bench import table as timed
 
@@ -264,36 +282,22 @@ def bench(measured: Mapping[str, Any]) -> str:
         for method, figures in compared.items()
     ]
     settings, where = measured["params"], measured["environment"]
-    turns = measured["repeats"]
+    turns, precision = measured["repeats"], where["precision"]
     figures = {1: "one turn", 2: "means of 2 turns"}.get(turns, f"medians of {turns} turns")
+    differs = "nothing differs" if precision == "fp32" else "only the precision differs"
+    text = (
+        f"In @{label} ours is in {precision}, so {differs} in the mathematics. Of the machine's "
+        "rate for large matrix products, in bf16 or in float32 where that is faster, our training "
+        f"step reaches {shares(measured)}."
+    )
     caption = (
-        f"The exercise's own loop (fp32) / this project's ({where['precision']}), timed in turns "
+        f"The exercise's own loop (fp32) / this project's ({precision}), timed in turns "
         f"on the same reviews: {figures}, and the highest memory. Backbone "
         f"{settings['backbone']}, batches of {settings['batch_size']} reviews, at most "
         f"{settings['max_length']} tokens, {where['device']}, "
         f"threads: {where['threads']}."
     )
-    heading = section("sec-bench", "Against the exercise's own loop")
-    differs = "nothing differs" if where["precision"] == "fp32" else "only the precision differs"
-    text = (
-        f"{heading}\n\nThe exercise trains in float32, pads "
-        "each batch to its longest review, and generates an answer to each test review after each "
-        "epoch. Model, reviews, optimizer and dropout's rate are the same in both; "
-        f"{differs} in the mathematics. A training step and some batches of test reviews were "
-        "timed; the evaluation of all of them and the epoch are put together from these."
-    )
-    if settings["backbone"].startswith(RANDOM):
-        text += (
-            " The backbone is random, and was first taught to answer with a label word: an "
-            "untrained one's answers are of any length."
-        )
-    text += (
-        " Of the machine's rate for large matrix products, in bf16 or in float32 where that is "
-        "faster, our training step reaches "
-        f"{shares(measured)}."
-    )
-    head = ("method", *units.values())
-    return f"{text}\n\n{floating('tbl-bench', table(rows, head), caption)}"
+    return f"{text}\n\n{floating(label, table(rows, ('method', *units.values())), caption)}"
 
 
 def three_digits(figure: float) -> str:

@@ -219,6 +219,7 @@ def source(*things: Callable[..., Any] | type) -> str:
 WRITTEN = {
     *("sec-seeds", "sec-exercise-rates", "sec-ten-epochs", "sec-rates", "sec-bench"),
     *("tbl-seeds", "tbl-exercise-rates", "tbl-ten-epochs", "tbl-rates", "tbl-bench"),
+    "tbl-bench-other",
     *("tbl-differences", "tbl-backbone", "tbl-retention", "tbl-other-backbone"),
 }
 """Labels of what Python writes: a chapter's text does not have them, but may refer to them."""
