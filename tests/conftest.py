@@ -16,7 +16,7 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 import torch
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from t5peft import data, methods, params, paths, tokenizer
+from t5peft import backbone, data, methods, params, paths, tokenizer
 from t5peft.methods import Run
 from t5peft.params import Params
 
@@ -46,6 +46,33 @@ def words_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = [f"{a} {word} {b}" for word in data.LABELS for a in "ax " for b in "by "]
     tokenizer.train(texts + 100 * labels, PIECES, folder)
     return folder
+
+
+ANSWERS = ("positive", "negative", "positive positive", "film", "negative film", "")
+"""What `babbler` writes."""
+
+
+@pytest.fixture(scope="session")
+def words(words_folder: Path) -> Any:
+    return tokenizer.load(str(words_folder))
+
+
+@pytest.fixture(scope="session")
+def babbler(words: Any) -> dict[str, torch.Tensor]:
+    """The weights of a tiny T5 that was taught to write label words, other words and nothing."""
+    model = backbone.load("random:tiny").train()
+    targets = words(list(ANSWERS), padding=True, return_tensors="pt")["input_ids"]
+    targets[targets == data.PAD] = -100
+    texts = torch.arange(10, 10 + len(ANSWERS))[:, None].repeat(
+        1, 4
+    )  # a text is one piece, repeated
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    torch.manual_seed(0)
+    for _ in range(60):
+        model(input_ids=texts, labels=targets).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.state_dict()
 
 
 @pytest.fixture

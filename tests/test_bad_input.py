@@ -296,6 +296,11 @@ def whole(folder: Path) -> None:
     backbone.save_int8(backbone.load("random:tiny"), folder)
 
 
+def damaged_record(folder: Path) -> None:
+    whole(folder)
+    (folder / "pretraining.json").write_text("{")
+
+
 def pickled(folder: Path) -> None:
     """Weights that only unpickling would open."""
     model = backbone.load("random:tiny")
@@ -349,6 +354,7 @@ BACKBONES: dict[str, tuple[Make, str]] = {
     "no weights": (configuration(model_type="t5", vocab_size=8128), "expected a folder with a T5"),
     "pickled weights": (pickled, "expected a folder with a T5"),
     "damaged": (damaged, "found a damaged file, expected safetensors"),
+    "a damaged record": (damaged_record, "found no JSON, expected what `t5peft pretrain` wrote"),
     "other tensors": (other_tensors, "other tensors, expected those of its config.json"),
     "tensors missing": (lacking, "found no decoder.block.1.layer.0.SelfAttention.k.weight (1"),
     "an encoder alone": (encoder_alone, "found is_encoder_decoder false (an encoder alone)"),

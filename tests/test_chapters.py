@@ -123,8 +123,3 @@ def test_a_stale_record_comes_with_its_reason(
     for state, why in (("stale", "the source"), ("fresh", "")):
         monkeypatch.setattr(runs, "status", lambda *_, s=state: runs.Status(s, "the source"))  # type: ignore[arg-type]
         assert report.with_mark(run, exercise, {"a": 1}) == {"a": 1, "stale": why}
-
-
-@pytest.mark.parametrize("name", ["exercise-rates", "ten-epochs"])
-def test_a_companion_stands_beside_the_default_study_alone(smoke: Params, name: str) -> None:
-    assert report.companion(smoke, name) == []

@@ -64,10 +64,11 @@ def test_the_conclusions_answer_the_question(
     text = claims.conclusions(records, [], {}, [], {})
     assert "Ours, from the best down: LoRA 69.0%, adapter 66.0%, soft prompt 63.0%, full" in text
     assert "reference: adapter 90.9%, full fine-tuning 89.9%, LoRA 89.2%, soft" in text
-    assert "Why its order is another cannot be told here" in text
+    assert "Why its order is another, these runs cannot tell." in text
     assert "not told apart" not in text
+    assert "Level" not in text
     assert "LoRA, is 7.0 points above full fine-tuning. Of what" in text
-    assert "**Claims 1 and 2** hold" in text
+    assert "**Claims 1 and 2** hold, in proportion to the trained parameters:" in text
     assert "kept of the pre-training was not measured" in text
     assert "a bag of words" not in text.lower()
     assert "One epoch" not in text
@@ -76,6 +77,11 @@ def test_the_conclusions_answer_the_question(
     text = claims.conclusions(records, [], kept, [], bag)
     assert "the span loss rises less in none of the 9" in text
     assert "A bag of words reaches 68.5%; 3 of the 10 runs are above it." in text
+    level = [{**r, "best_accuracy": 0.5} for r in records]
+    assert "Level are: full fine-tuning and soft prompt; " in claims.order_sentence(level, [])
+    records[1]["stored_bytes"] = 2 * records[0]["stored_bytes"]
+    text = claims.conclusions(records, [], kept, [], bag)
+    assert "**Claims 1 and 2** do not hold for every PEFT run:" in text
     lora = [
         {**records[7], "params": records[7]["params"] | {"seed": k}, "best_accuracy": 0.69 - k / 20}
         for k in (0, 1)

@@ -7,36 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import ANSWERS
 from transformers import T5ForConditionalGeneration
 
-from t5peft import backbone, data, evaluation, methods, tokenizer
+from t5peft import backbone, data, evaluation, methods
 from t5peft.errors import InputError
 from t5peft.params import Params
-
-ANSWERS = ("positive", "negative", "positive positive", "film", "negative film", "")
-
-
-@pytest.fixture(scope="module")
-def words(words_folder: Any) -> Any:
-    return tokenizer.load(str(words_folder))
-
-
-@pytest.fixture(scope="module")
-def babbler(words: Any) -> dict[str, torch.Tensor]:
-    """The weights of a tiny T5 that was taught to write label words, other words and nothing."""
-    model = backbone.load("random:tiny").train()
-    targets = words(list(ANSWERS), padding=True, return_tensors="pt")["input_ids"]
-    targets[targets == data.PAD] = -100
-    texts = torch.arange(10, 10 + len(ANSWERS))[:, None].repeat(
-        1, 4
-    )  # a text is one piece, repeated
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    torch.manual_seed(0)
-    for _ in range(60):
-        model(input_ids=texts, labels=targets).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model.state_dict()
 
 
 def reviews() -> data.Tokens:

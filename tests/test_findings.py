@@ -86,7 +86,8 @@ def test_twins_are_compared_over_the_seeds_that_both_have(records: list[dict[str
     assert "means" not in findings.twin_sentence(pair, [seeds[0], seeds[1][:1]])
     text = findings.seeds_sentence(seeds)
     assert text.startswith("Another seed moved LoRA by up to 73.0 points")
-    assert text.endswith("chance alone sets the ranges apart in 10% with 3 seeds each.")
+    assert text.endswith("chance alone sets the ranges apart in 33% with 2 seeds each.")
+    assert findings.seeds_sentence(seeds[:1]).endswith("That is a rule of thumb.")
 
 
 def test_the_prompts_walk_is_told(records: list[dict[str, Any]]) -> None:

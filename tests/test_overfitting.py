@@ -126,6 +126,13 @@ def test_what_is_kept_is_compared_with_full_fine_tuning(
     assert "The gap is +28.0 points with full fine-tuning, and smaller in all 9" in text
     assert "beyond that the gap is smaller in all 9 PEFT runs." in text
     assert "does not follow the number of trained parameters" not in text
+    assert "PEFT runs, on more training reviews than that of @tbl-gap. By" not in text
+    kept["full"]["reviews"] = 10**6
+    said = overfitting.retention_sentences(records, kept, 1000)
+    assert "PEFT runs, on more training reviews than that of @tbl-gap. By" in said
+    kept["lora-peft-r8"]["span_loss"] = 5.6
+    said = overfitting.retention_sentences(records, kept, 1000)
+    assert "does not follow" not in said, "as many parameters as any, and the largest rise"
     kept["adapter-scratch-b8"]["span_loss"] = 6.0
     said = overfitting.retention_sentences(records, kept, 1000)
     assert "The largest is +2.500, of adapter, ours, b = 8, with 100 trained parameters;" in said

@@ -14,8 +14,10 @@ from t5peft import cli, params, paths
 from t5peft.errors import InputError
 from t5peft.methods import runs
 from t5peft.params import Params
+from t5peft.pretrain import BackboneParams
 
-STUDIES = ("assignment", "exercise-rates", "self-contained", "smoke", "ten-epochs")
+SHIPPED = sorted((paths.CHECKOUT / "params").glob("*.yaml"))
+STUDIES = [path.stem for path in SHIPPED if not path.stem.startswith("backbone-")]
 
 EXERCISE = [
     ("full", {}, 1e-5),
@@ -31,11 +33,14 @@ EXERCISE = [
 ]
 
 
-@pytest.mark.parametrize("study", STUDIES)
-def test_every_shipped_study_is_a_params(study: str) -> None:
-    path = paths.CHECKOUT / "params" / f"{study}.yaml"
-    assert set(params.read_yaml(path)) == {field.name for field in dataclasses.fields(Params)}
-    assert params.load(path).study == study
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_file_is_bound_to_its_dataclass(path: Path) -> None:
+    values = params.read_yaml(path)
+    kind = BackboneParams if path.stem.startswith("backbone-") else Params
+    assert set(values) == {field.name for field in dataclasses.fields(kind)}
+    settings = params.build(kind, values, str(path))
+    name = settings.study if isinstance(settings, Params) else f"backbone-{settings.name}"
+    assert name == path.stem
 
 
 def test_the_assignment_is_the_exercise_to_the_letter() -> None:
@@ -110,6 +115,7 @@ WRONG = {
     "seed: -1": "from 0",
     "lora_learning_rate: .nan": "finite",
     "lora_learning_rate: fast": "finite",
+    f"lora_learning_rate: {'9' * 400}": "finite",
     "precision: fp16": "'fp32', 'bf16'",
     "train: maybe": "'auto', 'yes', 'no'",
     "prompt_tokens: 255": "at most max_length - 2",

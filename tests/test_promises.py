@@ -190,15 +190,15 @@ def test_killed_while_it_writes_a_run_ends_as_if_undisturbed(
     assert {path.name for path in folder.iterdir()} == left, "nothing half-written is left"
 
 
-def endless(study: Params, *options: str) -> subprocess.Popen[str]:
-    """A training that goes on until it is stopped."""
+def endless(study: Params, *options: str, interrupt: Any = signal.SIG_DFL) -> subprocess.Popen[str]:
+    """A training that goes on until it is stopped; interrupt: what SIGINT does at its start."""
     command = [sys.executable, "-m", "t5peft", "train", "smoke", *options]
     return subprocess.Popen(
         [*command, "--set", f"tokenizer={study.tokenizer}", "--set", "epochs=100000"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also under `&`
+        preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
     )
 
 
@@ -218,16 +218,23 @@ def test_ctrl_c_ends_within_two_seconds_and_says_how_to_go_on(
     assert "Traceback" not in said
 
 
-def test_ctrl_c_stops_all_runs_that_are_side_by_side(study: Params) -> None:
+@pytest.mark.parametrize(
+    ("stop", "interrupt"),
+    [(signal.SIGINT, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_IGN)],
+    ids=["ctrl-c", "kill of what `&` started"],
+)
+def test_all_runs_that_are_side_by_side_are_stopped(
+    stop: signal.Signals, interrupt: Any, study: Params
+) -> None:
     names = {"lora-scratch-r8", "adapter-scratch-b8"}
-    process = endless(study, "--jobs", "2", "--only", *names)
+    process = endless(study, "--jobs", "2", "--only", *names, interrupt=interrupt)
     assert process.stderr is not None
     begun: set[str] = set()
     for line in process.stderr:
         begun |= {name for name in names if line.startswith(f"{name}: epoch 2 of")}
         if begun == names:
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     said = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert "Traceback" not in said
@@ -626,16 +633,19 @@ def test_an_offline_hub_is_not_called(
 ) -> None:
     called: list[object] = []
     monkeypatch.setattr(socket.socket, "connect", lambda self, where: called.append(where))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *where, **_: called.append(where))
     assert os.environ["HF_HUB_OFFLINE"] == "1"
-    changes = (
-        "",
-        "--set data=made-up",
-        "--set backbone=random:tiny --set tokenizer=nobody/nothing",
-    )
-    for change in changes:
+    made_up = "--set data=made-up --set data_fingerprint="
+    changes = {
+        "": "data stanfordnlp/imdb",
+        made_up: "backbone google-t5/t5-small",
+        f"{made_up} --set backbone=random:tiny --set tokenizer=nobody/nothing": "nobody/nothing",
+    }
+    for change, asked in changes.items():
         command = f"train assignment --only full {change}"
         assert cli.main(command.split()) == 2
-        assert capsys.readouterr().err.count("\n") == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert asked in line.partition(": found")[0]
     assert called == []
 
 

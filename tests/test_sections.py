@@ -55,7 +55,7 @@ def test_the_rates_show_what_was_tried_and_which_was_taken(
         ["LoRA", "1e-4", "0.250", "**81.0**"],
         ["LoRA", "1e-2", "0.250", "79.0"],
     ]
-    assert "6,400 training reviews" in text
+    assert "Here LoRA, from scratch, had one epoch on 6,400 training reviews" in text
     assert "2,500 other training reviews" in text
     assert "uncertain by 1.5 points" in text
     assert "within the uncertainty of each other" not in text, "2 points apart"
@@ -77,7 +77,7 @@ def test_the_exercises_rates_stand_beside_the_studys(
     text = sections.exercise_rates(here, there, [])
     assert cells(text)[0] == ["full fine-tuning", "1e-5", "50.0", "1e-5", "62.0"]
     assert "more than the rates differs, it does not show what they do alone." in text
-    assert "alone; @tbl-rates does, for the from-scratch methods." in sections.exercise_rates(
+    assert "alone; @tbl-rates does, for the runs that were tried." in sections.exercise_rates(
         here, there, [{}]
     )
     assert "256 tokens, 1 epoch)" in text
@@ -91,12 +91,17 @@ def test_more_epochs_test_claim_3_on_the_companions_runs(
     assert sections.more_epochs(records, []) == ""
     here = [{**records[0], "params": vars(exercise)}]
     settings = {**vars(exercise), "study": "ten-epochs", "train_examples": 500}
+    settings["test_examples"] = 5000
     text = sections.more_epochs(here, [{**r, "params": settings} for r in records])
     assert "{#sec-ten-epochs}" in text
     assert "are stored" not in text
-    assert "All else but the number of test reviews is as in this study" in text
+    assert "All else but `test_examples` is as in this study" in text
+    here[0]["params"] = {**settings, "train_examples": 600}
+    assert "All else is as in this study" in sections.more_epochs(
+        here, [{**r, "params": settings} for r in records]
+    )
     here[0]["params"] = {**vars(exercise), "lora_rank": 16}
-    assert "All else but the number of test reviews and `lora_rank` is" in sections.more_epochs(
+    assert "All else but `test_examples` and `lora_rank` is" in sections.more_epochs(
         here, [{**r, "params": settings} for r in records]
     )
     assert " 9 of its 10 runs are stored." in sections.more_epochs(

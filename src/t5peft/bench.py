@@ -180,13 +180,12 @@ def measure(run: Run, params: Params, repeats: int) -> dict[str, dict[str, float
 def started(run: Run, params: Params) -> Iterator[dict[str, ProcessPoolExecutor]]:
     """A process for either side; both are gone afterwards, whatever they were at."""
     spawn = multiprocessing.get_context("spawn")
-    sides = {
-        name: ProcessPoolExecutor(1, spawn, start, (run, params, name)) for name in (EXERCISE, OURS)
-    }
+    sides = {name: ProcessPoolExecutor(1, spawn) for name in (EXERCISE, OURS)}
     try:
         with machine.without_ctrl_c():
-            for side in sides.values():
-                side.submit(int)  # starts the process
+            ready = [side.submit(start, run, params, name) for name, side in sides.items()]
+        for side in ready:
+            side.result()
         yield sides
     finally:
         for process in multiprocessing.active_children():

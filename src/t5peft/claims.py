@@ -112,25 +112,37 @@ def conclusions(
     """The answer to the report's question and a verdict on each claim, as computed sentences."""
     full, *ours = only(records, implementation="scratch")
     best = max(ours, key=lambda record: record["best_accuracy"])
-    of_full = {
-        key: best[part][key] / full[part][key]
-        for part, key in (("parameters", "trained"), ("memory", "optimizer_bytes"))
-    } | {"stored_bytes": best["stored_bytes"] / full["stored_bytes"]}
+    trained, state, stored = shares_of(best, full)
+    most = max(
+        share for record in records if record is not full for share in shares_of(record, full)
+    )
+    verdict = (
+        "hold, in proportion to the trained parameters"
+        if most < 1
+        else ("do not hold for every PEFT run")
+    )
     return bullets(
         [
             f"**The order.** {order_sentence(records, seeds)}",
             f"**What it costs, what it saves.** Our best PEFT method, "
             f"{METHOD_NAMES[best['run']['method']]}, is {versus(best, full)} full fine-tuning"
             f"{beside(best, full, seeds)}. Of what full fine-tuning takes it trains "
-            f"{percent(of_full['trained'], 2)}% of the parameters, holds "
-            f"{percent(of_full['optimizer_bytes'], 2)}% of the optimizer's state and stores "
-            f"{percent(of_full['stored_bytes'], 2)}% of the bytes.",
-            f"**Claims 1 and 2** {'hold' if max(of_full.values()) < 1 else 'do not hold'}, in "
-            "proportion to the trained parameters: for the optimizer's state (@tbl-memory), not "
-            "for the whole of a training, and for what is stored (@tbl-storage).",
+            f"{percent(trained, 2)}% of the parameters, holds {percent(state, 2)}% of the "
+            f"optimizer's state and stores {percent(stored, 2)}% of the bytes.",
+            f"**Claims 1 and 2** {verdict}: for the optimizer's state (@tbl-memory), not for the "
+            "whole of a training, and for what is stored (@tbl-storage).",
             f"**Claim 3.** {claim_3(records, seeds, kept, longer)}",
             *limits(records, baselines),
         ]
+    )
+
+
+def shares_of(record: Record, full: Record) -> tuple[float, float, float]:
+    """A run's trained parameters, optimizer state and stored bytes, as shares of another's."""
+    return (
+        record["parameters"]["trained"] / full["parameters"]["trained"],
+        record["memory"]["optimizer_bytes"] / full["memory"]["optimizer_bytes"],
+        record["stored_bytes"] / full["stored_bytes"],
     )
 
 
@@ -156,10 +168,11 @@ def order_sentence(records: Sequence[Record], seeds: Sequence[Sequence[Record]])
     text = f"Ours, from the best down: {here}."
     near = [f"{method(a)} and {method(b)}" for a, b in pairwise(ours) if not apart(a, b, seeds)]
     if near:
-        text += f" By their seeds these are not told apart: {'; '.join(near)}."
+        level = "By their seeds these are not told apart" if seeds else "Level are"
+        text += f" {level}: {'; '.join(near)}."
     text += f" The published reference: {there}."
     if ours != published:
-        text += " Why its order is another cannot be told here, where more than one thing differs."
+        text += " Why its order is another, these runs cannot tell."
     return text
 
 

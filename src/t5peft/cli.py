@@ -177,7 +177,7 @@ def side_by_side(options: argparse.Namespace, todo: list[Run]) -> int:
             return max(pool.map(one, todo))
         except KeyboardInterrupt:
             for process in started:
-                process.send_signal(signal.SIGINT)
+                process.terminate()  # they may have been started with Ctrl-C ignored, as by `&`
             raise
 
 

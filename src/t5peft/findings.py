@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from math import comb
 from statistics import mean
 from typing import Any
@@ -57,12 +57,16 @@ def seeds_sentence(seeds: Sequence[Sequence[Record]]) -> str:
     single = [METHOD_NAMES[method] for method in METHOD_NAMES if method not in most]
     text = f"Another seed moved {moved} (@tbl-seeds)"
     text += f"; {listed(single)} had one seed. " if single else ". "
-    return (
-        f"{text}Two runs with the same several seeds are told apart where their ranges do not "
+    text += (
+        "Two runs with the same several seeds are told apart where their ranges do not "
         "overlap, others where they differ by more than another seed moved their methods' runs. "
-        "That is a rule of thumb: between runs that are alike, chance alone sets the ranges apart "
-        f"in {chance_apart({len(records) for records in seeds})}."
+        "That is a rule of thumb"
     )
+    pairs = combinations([records[0] for records in seeds], 2)
+    if shared := {len(both[0]) for pair in pairs if (both := shared_seeds(*pair, seeds))}:
+        text += ": between runs that are alike, chance alone sets the ranges apart in "
+        text += chance_apart(shared)
+    return f"{text}."
 
 
 def chance_apart(counts: Iterable[int]) -> str:

@@ -64,6 +64,15 @@ def check_backbone(name: str) -> None:
         stored = list(paths.snapshot(name).glob("*.safetensors"))
     except FileNotFoundError:
         return
+    try:
+        backbone.card(name)
+    except ValueError:
+        raise InputError(
+            f"backbone file {name}/pretraining.json",
+            "no JSON",
+            "what `t5peft pretrain` wrote",
+            "restore it, or remove it",
+        ) from None
     if not backbone.read_config(name).is_encoder_decoder:
         raise refused(name, "is_encoder_decoder false (an encoder alone)")
     if not stored or any(path.name.startswith("int8-") for path in stored):

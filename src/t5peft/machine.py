@@ -66,10 +66,13 @@ def processor() -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Is this a want of memory? PyTorch's CPU allocator raises a plain RuntimeError."""
+    """Is this a want of memory? PyTorch's CPU allocator raises a plain RuntimeError.
+
+    A process that broke a pool is taken for one that the system ended for want of memory.
+    """
     return (
         isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
+        or type(error).__name__ in ("OutOfMemoryError", "BrokenProcessPool")
         or "can't allocate memory" in str(error)
     )
 

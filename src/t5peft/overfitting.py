@@ -153,10 +153,12 @@ def retention_sentences(
     rises = {r["run"]["name"]: rise(kept[r["run"]["name"]]) for r in peft}
     most = max(peft, key=lambda record: rises[record["run"]["name"]])
     largest = max(peft, key=lambda record: record["parameters"]["trained"])
+    more = kept["full"]["reviews"] > sample_size(full)
+    rests = ", on more training reviews than that of @tbl-gap" if more else ""
     text = (
         f"**By heart.** The gap is {points(reference[0])} points with full fine-tuning, and "
-        f"smaller in {below(reference, others)} PEFT runs. It rests on more training reviews than "
-        "that of @tbl-gap: by the same reckoning a difference of two gaps is uncertain by up to "
+        f"smaller in {below(reference, others)} PEFT runs{rests}. By the same reckoning as for "
+        "@tbl-gap a difference of two gaps is uncertain by up to "
         f"{doubt(reference, others)} points, and beyond that the gap is smaller in "
         f"{named(smaller(reference, others), len(others))}.\n\n**Prior knowledge.** Span "
         "corruption, the objective that the backbone was pre-trained with, costs it "
@@ -168,7 +170,7 @@ def retention_sentences(
         f"loss rises less than full fine-tuning's in {of_all(forgotten_less(kept), len(peft))} "
         "PEFT runs. Without the addition the backbone is what it was, to the bit."
     )
-    if most is not largest:
+    if most["parameters"]["trained"] < largest["parameters"]["trained"]:
         text += (
             " Among PEFT methods the rise does not follow the number of trained parameters. The "
             f"largest is {rise_of(most, kept)}; as many as any has {rise_of(largest, kept)}."

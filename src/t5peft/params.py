@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
 import reprlib
 import shlex
+import sys
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -133,7 +133,7 @@ def check_types(settings: Any) -> None:
             ok, wanted = value in choices, "one of " + ", ".join(map(repr, choices))
         elif kind is float:
             ok = isinstance(value, int | float) and not isinstance(value, bool)
-            ok, wanted = ok and math.isfinite(value), "a finite number"
+            ok, wanted = ok and abs(value) <= sys.float_info.max, "a finite number"
         else:
             ok = isinstance(value, kind) and not isinstance(value, bool)
             wanted = {int: "a whole number", str: "a text"}[kind]
