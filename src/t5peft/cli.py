@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"t5peft: {line}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt:
+        for again in (signal.SIGINT, signal.SIGTERM):  # the terminal's and `side_by_side`'s
+            signal.signal(again, signal.SIG_IGN)
         print(
             "t5peft: stopped; what is stored is whole, and the same command goes on with the rest",
             file=sys.stderr,
