@@ -19,10 +19,12 @@ from t5peft import bench, cli, data, evaluation, files, methods
 from t5peft.params import Params
 
 
-def test_both_loops_are_measured(smoke: Params) -> None:
+def test_both_loops_are_measured(smoke: Params, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_named(smoke, "lora-scratch-r8")
     sides = bench.measure(run, smoke, repeats=1)
     assert list(sides) == [bench.EXERCISE, bench.OURS]
+    told = [line.partition(": a step")[0] for line in capsys.readouterr().out.splitlines()]
+    assert told == [f"  {x}, {side}" for x in ("warm-up", "turn 1 of 1") for side in sides]
     for figures in sides.values():
         whole = 4 * figures["step"] + figures["evaluation"]  # 64 reviews in batches of 16
         assert figures["epoch"] == pytest.approx(whole)
@@ -182,9 +184,10 @@ def test_the_exercises_side_is_in_float32(smoke: Params) -> None:
 
 def test_both_processes_leave_ctrl_c_to_the_bench_and_go_with_it(smoke: Params) -> None:
     run = run_named(smoke, "lora-scratch-r8")
+    before = signal.getsignal(signal.SIGINT)
     with bench.started(run, smoke) as sides:
         for side in sides.values():
             assert side.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
             side.submit(time.sleep, 600)
     assert not multiprocessing.active_children()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before

@@ -204,6 +204,11 @@ def timed(
         for name, side in sides.items():
             steps[name].append(side.submit(step, name, turn).result())
             tests[name].append(side.submit(evaluate, name).result())
+            print(
+                f"  {f'turn {turn} of {repeats}' if turn else 'warm-up'}, {name}: "
+                f"a step {steps[name][-1]:.2f} s, a test review {1e3 * tests[name][-1]:.1f} ms",
+                flush=True,
+            )
     figures = {}
     for name, side in sides.items():
         figures[name] = summary(steps[name][1:], tests[name][1:], params) | {
