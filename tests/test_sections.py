@@ -30,6 +30,7 @@ def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
     ]
     assert "A random backbone" not in text
     assert "only the precision differs in the mathematics" in text
+    assert "at 2.00 GFLOP/s, of which our training step reaches 25% (LoRA)" in text
     other = {**record, "environment": {**record["environment"], "precision": "fp32"}}
     text = sections.bench([record, other])
     assert "In @tbl-bench ours is in bf16, so only the precision differs" in text

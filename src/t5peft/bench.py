@@ -285,6 +285,11 @@ def shares(record: Mapping[str, Any]) -> str:
     return listed(found)
 
 
+def peak(record: Mapping[str, Any]) -> float:
+    """The machine's `matrix_peak`: the median of what our sides' processes measured."""
+    return statistics.median(sides[OURS]["matrix_rate"] for sides in record["methods"].values())
+
+
 def share(side: dict[str, float]) -> float:
     """Matrix products of a training step, by the time that the measured peak would take."""
     return side["operations"] / side["step"] / side["matrix_rate"]

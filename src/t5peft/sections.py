@@ -264,7 +264,7 @@ def bench(measured: Sequence[Mapping[str, Any]]) -> str:
 
 def bench_of(label: str, measured: Mapping[str, Any]) -> str:
     """One record's sentence and table."""
-    from t5peft.bench import shares
+    from t5peft.bench import peak, shares
     from t5peft.bench import table as timed
 
     units = {
@@ -286,9 +286,10 @@ def bench_of(label: str, measured: Mapping[str, Any]) -> str:
     figures = {1: "one turn", 2: "means of 2 turns"}.get(turns, f"medians of {turns} turns")
     differs = "nothing differs" if precision == "fp32" else "only the precision differs"
     text = (
-        f"In @{label} ours is in {precision}, so {differs} in the mathematics. Of the machine's "
-        "rate for large matrix products, in bf16 or in float32 where that is faster, our training "
-        f"step reaches {shares(measured)}."
+        f"In @{label} ours is in {precision}, so {differs} in the mathematics. This machine "
+        f"multiplies large matrices, in bf16 or in float32 where that is faster, at "
+        f"{three_digits(peak(measured) / 1e9)} GFLOP/s, of which our training step reaches "
+        f"{shares(measured)}."
     )
     caption = (
         f"The exercise's own loop (fp32) / this project's ({precision}), timed in turns "
