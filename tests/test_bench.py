@@ -157,13 +157,12 @@ def test_wrong_settings_are_one_line_and_no_broken_process(
     assert wrong.split("=")[1] in line
 
 
-def test_a_side_that_lacks_memory_is_one_line(
-    smoke: Params, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings = [f"tokenizer={smoke.tokenizer}", "bottleneck=900000000", "train_examples=16"]
-    command = ["bench", "smoke", *(part for text in settings for part in ("--set", text))]
-    assert cli.main(command) == 2
-    assert "t5peft: memory: found too little" in capsys.readouterr().err.splitlines()[-1]
+def test_a_side_that_lacks_memory_is_one_line(smoke: Params) -> None:
+    study = dataclasses.replace(smoke, bottleneck=900_000_000)
+    run = next(run for run in methods.runs(study) if run.method == "adapter")
+    with pytest.raises(RuntimeError) as failed, bench.started(run, study):
+        pass
+    assert "memory: found too little" in str(cli.explain(failed.value))
 
 
 def test_medians_are_scaled_to_all_test_reviews(smoke: Params) -> None:
