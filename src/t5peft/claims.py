@@ -117,9 +117,11 @@ def conclusions(
         share for record in records if record is not full for share in shares_of(record, full)
     )
     verdict = (
-        "hold, in proportion to the trained parameters"
+        "hold, in proportion to the trained parameters: for the optimizer's state (@tbl-memory), "
+        "not for the whole of a training, and for what is stored (@tbl-storage)"
         if most < 1
-        else ("do not hold for every PEFT run")
+        else "do not hold for every PEFT run: see the optimizer's state (@tbl-memory) and what is "
+        "stored (@tbl-storage)"
     )
     return bullets(
         [
@@ -129,8 +131,7 @@ def conclusions(
             f"{beside(best, full, seeds)}. Of what full fine-tuning takes it trains "
             f"{percent(trained, 2)}% of the parameters, holds {percent(state, 2)}% of the "
             f"optimizer's state and stores {percent(stored, 2)}% of the bytes.",
-            f"**Claims 1 and 2** {verdict}: for the optimizer's state (@tbl-memory), not for the "
-            "whole of a training, and for what is stored (@tbl-storage).",
+            f"**Claims 1 and 2** {verdict}.",
             f"**Claim 3.** {claim_3(records, seeds, kept, longer)}",
             *limits(records, baselines),
         ]
