@@ -10,16 +10,14 @@ Nothing here needs torch until tensors are read or written.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from t5peft import backbone, data, files, machine, paths, tokenizer
+from t5peft import backbone, data, deciding, files, machine, paths, tokenizer
 from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params, arguments
@@ -28,23 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RECORD, DELTA, CHECKPOINT = "record.json", "delta.safetensors", "checkpoint.pt"
-
-DECIDING = [
-    "adapter",
-    "backbone",
-    "data",
-    "evaluation",
-    "fast",
-    "inject",
-    "library",
-    "lora",
-    "methods",
-    "sizes",
-    "soft_prompt",
-    "tokenizer",
-    "training",
-]
-"""The modules whose code can change a result."""
 
 STUDY_SETTINGS = [
     "train_examples",
@@ -105,35 +86,9 @@ def digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-@cache
 def source() -> str:
-    """SHA-256 of the deciding modules' syntax trees, without comments, layout and docstrings."""
-    total = hashlib.sha256()
-    for name in DECIDING:
-        code = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
-        total.update(repr(tree(ast.parse(code))).encode())
-    return total.hexdigest()
-
-
-def tree(node: object) -> object:
-    """Python's syntax tree as plain lists, without comments, positions and docstrings.
-
-    What is empty is left out: newer Pythons add empty fields, and `ast.dump` differs between them.
-    """
-    if isinstance(node, ast.AST):
-        fields = ((name, tree(value)) for name, value in ast.iter_fields(node) if value is not None)
-        return [type(node).__name__, *(field for field in fields if field[1] != [])]
-    if isinstance(node, list):
-        return [tree(item) for item in node if not _is_text(item)]
-    return repr(node)
-
-
-def _is_text(node: object) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+    """The digest of the code that makes a run."""
+    return deciding.code().digest
 
 
 # --- where it lies, and what state it is in ----------------------------------------------------
