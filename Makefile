@@ -32,4 +32,4 @@ $(READY): pyproject.toml Makefile
 	touch $@
 
 clean:
-	rm -rf _output .cache/tokens .cache/fingerprints.json
+	rm -rf _output .cache/tokens .cache/code .cache/fingerprints.json

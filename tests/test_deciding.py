@@ -1,4 +1,4 @@
-"""What counts of the code: the digest of definitions changes where a result could, and only there."""
+"""The digest of the code that decides changes where a result could, and only there."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def move_a_constant(tree: Path) -> None:
         "from t5peft.data import EOS,",
         "from t5peft.ends import EOS\nfrom t5peft.data import",
     )
-    edit(tree / "data.py", "import json\n", "import json\nfrom t5peft.ends import EOS\n")
+    edit(tree / "data.py", "import io\n", "import io\nfrom t5peft.ends import EOS\n")
 
 
 def split_a_module(tree: Path) -> None:
@@ -168,7 +168,7 @@ def change_how_things_are_kept(tree: Path) -> None:
     edit(tree / "files.py", "0o644", "0o600")
     edit(tree / "paths.py", '".cache"', '"cache"')
     edit(tree / "training.py", '"best_epoch": best["epoch"],', '"best": best["epoch"],')
-    edit(tree / "data.py", '("data.py", "tokenizer.py")', '("tokenizer.py",)')
+    edit(tree / "data.py", '"data._tokenize")', '"data.Tokens")')
 
 
 def change_a_plot(tree: Path) -> None:
@@ -203,7 +203,7 @@ OTHER = {
     "dropout's bits": ("fast.py", "round(p * 2**16)", "round(p * 2**15)"),
     "the loader of the backbone": ("training.py", "backbone.load(params", "backbone.load_on_meta(params"),
     "the loader of the reviews": ("data.py", "reviews = _from_parquet(", "reviews = _from_text_files("),
-    "the loader of transformers": ("backbone.py", "_unreachable(name, error) from error\n\n\ndef load_on_meta", "error from None\n\n\ndef load_on_meta"),
+    "the loader of transformers": ("backbone.py", "T5ForConditionalGeneration.from_pretrained(", "T5ForConditionalGeneration.from_config("),
     "an optimizer's argument": ("training.py", "fused=True,", "fused=True, weight_decay=0.0,"),
     "the optimizer": ("training.py", "torch.optim.AdamW(", "torch.optim.Adam("),
     "a default": ("data.py", "placeholders: int = 0, multiple: int = 1\n    ) -> tuple[torch", "placeholders: int = 1, multiple: int = 1\n    ) -> tuple[torch"),
@@ -234,6 +234,42 @@ def test_what_changes_a_result_changes_the_digest(what: str, tree: Path) -> None
     assert old in text
     (tree / name).write_text(text.replace(old, new, 1))
     assert digest(tree) != NOW
+
+
+def test_every_class_that_the_code_is_handed_counts_or_is_known_not_to() -> None:
+    """What a function only gets as an argument, no name in it leads to."""
+    modules = {p.name: ast.parse(p.read_text()) for p in deciding.FOLDER.glob("*.py")}
+    ours = {x.name for tree in modules.values() for x in tree.body if isinstance(x, ast.ClassDef)}
+    counted = deciding.code().definitions
+    handed: set[str] = set()
+    for each in counted:
+        file, line = each.place.split(":")
+        (node,) = (x for x in modules[file].body if x.lineno == int(line))
+        for part in ast.walk(node):
+            for name in ("annotation", "returns"):
+                if annotation := getattr(part, name, None):
+                    handed |= set(re.findall(r"\w+", ast.unparse(annotation))) & ours
+    assert "Run" in handed
+    assert handed - {each.name.split(".")[-1] for each in counted} == {"Params"}
+
+
+def test_what_is_remembered_of_a_source_is_of_that_source(
+    home: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deciding, "FOLDER", tree)
+
+    def found() -> str:
+        deciding.code.cache_clear()
+        return deciding.code().digest
+
+    assert found() == found() == NOW
+    (memo,) = (home / ".cache" / "code").iterdir()
+    for damaged in ("", "{}", "[1]", '["0", [["a"]]]'):
+        memo.write_text(damaged)
+        assert found() == NOW
+    edit(tree / "lora.py", "alpha / rank", "alpha * rank")
+    assert found() == digest(tree) != NOW
+    deciding.code.cache_clear()
 
 
 # --- names, in small packages --------------------------------------------------------------------

@@ -426,6 +426,22 @@ def test_a_change_is_seen(
     assert state.state == CHANGES[change], state.reason
     if state.state == "missing":
         assert "->" in state.reason
+    if state.state == "stale":
+        assert state.reason == "code that decides has changed since: lora.LoRALinear"
+
+
+def test_why_a_run_is_stale_is_told_definition_by_definition(
+    study: Params, stored: Path, code: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(code / "lora.py", "self.scale = alpha / rank", "self.scale = alpha * rank")
+    deciding.code.cache_clear()
+    changes = ("tokenizer", "lora_learning_rate", "epochs")
+    command = ["status", "smoke", "--why", NAME]
+    assert cli.main([*command, *(f"--set={key}={getattr(study, key)}" for key in changes)]) == 0
+    first, _, *listed = capsys.readouterr().out.splitlines()
+    assert first.split()[1:3] == [NAME, "stale"]
+    assert [line.split()[1] for line in listed if line.startswith("*")] == ["lora.LoRALinear"]
+    assert any(line.split()[0] == "training.train" for line in listed)
 
 
 FIELDS = {field.name: str(field.type) for field in dataclasses.fields(Params)}

@@ -6,16 +6,14 @@ import argparse
 import io
 import os
 import signal
-import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
-from t5peft import launch, machine, methods, params, runs
+from t5peft import deciding, launch, machine, methods, params, runs
 from t5peft.errors import InputError, OneLine
 from t5peft.methods import Run
 from t5peft.params import Params
@@ -90,10 +88,10 @@ def study_to_run(options: argparse.Namespace) -> Params:
     return settings
 
 
-def chosen(options: argparse.Namespace, settings: Params) -> list[Run]:
-    """The runs that `--only` names; all ten without it."""
+def chosen(settings: Params, names: Sequence[str]) -> list[Run]:
+    """The runs of these names; all ten where none is given."""
     known = {run.name: run for run in methods.runs(settings)}
-    for name in options.only or []:
+    for name in names:
         if name not in known:
             raise InputError(
                 f"run {name}",
@@ -101,16 +99,27 @@ def chosen(options: argparse.Namespace, settings: Params) -> list[Run]:
                 "one of " + ", ".join(known),
                 "name a run of the study",
             )
-    return [run for name, run in known.items() if not options.only or name in options.only]
+    return [run for name, run in known.items() if not names or name in names]
 
 
 def status_command(options: argparse.Namespace) -> int:
-    """Print the ten runs with their state and its reason."""
+    """Print the ten runs with their state and its reason; `--why`, one with the code behind it."""
     settings = study(options)
-    for run in methods.runs(settings):
-        state = runs.status(run, settings)
+    wanted = chosen(settings, [options.why] if options.why else [])
+    for run, state in zip(wanted, runs.statuses(wanted, settings).values(), strict=True):
         print(f"{run.number:2}  {run.name:27} {state.state:8} {state.reason}")
+    if options.why:
+        print_code(runs.folder(wanted[0], settings) / runs.RECORD)
     return 0
+
+
+def print_code(path: Path) -> None:
+    """Print the definitions that decide a run's result, and which its record does not know."""
+    changed = runs.changed(runs.read(path)) if path.exists() else []
+    where = os.path.relpath(deciding.FOLDER)
+    print(f"The code that decides ({runs.source()[:12]}); *: not as the run was made with.")
+    for each in deciding.code().definitions:
+        print(f"{'*' if each.name in changed else ' '} {each.name:32} {where}/{each.place}")
 
 
 def train_command(options: argparse.Namespace) -> int:
@@ -130,9 +139,8 @@ def train_command(options: argparse.Namespace) -> int:
 def train_all(options: argparse.Namespace) -> int:
     """One run after the other, or `--jobs` side by side."""
     settings = study(options)
-    todo = []
-    for run in chosen(options, settings):
-        state = runs.status(run, settings)
+    todo, wanted = [], chosen(settings, options.only or [])
+    for run, state in zip(wanted, runs.statuses(wanted, settings).values(), strict=True):
         if state.state != "fresh":
             todo.append(run)
         verb = "keep " if state.state == "fresh" else "train"
@@ -164,6 +172,9 @@ def train_all(options: argparse.Namespace) -> int:
 
 def side_by_side(options: argparse.Namespace, todo: list[Run]) -> int:
     """One process a run, `--jobs` at a time; the exit code is the worst of theirs."""
+    import subprocess
+    from concurrent.futures import ThreadPoolExecutor
+
     started: list[subprocess.Popen[bytes]] = []
 
     def one(run: Run) -> int:
@@ -404,7 +415,9 @@ def add_runs(commands: Any) -> None:
     added.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
 
     text = "Say of each run: fresh, stale, missing, damaged."
-    command(commands, status_command, text, STUDIED, SET, SEED)
+    added = command(commands, status_command, text, STUDIED, SET, SEED)
+    text = "this run alone, and the code that decides it: each definition, and which have changed"
+    added.add_argument("--why", metavar="RUN", help=text)
 
     text = "Label reviews with a stored run: a line each, of answer, probability and review."
     added = command(commands, predict_command, text)

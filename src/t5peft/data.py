@@ -4,7 +4,8 @@ The same texts give the same tokens and the same fingerprint, whether they come 
 folder of parquet files in the hub's layout, or from an extracted `aclImdb/` tree: reviews are put
 in the order of their SHA-256, which also makes "the first n reviews" a fair sample.
 
-Shapes: B reviews of a batch, T tokens (padded to the longest of the batch).
+Shapes: B reviews of a batch, T tokens (padded to the longest of the batch). NumPy is imported where
+arrays are made: a command that makes none would wait for it longer than for all the rest.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from t5peft import files, paths, tokenizer
+from t5peft import deciding, files, paths, tokenizer
 from t5peft.errors import InputError
 from t5peft.params import Params
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 LABELS = ("negative", "positive")
@@ -268,12 +268,16 @@ class Tokens:
 
     def picked(self, reviews: np.ndarray) -> Tokens:
         """These reviews alone, in this order."""
+        import numpy as np
+
         ids = [self.ids[self.starts[i] : self.starts[i + 1]] for i in reviews]
         starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         return Tokens(np.concatenate(ids), starts, self.labels[reviews])
 
     def lengths(self, room: int) -> np.ndarray:
         """Tokens of each review once it is cut to `room` and its end of sequence is set."""
+        import numpy as np
+
         return np.minimum(np.diff(self.starts) + 1, room)
 
     def batch(
@@ -284,6 +288,7 @@ class Tokens:
         T is rounded up to a multiple of `multiple` where `room` allows it. `placeholders` pad
         tokens with mask 1 stand first; they count towards `room`.
         """
+        import numpy as np
         import torch
 
         kept = self.lengths(room - placeholders)[picked]
@@ -309,7 +314,7 @@ PAD, EOS = 0, 1
 def tokens(params: Params, split: str) -> Tokens:
     """The study's reviews of one split: tokenized once, then read from the cache."""
     name = params.tokenizer or params.backbone
-    code = paths.fingerprint(Path(__file__).parent, ("data.py", "tokenizer.py"))
+    code = deciding.digest("data.read", "tokenizer.load", "data._tokenize")
     key = hashlib.sha256(f"{code} {fingerprint(params)} {tokenizer.fingerprint(name)}".encode())
     path = paths.cache() / "tokens" / f"{key.hexdigest()[:16]}-{split}"
     try:
@@ -321,12 +326,16 @@ def tokens(params: Params, split: str) -> Tokens:
 
 
 def _cached(path: Path) -> Tokens:
+    import numpy as np
+
     parts = ("ids", "starts", "labels")
     return Tokens(*(np.load(path.with_suffix(f".{part}.npy"), mmap_mode="r") for part in parts))
 
 
 def _tokenize(reviews: Reviews, tokenize: Any, path: Path) -> None:
     """Write a split's arrays, the labels last: where they are, the others are whole."""
+    import numpy as np
+
     texts = [normalize(text) for text, _ in reviews]
     ids = tokenize(texts, add_special_tokens=False)["input_ids"]
     arrays = {

@@ -16,11 +16,16 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from t5peft import files, paths
+from t5peft.errors import InputError
 
 PACKAGE = "t5peft"
 FOLDER = Path(__file__).parent
@@ -39,7 +44,7 @@ KEPT |= of_ours("training.describe", "training.save_checkpoint")
 """How things are found and stored: what is given to these counts, they do not."""
 
 SAID = {"print", "warnings.warn"} | of_ours("progress")
-SAID |= of_ours("paths.fingerprint", "data.fingerprint", "tokenizer.fingerprint")
+SAID |= of_ours("deciding", "paths.fingerprint", "data.fingerprint", "tokenizer.fingerprint")
 """What speaks to the user or tells versions apart: left out, and a statement of it alone whole."""
 
 IGNORED = {"annotation", "returns", "ctx", "kind", "simple", "type_comment", "type_params"}
@@ -102,9 +107,25 @@ class Scope:
 
 
 @cache
-def code(entries: tuple[str, ...] = TRAINING, folder: Path | None = None) -> Code:
-    """The entries and all that they call, as the package in `folder` (this one) has it."""
-    return Reader(folder or FOLDER).read(entries)
+def code(entries: tuple[str, ...] = TRAINING) -> Code:
+    """The entries and all that they call: read once, then remembered until the source changes."""
+    state = hashlib.sha256(repr(entries).encode())
+    for path in sorted(FOLDER.rglob("*.py")):
+        state.update(f"{path.relative_to(FOLDER)}\n".encode() + path.read_bytes())
+    memo = paths.cache() / "code" / f"{state.hexdigest()[:16]}.json"
+    try:
+        total, found = json.loads(memo.read_text())
+        return Code(total, tuple(Definition(*each) for each in found))
+    except (OSError, ValueError, TypeError):  # none yet, or damaged
+        found = Reader(FOLDER).read(entries)
+        with suppress(InputError):  # where nothing can be written, nothing is remembered
+            files.write_text(memo, json.dumps(found))
+        return found
+
+
+def digest(*entries: str) -> str:
+    """The digest of `code`."""
+    return code(entries).digest
 
 
 class Reader:
@@ -361,6 +382,8 @@ def bindings(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, Any]]:
                 within = ()
                 if not isinstance(node.ctx, ast.Load):
                     yield node.id, node
+            case ast.expr_context() | ast.Attribute() | ast.Call() | ast.Constant():
+                pass  # most nodes, which bind nothing
             case ast.Import() | ast.ImportFrom():
                 yield from ((name, node) for name in imports(node))
                 within = ()

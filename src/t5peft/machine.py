@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import importlib.metadata
 import os
 import platform
 import resource
@@ -79,9 +78,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 def version(package: str) -> str:
     """The version of an installed package; "" where it is not installed."""
+    from importlib import metadata  # which takes long to import
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return ""
 
 

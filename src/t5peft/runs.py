@@ -1,7 +1,7 @@
-"""Stored runs: what a run is, where it lies, and whether it is still what the source would make.
+"""Stored runs: what a run is, where it lies, and whether it is still what the code would make.
 
-    fresh     the identity is the one asked for, and so is the source that trained it
-    stale     the identity is, but the training source has changed since: shown, with a mark
+    fresh     the identity is the one asked for, and so is the code that made it
+    stale     the identity is, but code that decides has changed since: shown, with a mark
     missing   there is no record, or it is of another identity
     damaged   there is a record, but a file of the run is not the one that it describes
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +70,22 @@ def identity(run: Run, params: Params) -> dict[str, Any]:
     Raises `InputError` where backbone, tokenizer or data are neither at hand nor pinned, or are
     other than the study pins.
     """
+    return of_run(run) | of_study(params)
+
+
+def of_run(run: Run) -> dict[str, Any]:
+    """What a run alone has of its identity."""
     return {
         "method": run.method,
         "implementation": run.implementation,
         **run.settings,
         "learning_rate": run.learning_rate,
+    }
+
+
+def of_study(params: Params) -> dict[str, Any]:
+    """What all runs of a study share of it; raises what `identity` does."""
+    return {
         **{name: getattr(params, name) for name in STUDY_SETTINGS},
         "backbone": backbone.fingerprint(params),
         "tokenizer": tokenizer.fingerprint(params.tokenizer) if params.tokenizer else "",
@@ -91,6 +103,17 @@ def source() -> str:
     return deciding.code().digest
 
 
+def definitions() -> str:
+    """The digests of its definitions, one by one, which tell a later code what has changed."""
+    return " ".join(each.digest[:8] for each in deciding.code().definitions)
+
+
+def changed(record: dict[str, Any]) -> list[str]:
+    """The definitions that count now and are none of those that made a run, by name."""
+    known = record.get("definitions", "").split()
+    return [each.name for each in deciding.code().definitions if each.digest[:8] not in known]
+
+
 # --- where it lies, and what state it is in ----------------------------------------------------
 
 
@@ -104,9 +127,17 @@ def status(run: Run, params: Params) -> Status:
     return _look(run, params)[0]
 
 
-def _look(run: Run, params: Params) -> tuple[Status, dict[str, Any]]:
-    """A run's status, and the record that it is about."""
-    where = folder(run, params)
+def statuses(runs: Iterable[Run], params: Params) -> dict[str, Status]:
+    """The same for several runs of a study by name, whose shared files are read once."""
+    shared = of_study(params)
+    return {run.name: _look(run, params, shared)[0] for run in runs}
+
+
+def _look(
+    run: Run, params: Params, shared: dict[str, Any] | None = None
+) -> tuple[Status, dict[str, Any]]:
+    """A run's status, and the record that it is about; shared: what `of_study` gives."""
+    where, now = folder(run, params), source()  # of the code as it is before a training
     if not (where / RECORD).exists():
         begun = (where / CHECKPOINT).exists()
         return Status("missing", "begun, goes on" if begun else "never trained"), {}
@@ -114,7 +145,7 @@ def _look(run: Run, params: Params) -> tuple[Status, dict[str, Any]]:
         record, _ = whole(where)
     except InputError as error:
         return Status("damaged", str(error)), {}
-    wanted = identity(run, params)
+    wanted = of_run(run) | (shared or of_study(params))
     changes = [
         f"{key} {_short(record['identity'].get(key))} -> {_short(wanted.get(key))}"
         for key in sorted(wanted.keys() | record["identity"].keys())
@@ -123,8 +154,10 @@ def _look(run: Run, params: Params) -> tuple[Status, dict[str, Any]]:
     if changes:
         reason = "stored with other settings: " + ", ".join(changes)
         return Status("missing", reason, replaces=True), record
-    if record["source"] != source():
-        return Status("stale", "the training source has changed since"), record
+    if record["source"] != now:
+        names = changed(record)
+        told = f": {', '.join(names[:4])}{', ...' if names[4:] else ''}" if names else ""
+        return Status("stale", f"code that decides has changed since{told}"), record
     return Status("fresh", f"best test accuracy {100 * record['best_accuracy']:.1f}%"), record
 
 

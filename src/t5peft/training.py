@@ -342,6 +342,7 @@ def describe(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
         "identity": identity,
         "fingerprint": runs.digest(identity),
         "source": runs.source(),
+        "definitions": runs.definitions(),
         "params": vars(job.params),
         "backbone": {"name": job.params.backbone, "card": backbone.card(job.params.backbone)},
         "history": job.history,
