@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -124,19 +125,19 @@ def folder(run: Run, params: Params) -> Path:
 
 def status(run: Run, params: Params) -> Status:
     """Fresh, stale, missing or damaged; needs no torch. Raises what `identity` does."""
-    return _look(run, params)[0]
+    return statuses([run], params)[run.name]
 
 
 def statuses(runs: Iterable[Run], params: Params) -> dict[str, Status]:
     """The same for several runs of a study by name, whose shared files are read once."""
-    shared = of_study(params)
+    shared = cache(lambda: of_study(params))
     return {run.name: _look(run, params, shared)[0] for run in runs}
 
 
 def _look(
-    run: Run, params: Params, shared: dict[str, Any] | None = None
+    run: Run, params: Params, shared: Callable[[], dict[str, Any]]
 ) -> tuple[Status, dict[str, Any]]:
-    """A run's status, and the record that it is about; shared: what `of_study` gives."""
+    """A run's status, and the record that it is about; shared: `of_study`, asked if need be."""
     where, now = folder(run, params), source()  # of the code as it is before a training
     if not (where / RECORD).exists():
         begun = (where / CHECKPOINT).exists()
@@ -145,7 +146,7 @@ def _look(
         record, _ = whole(where)
     except InputError as error:
         return Status("damaged", str(error)), {}
-    wanted = of_run(run) | (shared or of_study(params))
+    wanted = of_run(run) | shared()
     changes = [
         f"{key} {_short(record['identity'].get(key))} -> {_short(wanted.get(key))}"
         for key in sorted(wanted.keys() | record["identity"].keys())
@@ -242,7 +243,7 @@ def tensor_bytes(where: Path, record: dict[str, Any]) -> bytes:
 
 def load(run: Run, params: Params) -> dict[str, Any]:
     """The record of a stored run that is fresh or stale; `InputError` where it is neither."""
-    state, record = _look(run, params)
+    state, record = _look(run, params, lambda: of_study(params))
     if state.state not in SHOWN:
         raise InputError(
             f"run {run.name} of study {params.study}",
