@@ -110,9 +110,13 @@ def definitions() -> str:
 
 
 def changed(record: dict[str, Any]) -> list[str]:
-    """The definitions that count now and are none of those that made a run, by name."""
-    known = record.get("definitions", "").split()
-    return [each.name for each in deciding.code().definitions if each.digest[:8] not in known]
+    """The definitions that count now and are none of those that made a run, by name.
+
+    [] for a run that was stored before its definitions were.
+    """
+    known = record.get("definitions", "")
+    now = deciding.code().definitions if known else ()
+    return [each.name for each in now if each.digest[:8] not in known]
 
 
 # --- where it lies, and what state it is in ----------------------------------------------------
