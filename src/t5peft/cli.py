@@ -106,16 +106,18 @@ def status_command(options: argparse.Namespace) -> int:
     """Print the ten runs with their state and its reason; `--why`, one with the code behind it."""
     settings = study(options)
     wanted = chosen(settings, [options.why] if options.why else [])
-    for run, state in zip(wanted, runs.statuses(wanted, settings).values(), strict=True):
+    states = runs.statuses(wanted, settings)
+    for run in wanted:
+        state = states[run.name]
         print(f"{run.number:2}  {run.name:27} {state.state:8} {state.reason}")
     if options.why:
-        print_code(runs.folder(wanted[0], settings) / runs.RECORD)
+        shown = states[options.why].state in runs.SHOWN
+        print_code(runs.changed(runs.load(wanted[0], settings)) if shown else [])
     return 0
 
 
-def print_code(path: Path) -> None:
-    """Print the definitions that decide a run's result, and which its record does not know."""
-    changed = runs.changed(runs.read(path)) if path.exists() else []
+def print_code(changed: Sequence[str]) -> None:
+    """Print the definitions that decide a run's result, those that have changed with a star."""
     where = os.path.relpath(deciding.FOLDER)
     print(f"The code that decides ({runs.source()[:12]}); *: not as the run was made with.")
     for each in deciding.code().definitions:
@@ -140,7 +142,9 @@ def train_all(options: argparse.Namespace) -> int:
     """One run after the other, or `--jobs` side by side."""
     settings = study(options)
     todo, wanted = [], chosen(settings, options.only or [])
-    for run, state in zip(wanted, runs.statuses(wanted, settings).values(), strict=True):
+    states = runs.statuses(wanted, settings)
+    for run in wanted:
+        state = states[run.name]
         if state.state != "fresh":
             todo.append(run)
         verb = "keep " if state.state == "fresh" else "train"
