@@ -38,6 +38,13 @@ def dry(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace what stands once in a file."""
+    text = path.read_text()
+    assert text.count(old) == 1, f"{text.count(old)} times in {path.name}: {old}"
+    path.write_text(text.replace(old, new))
+
+
 @pytest.fixture(scope="session")
 def words_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small tokenizer whose vocabulary has both label words as one piece."""

@@ -195,8 +195,7 @@ def test_what_the_runs_keep_is_measured_of_all_ten() -> None:
 
 
 @pytest.mark.parametrize("command", [["status", "self-contained"], ["--help"]])
-def test_what_needs_no_torch_does_not_wait_for_it(command: list[str]) -> None:
-    """Nor for NumPy, which takes a third as long as all the rest."""
+def test_what_needs_neither_torch_nor_numpy_does_not_wait_for_them(command: list[str]) -> None:
     code = (
         "import sys; from contextlib import suppress; from t5peft import cli\n"
         f"with suppress(SystemExit): cli.main({command})\n"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import edit
 
 from t5peft import deciding
 
@@ -24,12 +25,6 @@ def digest(folder: Path, entries: tuple[str, ...] = deciding.TRAINING) -> str:
 
 
 NOW = digest(deciding.FOLDER)
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert text.count(old) == 1, f"{text.count(old)} times in {path.name}: {old}"
-    path.write_text(text.replace(old, new))
 
 
 def everywhere(folder: Path, pattern: str, new: str) -> None:
@@ -233,7 +228,10 @@ def test_what_changes_a_result_changes_the_digest(what: str, tree: Path) -> None
     text = (tree / name).read_text()
     assert old in text
     (tree / name).write_text(text.replace(old, new, 1))
-    assert digest(tree) != NOW
+    changed = deciding.Reader(tree).read(deciding.TRAINING)
+    assert changed.digest != NOW
+    known = {each.digest for each in deciding.code().definitions}
+    assert {each.digest for each in changed.definitions} - known, "which one changed is told"
 
 
 def test_every_class_that_the_code_is_handed_counts_or_is_known_not_to() -> None:

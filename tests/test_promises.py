@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run_named
+from conftest import edit, run_named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
@@ -351,12 +351,6 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(deciding, "FOLDER", copy)
     yield copy
     deciding.code.cache_clear()
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert text.count(old) == 1
-    path.write_text(text.replace(old, new))
 
 
 def change_setting(study: Params, code: Path) -> Params:

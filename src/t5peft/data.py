@@ -5,7 +5,7 @@ folder of parquet files in the hub's layout, or from an extracted `aclImdb/` tre
 in the order of their SHA-256, which also makes "the first n reviews" a fair sample.
 
 Shapes: B reviews of a batch, T tokens (padded to the longest of the batch). NumPy is imported where
-arrays are made: a command that makes none would wait for it longer than for all the rest.
+arrays are made: `status`, which makes none, need not wait for it.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Definition(NamedTuple):
 
     name: str  # lora.LoRALinear
     place: str  # lora.py:30
-    digest: str  # of its own tree, whatever it is called and whatever it calls
+    digest: str  # of its own tree and the names of what it calls: tells which one has changed
 
 
 class Code(NamedTuple):
@@ -119,7 +119,7 @@ def code(entries: tuple[str, ...] = TRAINING) -> Code:
     except (OSError, ValueError, TypeError):  # none yet, or damaged
         found = Reader(FOLDER).read(entries)
         with suppress(InputError):  # where nothing can be written, nothing is remembered
-            files.write_text(memo, json.dumps(found))
+            files.write_json(memo, found)
         return found
 
 
@@ -153,7 +153,8 @@ class Reader:
             bound = self.module(module)[name]
             text = repr([self.tree(value_of(x, name) or x, Scope(module)) for x in bound])
             total.update(f"{text} {self.calls}\n".encode())
-            found.append(self.described(module, name, text))
+            called = [self.met[at][1] for at in self.calls]
+            found.append(self.described(module, name, f"{text} {called}"))
         found += [self.described(*key, text) for key, text in self.constants.items()]
         return Code(total.hexdigest(), tuple(found))
 
@@ -162,7 +163,7 @@ class Reader:
         short = f"{module}.{name or '(import)'}".removeprefix(f"{PACKAGE}.")
         line = self.module(module)[name][0].lineno
         place = f"{self.files[module].relative_to(self.folder)}:{line}"
-        return Definition(short, place, hashlib.sha256(text.encode()).hexdigest()[:12])
+        return Definition(short, place, hashlib.sha256(text.encode()).hexdigest()[:8])
 
     def module(self, name: str) -> dict[str, list[ast.stmt]]:
         """A module's statements by what they bind; "": those that do more than bind, "*": all."""

@@ -106,7 +106,7 @@ def source() -> str:
 
 def definitions() -> str:
     """The digests of its definitions, one by one, which tell a later code what has changed."""
-    return " ".join(each.digest[:8] for each in deciding.code().definitions)
+    return " ".join(each.digest for each in deciding.code().definitions)
 
 
 def changed(record: dict[str, Any]) -> list[str]:
@@ -116,7 +116,7 @@ def changed(record: dict[str, Any]) -> list[str]:
     """
     known = record.get("definitions", "")
     now = deciding.code().definitions if known else ()
-    return [each.name for each in now if each.digest[:8] not in known]
+    return [each.name for each in now if each.digest not in known]
 
 
 # --- where it lies, and what state it is in ----------------------------------------------------
