@@ -116,6 +116,18 @@ def status_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def trace_command(options: argparse.Namespace) -> int:
+    """Make what stored runs lack of a trace."""
+    from t5peft import intact, verify
+
+    settings = study(options)
+    intact.check(settings)
+    wanted = chosen(settings, options.only or [])
+    for line in verify.complete(settings, wanted, options.steps):
+        print(line, flush=True)
+    return 0
+
+
 def print_code(changed: Sequence[str]) -> None:
     """Print the definitions that decide a run's result, those that have changed with a star."""
     where = os.path.relpath(deciding.FOLDER)
@@ -422,6 +434,13 @@ def add_runs(commands: Any) -> None:
     added = command(commands, status_command, text, STUDIED, SET, SEED)
     text = "this run alone, and the code that decides it: each definition, and which have changed"
     added.add_argument("--why", metavar="RUN", help=text)
+
+    text = "Make the traces of runs that were stored without: first losses, and answers."
+    added = command(commands, trace_command, text, STUDIED, SET, SEED)
+    added.add_argument(
+        "--only", nargs="+", action="extend", metavar="RUN", help="these runs, by name"
+    )
+    added.add_argument("--steps", type=int, default=20, help="first steps (default 20)")
 
     text = "Label reviews with a stored run: a line each, of answer, probability and review."
     added = command(commands, predict_command, text)

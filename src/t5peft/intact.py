@@ -10,7 +10,7 @@ import dataclasses
 import warnings
 from pathlib import Path
 
-from t5peft import backbone, data, machine, paths
+from t5peft import backbone, bfloat16, data, paths
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -18,7 +18,7 @@ from t5peft.params import Params
 def check(study: Params) -> None:
     """`check_backbone` and `check_data`, for what reads both.
 
-    Warns of a wide bottleneck, and of a precision that this processor is slow in.
+    Warns of a wide bottleneck, and provides for bf16 where the processor lacks it.
     """
     check_backbone(study.backbone)
     check_data(study)
@@ -30,13 +30,7 @@ def check(study: Params) -> None:
                 "any more",
                 stacklevel=2,
             )
-    warn_of_precision(study.precision)
-
-
-def warn_of_precision(precision: str) -> None:
-    """Warn of one that this processor is slow in."""
-    if slow := machine.advice(precision):
-        warnings.warn(slow, stacklevel=3)
+    bfloat16.provide(study.precision)
 
 
 def check_data(study: Params) -> None:

@@ -137,17 +137,21 @@ def product_rate(precision: str, side: int) -> float:
     return 2 * side**3 / min(times[1:])  # the first warms up
 
 
-def advice(precision: str) -> str:
-    """What to know of bf16 on a processor that multiplies it more slowly than float32; else ""."""
-    if precision == "fp32" or has_accelerator():
-        return ""
-    slow, fast = (matrix_rate(name) for name in ("bf16", "fp32"))
-    if slow > fast:
-        return ""
-    return (
-        f"bf16 is slower than float32 on this processor: {slow / 1e9:.1f} GFLOP/s against"
-        f" {fast / 1e9:.0f}; --set precision=fp32 is another setting, and so another run"
-    )
+def lacks_bf16() -> bool:
+    """Does this processor multiply float32 faster than bf16?"""
+    return not has_accelerator() and matrix_rate("bf16") < matrix_rate("fp32")
+
+
+def kind() -> str:
+    """What last digits depend on: processor and its instructions, or GPU; threads; PyTorch."""
+    import torch
+
+    if has_accelerator():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    instructions = torch.backends.cpu.get_cpu_capability()
+    told = f"{threads} thread{'s' * (threads > 1)}"
+    return f"{processor()}, {instructions}, {told}, torch {torch.__version__}"
 
 
 def keep_freed_memory() -> None:

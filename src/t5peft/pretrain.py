@@ -21,11 +21,11 @@ from transformers import T5ForConditionalGeneration
 
 from t5peft import (
     backbone,
+    bfloat16,
     data,
     evaluation,
     fast,
     files,
-    intact,
     machine,
     mixture,
     paths,
@@ -217,7 +217,7 @@ def pretrain_alone(params: BackboneParams, work: Path) -> Path:
     pieces = pieces_for(texts, params, work)
     words = tokenizer.load(str(pieces))
     check_words(words, params)
-    intact.warn_of_precision(params.precision)
+    bfloat16.provide(params.precision)
     stream = mixture.pack(reviews, words, pieces)
     state = start(params, checkpoint, device)
     span = mixture.feed(mixture.Spans(stream, params, words), workers=int(device.type == "cuda"))

@@ -78,7 +78,7 @@ def before_training(run: Run, study: Params) -> None:
 
     Raises `InputError` where it may not, with the command that trains it.
     """
-    from t5peft import training
+    from t5peft import bfloat16, training
 
     state = runs.status(run, study)
     if state.state in runs.SHOWN:
@@ -94,6 +94,7 @@ def before_training(run: Run, study: Params) -> None:
             f"{params.arguments(study)} --only {run.name}, or render with train=yes",
         )
     intact.check_data(study)
+    bfloat16.provide(study.precision)
     if state.replaces:
         print(
             f"{run.name} of study {study.study} is {state.reason}; to train it takes its place, "

@@ -42,7 +42,7 @@ INPUT = 128
 AT_ONCE = 16
 
 LOSSES = ("span_loss", "span_loss_before")
-KEYS = {"run", "seal", "reviews", "train_accuracy", "test_accuracy", "stretches", *LOSSES}
+KEYS = {"run", "result", "reviews", "train_accuracy", "test_accuracy", "stretches", *LOSSES}
 """What a measurement holds."""
 
 
@@ -54,7 +54,7 @@ def path(run: Run, params: Params) -> Path:
 def load(run: Run, params: Params) -> dict[str, Any]:
     """The measurement of the run as it is stored; {} where there is none."""
     found = files.read_json(path(run, params), KEYS, "t5peft retention")
-    return found if found and found["seal"] == runs.load(run, params)["seal"] else {}
+    return found if found and found["result"] == runs.result(runs.load(run, params)) else {}
 
 
 def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:
         test_accuracy = training.accuracy(job, job.test, "test reviews")[0]
     return {
         "run": run.name,
-        "seal": record["seal"],
+        "result": runs.result(record),
         "reviews": reviews,
         "train_accuracy": training.accuracy(job, sample, "training reviews")[0],
         "test_accuracy": test_accuracy,

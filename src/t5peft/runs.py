@@ -27,7 +27,8 @@ from t5peft.params import Params, arguments
 if TYPE_CHECKING:
     from torch import Tensor
 
-RECORD, DELTA, CHECKPOINT = "record.json", "delta.safetensors", "checkpoint.pt"
+RECORD, CHECKPOINT = "record.json", "checkpoint.pt"
+DELTA, TRACE = "delta.safetensors", "trace.npz"
 
 STUDY_SETTINGS = [
     "train_examples",
@@ -170,15 +171,15 @@ def _short(value: object) -> str:
     return str(value)[:12] if value != "" else "none"
 
 
-def whole(where: Path) -> tuple[dict[str, Any], bytes]:
-    """The record in a folder and the bytes of its tensors, if they are its own; else `InputError`.
+def whole(where: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The record in a folder and what its files hold, if they are its own; else `InputError`.
 
     Where the run is replaced while we look, the new one is looked at.
     """
     while True:
         record = read(where / RECORD)
         try:
-            return record, tensor_bytes(where, record)
+            return record, contents(where, record)
         except InputError:
             if read(where / RECORD) == record:
                 raise
@@ -216,33 +217,41 @@ def seal(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def staged(sha256: str) -> str:
-    """Where tensors with this SHA-256 wait until the record that names them stands.
+def result(record: dict[str, Any]) -> str:
+    """A digest of what a run came to: what is measured of it later belongs to that."""
+    tensors = record["files"].get(DELTA, {}).get("sha256")
+    return digest({"tensors": tensors, **{key: record[key] for key in ("identity", "history")}})
+
+
+def staged(name: str, sha256: str) -> str:
+    """Where a file with this SHA-256 waits until the record that names it stands.
 
     So that a new file never takes the place of one that a record still needs.
     """
-    return f"delta-{sha256[:16]}.safetensors"
+    stem, dot, suffix = name.partition(".")
+    return f"{stem}-{sha256[:16]}{dot}{suffix}"
 
 
-def tensor_bytes(where: Path, record: dict[str, Any]) -> bytes:
-    """The file of a run's tensors, as its record names it; empty where the run stores none.
+def contents(where: Path, record: dict[str, Any]) -> dict[str, bytes]:
+    """What the files of a run hold, by name, as its record describes them.
 
-    Raises `InputError` where no such file is there.
+    Raises `InputError` where one is not there.
     """
-    for name, facts in record["files"].items():
-        found = "no plain file of that name"
-        staged_first = (staged(facts["sha256"]), DELTA)  # the one may become the other meanwhile
-        for path in [where / known for known in staged_first if name == DELTA]:
-            if path.is_file() and not path.is_symlink():
-                with suppress(FileNotFoundError):
-                    content = path.read_bytes()
-                    if hashlib.sha256(content).hexdigest() == facts["sha256"]:
-                        return content
-                    found = "other bytes than were stored"
-        expected = f"SHA-256 {facts['sha256'][:12]}..."
-        way_out = "restore the file or train the run again"
-        raise InputError(f"file {where / name}", found, expected, way_out)
-    return b""
+    return {name: content(where, name, facts["sha256"]) for name, facts in record["files"].items()}
+
+
+def content(where: Path, name: str, sha256: str) -> bytes:
+    """The bytes of one file of a run."""
+    found = "no plain file of that name"
+    for path in (where / staged(name, sha256), where / name):  # one becomes the other meanwhile
+        if path.is_file() and not path.is_symlink():
+            with suppress(FileNotFoundError):
+                held = path.read_bytes()
+                if hashlib.sha256(held).hexdigest() == sha256:
+                    return held
+                found = "other bytes than were stored"
+    way_out = "restore the file or train the run again"
+    raise InputError(f"file {where / name}", found, f"SHA-256 {sha256[:12]}...", way_out)
 
 
 def load(run: Run, params: Params) -> dict[str, Any]:
@@ -262,7 +271,7 @@ def load(run: Run, params: Params) -> dict[str, Any]:
 
 
 def save(run: Run, params: Params, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Store a run: tensors first, the record last; each whole or not at all.
+    """Store a run: its tensors first, the record last; each whole or not at all.
 
     Adds `files`, `stored_bytes` and `seal` to the record. Of several processes that trained the run
     together, only the main one stores it.
@@ -271,19 +280,25 @@ def save(run: Run, params: Params, record: dict[str, Any], tensors: dict[str, Te
         return
     from safetensors.torch import save as serialize
 
-    where = folder(run, params)
-    record["files"] = {}
+    made = {}
     if tensors:
-        content = serialize({name: t.cpu().contiguous() for name, t in tensors.items()})
-        sha = hashlib.sha256(content).hexdigest()
-        record["files"] = {DELTA: {"bytes": len(content), "sha256": sha}}
-        record["stored_bytes"] = len(content)
-        files.write_bytes(where / staged(sha), content)
+        made[DELTA] = serialize({name: t.cpu().contiguous() for name, t in tensors.items()})
+        record["stored_bytes"] = len(made[DELTA])
+    record["files"] = {}
+    put(folder(run, params), record, made)
+
+
+def put(where: Path, record: dict[str, Any], made: dict[str, bytes]) -> None:
+    """Store files of a run and then its record, which names them and is sealed."""
+    hashes = {name: hashlib.sha256(held).hexdigest() for name, held in made.items()}
+    for name, held in made.items():
+        record["files"][name] = {"bytes": len(held), "sha256": hashes[name]}
+        files.write_bytes(where / staged(name, hashes[name]), held)
     record["seal"] = seal(json.loads(json.dumps(record)))
     files.write_text(where / RECORD, as_text(record))
-    if tensors:
-        (where / staged(sha)).replace(where / DELTA)
-    for left in (*where.glob("delta-*.safetensors"), *where.glob(".*.tmp")):  # by a kill
+    for name, sha256 in hashes.items():
+        (where / staged(name, sha256)).replace(where / name)
+    for left in (*where.glob("delta-*"), *where.glob("trace-*"), *where.glob(".*.tmp")):  # by a kill
         left.unlink(missing_ok=True)
 
 
@@ -303,8 +318,8 @@ def tensors(where: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load as deserialize
 
-    record, content = whole(where)
-    if not content:
+    record, held = whole(where)
+    if DELTA not in held:
         raise InputError(
             f"run {where}",
             "a record alone (full fine-tuning stores no weights)",
@@ -312,7 +327,7 @@ def tensors(where: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "name a PEFT run",
         )
     try:
-        return record, deserialize(content)
+        return record, deserialize(held[DELTA])
     except SafetensorError as error:
         raise InputError(
             f"file {where / DELTA}", error, "safetensors", "train the run again"
