@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import torch
+from accelerate.state import AcceleratorState
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from t5peft import backbone, data, methods, params, paths, tokenizer
+from t5peft import backbone, bfloat16, data, methods, params, paths, tokenizer
 from t5peft.methods import Run
 from t5peft.params import Params
 
@@ -43,6 +45,14 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert text.count(old) == 1, f"{text.count(old)} times in {path.name}: {old}"
     path.write_text(text.replace(old, new))
+
+
+@pytest.fixture(autouse=True)
+def a_precision_of_its_own() -> Iterator[None]:
+    """Of bf16 no test keeps what another was provided with, nor accelerate's one precision."""
+    yield
+    bfloat16.leave()
+    AcceleratorState._reset_state()
 
 
 @pytest.fixture(scope="session")

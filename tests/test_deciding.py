@@ -140,10 +140,10 @@ def remove_a_docstring(tree: Path) -> None:
 def change_annotations(tree: Path) -> None:
     edit(
         tree / "training.py",
-        "def train_epoch(job: Job, epoch: int) -> float:",
-        "def train_epoch(job, epoch: object):",
+        "def train_epoch(job: Job, epoch: int, most: int | None = None) -> np.ndarray:",
+        "def train_epoch(job, epoch: object, most=None):",
     )
-    edit(tree / "training.py", "losses: list[Tensor] = []", "losses = []")
+    edit(tree / "training.py", "losses: list[float] = []", "losses = []")
 
 
 def change_the_layout(tree: Path) -> None:
@@ -154,7 +154,7 @@ def change_the_layout(tree: Path) -> None:
 def change_what_is_said(tree: Path) -> None:
     edit(tree / "training.py", 'f"loss {losses[-1]:.4f}"', '"well"')
     edit(tree / "training.py", '"lower the learning rate or set precision=fp32"', '"begin anew"')
-    edit(tree / "training.py", 'f"test accuracy {100 * test_accuracy:.2f}%",', '"done",')
+    edit(tree / "training.py", "test accuracy {100 * done['test_accuracy']:.2f}%", "done")
     edit(tree / "progress.py", "SECONDS = 5.0", "SECONDS = 9.0")
     edit(tree / "errors.py", "expected {expected}", "wanted {expected}")
 

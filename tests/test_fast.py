@@ -134,7 +134,7 @@ def test_fifty_steps_with_dropout_stay_within_the_spread_of_seeds(smoke: Params)
             losses.append(float(training.add_gradients(job, batch)))
             job.optimizer.step()
             job.optimizer.zero_grad()
-        return np.array(losses), training.accuracy(job, job.test, "test")[0]
+        return np.array(losses), training.accuracy(job, job.test, "test")
 
     (plain, plain_right), (quick, quick_right) = (
         map(np.array, zip(*(fifty(q, seed) for seed in range(4)), strict=True))

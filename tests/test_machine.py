@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from t5peft import machine
 
@@ -95,15 +96,25 @@ def test_no_large_product_is_asked_of_a_processor_without_the_precision(
     assert sides == [256, 256, 2048]
 
 
-def test_bf16_is_advised_against_where_it_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_lacks_bf16_where_float32_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     rates(monkeypatch, 1.4e9, 60e9)
-    assert "1.4 GFLOP/s against 60; --set precision=fp32" in machine.advice("bf16")
-    assert machine.advice("fp32") == ""
+    assert machine.lacks_bf16()
     rates(monkeypatch, 900e9, 150e9)
-    assert machine.advice("bf16") == ""
+    assert not machine.lacks_bf16()
     rates(monkeypatch, 1.4e9, 60e9)
     monkeypatch.setattr(machine, "has_accelerator", lambda: True)
-    assert machine.advice("bf16") == ""
+    assert not machine.lacks_bf16()
+
+
+def test_the_kind_of_a_machine_tells_what_last_digits_depend_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
+    words = machine.kind().split(", ")
+    assert words[0] == machine.processor()
+    assert words[1] == torch.backends.cpu.get_cpu_capability()
+    assert words[2].startswith(f"{torch.get_num_threads()} thread")
+    assert words[3] == f"torch {torch.__version__}"
 
 
 ORPHAN = """

@@ -180,14 +180,14 @@ def test_killed_while_it_writes_a_run_ends_as_if_undisturbed(
     assert child(home, study, (runs.RECORD, "renamed")) == -signal.SIGKILL
     assert figures(runs.load(run_of(study), study)) == wanted, "the record makes it whole"
     shutil.rmtree(home / "weights")
-    for name in ("checkpoint.pt", "delta-", runs.RECORD):
+    for name in ("checkpoint.pt", "trace-", "delta-", runs.RECORD):
         for stage in STAGES[: 2 if name == runs.RECORD else 3]:
             assert child(home, study, (name, stage)) == -signal.SIGKILL
             assert runs.status(run_of(study), study).state == "missing"
     assert child(home, study) == 0
     assert figures(runs.load(run_of(study), study)) == wanted
     folder = runs.folder(run_of(study), study)
-    left = {"lock", runs.RECORD, tensors_in(folder).name}
+    left = {"lock", runs.RECORD, runs.DELTA, runs.TRACE}
     assert {path.name for path in folder.iterdir()} == left, "nothing half-written is left"
 
 
@@ -717,14 +717,14 @@ def test_a_reader_that_is_overtaken_looks_again(
     study: Params, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run is replaced after its old record has been read, before its tensors have."""
-    check = runs.tensor_bytes
+    check = runs.contents
 
-    def overtaken(where: Path, record: dict[str, Any]) -> bytes:
-        monkeypatch.setattr(runs, "tensor_bytes", check)
+    def overtaken(where: Path, record: dict[str, Any]) -> dict[str, bytes]:
+        monkeypatch.setattr(runs, "contents", check)
         training.train(run_of(study), dataclasses.replace(study, seed=1))
         return check(where, record)
 
-    monkeypatch.setattr(runs, "tensor_bytes", overtaken)
+    monkeypatch.setattr(runs, "contents", overtaken)
     assert runs.status(run_of(study), dataclasses.replace(study, seed=1)).state == "fresh"
 
 

@@ -61,10 +61,11 @@ def test_two_at_once_measure_a_run_once(short: Params, monkeypatch: pytest.Monke
     def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:
         measured.append(run.name)
         time.sleep(0.05)
-        return {**dict.fromkeys(retention.KEYS, 0), "seal": "s", "reviews": reviews}
+        return {**dict.fromkeys(retention.KEYS, 0), "result": "r", "reviews": reviews}
 
     monkeypatch.setattr(retention, "of_run", of_run)
-    monkeypatch.setattr(runs, "load", lambda *_: {"seal": "s"})
+    monkeypatch.setattr(runs, "load", lambda *_: {})
+    monkeypatch.setattr(runs, "result", lambda _: "r")
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(retention.measure, short, 8) for _ in range(2)]
     assert len(measured) == len(set(measured)) == 10

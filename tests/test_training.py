@@ -165,7 +165,7 @@ load = backbone.load
 backbone.load = lambda name, seed=0: dry(load(name, seed))
 study = params.load("smoke", json.loads(sys.argv[1]))
 job = training.prepare(run_named(study, "lora-scratch-r8"), study)
-losses = [training.train_epoch(job, 1), training.train_epoch(job, 2)]
+losses = [training.mean_loss(training.train_epoch(job, epoch), study) for epoch in (1, 2)]
 if job.accelerator.is_main_process:
     print("LOSSES", json.dumps([job.accelerator.num_processes, losses]))
 launch.leave()
@@ -292,7 +292,9 @@ def test_the_loss_of_an_epoch_is_the_mean_of_its_reviews(
     monkeypatch.setattr(
         training, "add_gradients", lambda _, batch: torch.tensor({16: 1.0, 4: 6.0}[len(batch)])
     )
-    assert training.train_epoch(job, 1) == 2.0
+    losses = training.train_epoch(job, 1)
+    assert losses.tolist() == [1.0, 6.0]
+    assert training.mean_loss(losses, study) == 2.0
 
 
 def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
@@ -300,12 +302,13 @@ def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
 ) -> None:
     asked = []
 
-    def noted(job: training.Job, tokens: data.Tokens, title: str) -> tuple[float, float]:
+    def noted(job: training.Job, tokens: data.Tokens, title: str) -> list[str]:
         asked.append((tokens is job.test, tokens.ids is job.train.ids, len(tokens)))
         time.sleep(0.01)
-        return (0.25 if tokens is job.test else 0.75, 0.0)
+        right = len(tokens) // 4 * (1 if tokens is job.test else 3)
+        return [data.LABELS[label] if i < right else "" for i, label in enumerate(tokens.labels)]
 
-    monkeypatch.setattr(training, "accuracy", noted)
+    monkeypatch.setattr(training, "answers", noted)
     record = training.train(run_named(smoke, "lora-scratch-r8"), smoke)
     assert asked == 2 * [(True, False, smoke.test_examples), (False, True, smoke.train_sample)]
     for epoch in record["history"]:
@@ -319,8 +322,8 @@ def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
 def test_the_first_loss_that_is_no_number_is_named_with_its_reviews(smoke: Params) -> None:
     job = training.prepare(run_named(smoke, "lora-scratch-r8"), smoke)
     batches = [np.array([1, 2]), np.array([3, 4]), np.array([5, 6])]
-    losses = [torch.tensor(x) for x in (0.5, math.nan, math.inf)]
-    with pytest.raises(InputError, match=r"epoch 7, step 2, reviews 3, 4, \.\.\.: found nan"):
+    losses = [0.1, 0.5, math.nan, math.inf]
+    with pytest.raises(InputError, match=r"epoch 7, step 3, reviews 3, 4, \.\.\.: found nan"):
         training.check_finite(job, 7, losses, batches)
 
 

@@ -64,6 +64,30 @@ def companions(found: Mapping[str, Sequence[Record]]) -> str:
     )
 
 
+def verified(records: Sequence[Record]) -> str:
+    """How many runs were verified, and how; "" where all are as the code makes them."""
+    found = [record["verified"] for record in records if record.get("verified")]
+    if not found:
+        return ""
+    losses = max(one["largest_difference"] for one in found)
+    answers = sum(one["reviews"] for one in found)
+    differing = sum(one["answers_differing"] for one in found)
+    without = sum(not one["reviews"] for one in found)
+    text = (
+        f"Of the {len(records)} runs shown, {len(found)} are *verified*: the code that decides has "
+        "changed since they were made, and `t5peft verify` has compared what it does now. The "
+        f"first steps of each ({min(one['steps'] for one in found)} or more) were trained anew: no "
+        f"loss differs by more than {losses:.2g}. Of {number(answers)} answers made anew with the "
+        f"stored tensors, {number(differing)} differ."
+    )
+    if without:
+        text += (
+            " Where no weights or no answers are stored, as with full fine-tuning, the steps alone "
+            f"are verified ({without} of them)."
+        )
+    return text
+
+
 THINGS = {
     "train_examples": "training reviews",
     "test_examples": "test reviews",

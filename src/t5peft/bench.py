@@ -27,6 +27,7 @@ from transformers import T5ForConditionalGeneration
 
 from t5peft import (
     backbone,
+    bfloat16,
     data,
     evaluation,
     files,
@@ -71,6 +72,7 @@ def start(run: Run, params: Params, name: str) -> None:
     machine.end_with_parent()
     if name == OURS:
         machine.keep_freed_memory()
+        bfloat16.provide(params.precision)
     model = training.build(run, params)
     if params.backbone.startswith(backbone.RANDOM):
         teach(model, run, params)

@@ -118,14 +118,33 @@ def status_command(options: argparse.Namespace) -> int:
 
 def trace_command(options: argparse.Namespace) -> int:
     """Make what stored runs lack of a trace."""
-    from t5peft import intact, verify
+    from t5peft import verify
 
-    settings = study(options)
-    intact.check(settings)
-    wanted = chosen(settings, options.only or [])
-    for line in verify.complete(settings, wanted, options.steps):
+    from_one("--steps", options.steps)
+    settings = study_to_run(options)
+    for line in verify.complete(settings, chosen(settings, options.only or []), options.steps):
         print(line, flush=True)
     return 0
+
+
+def verify_command(options: argparse.Namespace) -> int:
+    """Compare stored runs with what the code makes now; 1 if one differs or cannot be compared."""
+    from t5peft import verify
+
+    from_one("--steps", options.steps)
+    from_one("--reviews", options.reviews)
+    settings = study_to_run(options)
+    wanted, code = chosen(settings, options.only or []), 0
+    for same, line in verify.check(settings, wanted, options.steps, options.reviews):
+        print(line, flush=True)
+        code = code if same else 1
+    return code
+
+
+def from_one(name: str, value: int) -> None:
+    """Refuse a number below 1."""
+    if value < 1:
+        raise InputError(name, value, "a number from 1", "give another number")
 
 
 def print_code(changed: Sequence[str]) -> None:
@@ -138,8 +157,7 @@ def print_code(changed: Sequence[str]) -> None:
 
 def train_command(options: argparse.Namespace) -> int:
     """Train what is missing or stale, after saying so."""
-    if options.jobs < 1:
-        raise InputError("--jobs", options.jobs, "a number from 1", "leave it out for 1")
+    from_one("--jobs", options.jobs)
     if options.jobs > 1 and machine.launched():
         raise InputError(
             "--jobs", options.jobs, "1, as several processes share one run here", "leave it out"
@@ -157,9 +175,9 @@ def train_all(options: argparse.Namespace) -> int:
     states = runs.statuses(wanted, settings)
     for run in wanted:
         state = states[run.name]
-        if state.state != "fresh":
-            todo.append(run)
-        verb = "keep " if state.state == "fresh" else "train"
+        keep = state.state in runs.AS_MADE
+        todo += [] if keep else [run]
+        verb = "keep " if keep else "train"
         other = " (it is replaced; --set study=NAME keeps both)" if state.replaces else ""
         print(f"{verb} {run.name:27} {state.state}: {state.reason}{other}", flush=True)
     if machine.launched():
@@ -334,8 +352,7 @@ def bench_command(options: argparse.Namespace) -> int:
 
     from t5peft import bench
 
-    if options.repeats < 1:
-        raise InputError("--repeats", options.repeats, "1 or more", "give another number")
+    from_one("--repeats", options.repeats)
     settings = study_to_run(options)
     say_replaced(bench.path(settings), bench.load(settings))
     record = bench.bench(settings, options.repeats)
@@ -395,6 +412,8 @@ SEED = option(
     type=int,
     help="another seed than the study's: its runs are kept beside, in STUDY-seed-SEED",
 )
+ONLY = option("--only", nargs="+", action="extend", metavar="RUN", help="these runs, by name")
+STEPS = option("--steps", type=int, default=20, help="first steps (default 20)")
 FOLDER = option("-o", "--output", required=True, help="folder")
 
 
@@ -424,23 +443,21 @@ def command(
 def add_runs(commands: Any) -> None:
     """The commands that make, show and use runs."""
     text = "Train a study's runs that are missing or stale."
-    added = command(commands, train_command, text, STUDIED, SET, SEED)
-    added.add_argument(
-        "--only", nargs="+", action="extend", metavar="RUN", help="these runs, by name"
-    )
+    added = command(commands, train_command, text, STUDIED, SET, SEED, ONLY)
     added.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
 
-    text = "Say of each run: fresh, stale, missing, damaged."
+    text = "Say of each run: fresh, verified, stale, missing, damaged."
     added = command(commands, status_command, text, STUDIED, SET, SEED)
     text = "this run alone, and the code that decides it: each definition, and which have changed"
     added.add_argument("--why", metavar="RUN", help=text)
 
-    text = "Make the traces of runs that were stored without: first losses, and answers."
-    added = command(commands, trace_command, text, STUDIED, SET, SEED)
-    added.add_argument(
-        "--only", nargs="+", action="extend", metavar="RUN", help="these runs, by name"
-    )
-    added.add_argument("--steps", type=int, default=20, help="first steps (default 20)")
+    text = "Verify stored runs: train first steps anew, answer reviews anew, compare both."
+    added = command(commands, verify_command, text, STUDIED, SET, SEED, ONLY, STEPS)
+    text = "test reviews to answer (default 1,000)"
+    added.add_argument("--reviews", type=int, default=1000, help=text)
+
+    text = "Make what `verify` compares with, for runs that were stored before it was kept."
+    command(commands, trace_command, text, STUDIED, SET, SEED, ONLY, STEPS)
 
     text = "Label reviews with a stored run: a line each, of answer, probability and review."
     added = command(commands, predict_command, text)

@@ -30,7 +30,7 @@ from t5peft.errors import InputError
 PACKAGE = "t5peft"
 FOLDER = Path(__file__).parent
 
-TRAINING = ("training.train", "methods.Run")
+TRAINING = ("training.prepare", "training.restore", "training.epochs", "methods.Run")
 """Where the code that makes a run begins; a `Run` is only handed to it."""
 
 
@@ -39,8 +39,7 @@ def of_ours(*names: str) -> set[str]:
     return {f"{PACKAGE}.{name}" for name in names}
 
 
-KEPT = of_ours("errors", "files", "machine", "paths", "runs")
-KEPT |= of_ours("training.describe", "training.save_checkpoint")
+KEPT = of_ours("errors", "files", "machine", "paths", "runs", "trace")
 """How things are found and stored: what is given to these counts, they do not."""
 
 SAID = {"print", "warnings.warn"} | of_ours("progress")

@@ -42,7 +42,7 @@ def handin(
             raise InputError(option, repr(text), letters, "write --name A_Name --number 123")
     stem = f"{name}_{number}"
     settings = params.load(study, changes)
-    require_fresh(settings)
+    require_as_made(settings)
     values = render.from_anywhere({**vars(settings), "train": "no"})
     folder.mkdir(parents=True, exist_ok=True)
     pdf = folder / f"{stem}.pdf"
@@ -61,16 +61,16 @@ def handin(
         ]
 
 
-def require_fresh(settings: Params) -> None:
+def require_as_made(settings: Params) -> None:
     """Refuse a study with a run that is missing, damaged or stale."""
     for run in methods.runs(settings):
         state = runs.status(run, settings)
-        if state.state != "fresh":
+        if state.state not in runs.AS_MADE:
             raise InputError(
                 f"run {run.name} of study {settings.study}",
                 f"{state.state} ({state.reason})",
-                "ten fresh runs",
-                f"run: t5peft train {params.arguments(settings)}",
+                "ten runs that are fresh or verified",
+                f"run: t5peft verify {params.arguments(settings)}, or train where they are not",
             )
 
 

@@ -40,10 +40,10 @@ def attempt(run: Run, params: Params) -> dict[str, Any] | None:
         raise InputError("processes of the launch", count, reviews, "give fewer --num_processes")
     main = machine.is_main_process()
     with runs.lock(run, params) if main else nullcontext(True) as mine:
-        mine, fresh = from_main([mine, runs.status(run, params).state == "fresh"])
+        mine, kept = from_main([mine, runs.status(run, params).state in runs.AS_MADE])
         if not mine:
             return None
-        if not fresh:
+        if not kept:
             with nullcontext() if main else redirect_stderr(io.StringIO()):
                 training.train(run, params)
         PartialState().wait_for_everyone()  # the others read what the main one stored

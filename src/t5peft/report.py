@@ -105,9 +105,15 @@ def before_training(run: Run, study: Params) -> None:
 
 
 def with_mark(run: Run, study: Params, record: dict[str, Any]) -> dict[str, Any]:
-    """The record, and under `stale` why it is, or ""."""
+    """The record; under `stale` why it is, or ""; under `verified` what was found of it, or {}."""
     status = runs.status(run, study)
-    return {**record, "stale": status.reason if status.state == "stale" else ""}
+    return {
+        **record,
+        "stale": status.reason if status.state == "stale" else "",
+        "verified": runs.verification(runs.folder(run, study), record)
+        if status.state == "verified"
+        else {},
+    }
 
 
 def trials(study: Params) -> list[dict[str, Any]]:

@@ -23,10 +23,10 @@ from t5peft import (
     machine,
     methods,
     paths,
-    prediction,
     runs,
     spans,
     training,
+    verify,
 )
 from t5peft.errors import InputError
 from t5peft.methods import Run
@@ -93,12 +93,12 @@ def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:
     sample = job.train.first(reviews, "train")
     test_accuracy = record["best_accuracy"]  # of the stored tensors
     if run.method == "full":
-        test_accuracy = training.accuracy(job, job.test, "test reviews")[0]
+        test_accuracy = training.accuracy(job, job.test, "test reviews")
     return {
         "run": run.name,
         "result": runs.result(record),
         "reviews": reviews,
-        "train_accuracy": training.accuracy(job, sample, "training reviews")[0],
+        "train_accuracy": training.accuracy(job, sample, "training reviews"),
         "test_accuracy": test_accuracy,
         "stretches": len(sources),
         "span_loss": span_loss(job, sources, targets, run.placeholders),
@@ -114,10 +114,7 @@ def finished(run: Run, params: Params, record: dict[str, Any]) -> Job:
         for epoch in range(1, record["best_epoch"] + 1):
             training.train_epoch(job, epoch)
         return job
-    model = training.build(run, params)
-    where = runs.folder(run, params)
-    prediction.put(model, runs.tensors(where)[1], str(where))
-    return training.with_fast_model(run, params, model)
+    return verify.restored(run, params)
 
 
 def stretches(job: Job) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,9 @@
 """Stored runs: what a run is, where it lies, and whether it is still what the code would make.
 
     fresh     the identity is the one asked for, and so is the code that made it
-    stale     the identity is, but code that decides has changed since: shown, with a mark
+    verified  the identity is, code that decides has changed since, and `t5peft verify` found that
+              the run's first losses and its answers have not
+    stale     the same, not verified: shown, with a mark
     missing   there is no record, or it is of another identity
     damaged   there is a record, but a file of the run is not the one that it describes
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RECORD, CHECKPOINT = "record.json", "checkpoint.pt"
-DELTA, TRACE = "delta.safetensors", "trace.npz"
+DELTA, TRACE, VERIFIED = "delta.safetensors", "trace.npz", "verified.json"
 
 STUDY_SETTINGS = [
     "train_examples",
@@ -43,8 +45,9 @@ STUDY_SETTINGS = [
 """The settings of a study that enter every run's identity."""
 
 
-SHOWN = ("fresh", "stale")
-"""The states of a run that may be shown."""
+AS_MADE = ("fresh", "verified")
+SHOWN = (*AS_MADE, "stale")
+"""The states of a run that need not be trained again, and of one that may be shown."""
 
 KEYS = {
     *("run", "study", "identity", "fingerprint", "source", "params", "backbone", "history"),
@@ -56,9 +59,9 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Status:
-    """fresh, stale, missing or damaged, and why."""
+    """One of the states, and why."""
 
-    state: Literal["fresh", "stale", "missing", "damaged"]
+    state: Literal["fresh", "verified", "stale", "missing", "damaged"]
     reason: str
     replaces: bool = False  # a whole run with other settings lies in its place
 
@@ -161,6 +164,8 @@ def _look(
         reason = "stored with other settings: " + ", ".join(changes)
         return Status("missing", reason, replaces=True), record
     if record["source"] != now:
+        if found := verification(where, record):
+            return Status("verified" if holds(found) else "stale", compared(found)), record
         names = changed(record)
         told = f": {', '.join(names[:4])}{', ...' if names[4:] else ''}" if names else ""
         return Status("stale", f"code that decides has changed since{told}"), record
@@ -169,6 +174,36 @@ def _look(
 
 def _short(value: object) -> str:
     return str(value)[:12] if value != "" else "none"
+
+
+def verification(where: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """What `verify.verify` found of this very run with the code as it is; {} where it never did."""
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        found = json.loads((where / VERIFIED).read_text())
+        mine = (found["result"], found["source"]) == (result(record), source())
+        if mine and found["seal"] == seal(found):
+            return found
+    return {}  # none, of another run or code, or damaged
+
+
+def holds(found: dict[str, Any]) -> bool:
+    """Is what was found within its bounds? Where the bound is 0, no loss may differ."""
+    exact = found["loss_bound"] == 0
+    difference = found["largest_difference" if exact else "median_difference"]
+    same = difference <= found["loss_bound"]
+    return same and found["answers_differing"] <= found["answers_bound"]
+
+
+def compared(found: dict[str, Any]) -> str:
+    """What was found, in words."""
+    told = (
+        f"{found['steps']} steps trained anew, losses differ by {found['largest_difference']:.2g} "
+        f"at most, median {found['median_difference']:.2g} (bound {found['loss_bound']:.2g})"
+    )
+    if not found["reviews"]:
+        return f"{told}; no answers compared"
+    differing, bound = found["answers_differing"], found["answers_bound"]
+    return f"{told}; of {found['reviews']:,} answers {differing} differ (bound {bound})"
 
 
 def whole(where: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -270,8 +305,10 @@ def load(run: Run, params: Params) -> dict[str, Any]:
 # --- save --------------------------------------------------------------------------------------
 
 
-def save(run: Run, params: Params, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Store a run: its tensors first, the record last; each whole or not at all.
+def save(
+    run: Run, params: Params, record: dict[str, Any], tensors: dict[str, Tensor], trace: bytes
+) -> None:
+    """Store a run: tensors and trace first, the record last; each whole or not at all.
 
     Adds `files`, `stored_bytes` and `seal` to the record. Of several processes that trained the run
     together, only the main one stores it.
@@ -280,7 +317,7 @@ def save(run: Run, params: Params, record: dict[str, Any], tensors: dict[str, Te
         return
     from safetensors.torch import save as serialize
 
-    made = {}
+    made = {TRACE: trace}
     if tensors:
         made[DELTA] = serialize({name: t.cpu().contiguous() for name, t in tensors.items()})
         record["stored_bytes"] = len(made[DELTA])
@@ -298,8 +335,9 @@ def put(where: Path, record: dict[str, Any], made: dict[str, bytes]) -> None:
     files.write_text(where / RECORD, as_text(record))
     for name, sha256 in hashes.items():
         (where / staged(name, sha256)).replace(where / name)
-    for left in (*where.glob("delta-*"), *where.glob("trace-*"), *where.glob(".*.tmp")):  # by a kill
-        left.unlink(missing_ok=True)
+    for pattern in ("delta-*", "trace-*", ".*.tmp"):
+        for left in where.glob(pattern):  # by a kill
+            left.unlink(missing_ok=True)
 
 
 def lock(run: Run, params: Params) -> AbstractContextManager[bool]:

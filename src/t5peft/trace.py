@@ -10,10 +10,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from t5peft import runs
+from t5peft import machine, runs
 from t5peft.data import LABELS
 
 OTHER = len(LABELS)
@@ -27,8 +28,23 @@ class Trace:
     losses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # (steps,), nats
     losses_by: str = ""  # `machine.kind`
     epochs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # after which ...
-    answers: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))  # (epochs, reviews)
+    answers: np.ndarray = field(
+        default_factory=lambda: np.zeros((0, 0), np.uint8)
+    )  # (epochs, reviews)
     answers_by: str = ""
+
+    def add(self, epoch: int, losses: np.ndarray, answers: Sequence[str]) -> None:
+        """Note an epoch's losses and the answers after it, as made on this machine."""
+        said = codes(answers)[None]
+        self.losses = np.concatenate([self.losses, losses])
+        self.answers = np.concatenate([self.answers, said]) if self.answers.size else said
+        self.epochs = np.append(self.epochs, epoch)
+        self.losses_by, self.answers_by = self.losses_by or machine.kind(), machine.kind()
+
+    def after(self, epoch: int) -> np.ndarray:
+        """The answers (reviews,) after an epoch; none where they were not kept."""
+        kept = self.answers[self.epochs == epoch]
+        return kept[0] if len(kept) else np.zeros(0, np.uint8)
 
     def packed(self) -> bytes:
         """As a file holds it: about 1.3 bits an answer."""
@@ -40,7 +56,8 @@ class Trace:
 def unpack(content: bytes) -> Trace:
     """What `packed` wrote."""
     with np.load(io.BytesIO(content)) as held:
-        return Trace(**{name: array if array.ndim else str(array) for name, array in held.items()})
+        parts: dict[str, Any] = {name: x if x.ndim else str(x) for name, x in held.items()}
+    return Trace(**parts)
 
 
 def load(where: Path) -> Trace:

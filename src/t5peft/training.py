@@ -13,8 +13,10 @@ import sys
 import time
 import warnings
 import zipfile
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,8 +33,9 @@ from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params
 from t5peft.progress import Progress
+from t5peft.trace import Trace, unpack
 
-CHECK_EVERY = 20
+CHECK_EVERY = {"cpu": 1, "cuda": 20}
 """Steps between two looks at the losses: each look waits for the accelerator."""
 
 REVIEWS_AT_ONCE = {"cpu": 8}
@@ -57,6 +60,7 @@ class Job:
     optimizer: Any = None
     wrapped: Any = None  # the model as accelerate wants it called
     history: list[dict[str, Any]] = field(default_factory=list)
+    trace: Trace = field(default_factory=Trace)
     best: dict[str, Tensor] = field(default_factory=dict)  # trained tensors of the best epoch
 
 
@@ -162,50 +166,64 @@ def add_gradients(job: Job, batch: np.ndarray) -> Tensor:
     return cast(Tensor, job.accelerator.reduce(total, "mean"))
 
 
-def train_epoch(job: Job, epoch: int) -> float:
-    """One pass over the training reviews; returns the mean loss of a review."""
+def steps(job: Job, epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """One pass over the training reviews, a step at a time: its reviews and their mean loss."""
     set_seed(1000 * job.params.seed + epoch)
     job.model.train()
     reviews = order(job.params, epoch)
-    batches = [
-        reviews[at : at + job.params.batch_size]
-        for at in range(0, len(reviews), job.params.batch_size)
-    ]
-    progress = Progress(f"{job.run.name}, epoch {epoch} of {job.params.epochs}", len(reviews))
-    losses: list[Tensor] = []
-    for step, batch in enumerate(batches, 1):
-        losses.append(add_gradients(job, batch))
+    for at in range(0, len(reviews), job.params.batch_size):
+        batch = reviews[at : at + job.params.batch_size]
+        loss = add_gradients(job, batch)
         job.optimizer.step()
         job.optimizer.zero_grad(set_to_none=True)
-        if step % CHECK_EVERY == 0 or step == len(batches):
-            check_finite(job, epoch, losses, batches)
-            progress.add(
-                sum(map(len, batches[step - CHECK_EVERY : step])), f"loss {losses[-1]:.4f}"
-            )
+        yield batch, loss
+
+
+def train_epoch(job: Job, epoch: int, most: int | None = None) -> np.ndarray:
+    """The loss of each step (nats) of one pass, or of its first steps: `most` of them."""
+    progress = Progress(
+        f"{job.run.name}, epoch {epoch} of {job.params.epochs}",
+        min(len(job.train), job.params.batch_size * (most or len(job.train))),
+    )
+    losses: list[float] = []
+    todo, size = islice(steps(job, epoch), most), CHECK_EVERY[job.accelerator.device.type]
+    while some := [*islice(todo, size)]:
+        losses += torch.stack([loss for _, loss in some]).tolist()
+        check_finite(job, epoch, losses, [batch for batch, _ in some])
+        progress.add(sum(len(batch) for batch, _ in some), f"loss {losses[-1]:.4f}")
     progress.close()
-    sizes = torch.tensor([len(batch) for batch in batches], dtype=torch.float64)
-    return float((torch.stack(losses).double().cpu() * sizes).sum() / sizes.sum())
+    return np.array(losses, np.float32)
 
 
-def check_finite(job: Job, epoch: int, losses: list[Tensor], batches: list[np.ndarray]) -> None:
-    """Stop the run at its first loss that is no number, and name the step and its reviews."""
-    for step in range(max(0, len(losses) - CHECK_EVERY), len(losses)):
-        value = float(losses[step])
+def mean_loss(losses: np.ndarray, params: Params) -> float:
+    """The mean loss of a review, from the losses of an epoch's steps."""
+    starts = range(0, params.train_examples, params.batch_size)
+    sizes = np.diff([*starts, params.train_examples])
+    return float(np.average(losses.astype(float), weights=sizes))
+
+
+def check_finite(job: Job, epoch: int, losses: list[float], batches: list[np.ndarray]) -> None:
+    """Stop the run at its first loss that is no number, and name the step and its reviews.
+
+    losses: all so far; batches: the reviews of the last of them.
+    """
+    first = len(losses) - len(batches)
+    for step, (value, batch) in enumerate(zip(losses[first:], batches, strict=True), first + 1):
         if not math.isfinite(value):
             raise InputError(
-                f"loss of {job.run.name}, epoch {epoch}, step {step + 1}, "
-                f"reviews {', '.join(map(str, batches[step][:4]))}, ...",
+                f"loss of {job.run.name}, epoch {epoch}, step {step}, "
+                f"reviews {', '.join(map(str, batch[:4]))}, ...",
                 value,
                 "a finite number",
                 "lower the learning rate or set precision=fp32",
             )
 
 
-def accuracy(job: Job, tokens: Tokens, title: str) -> tuple[float, float]:
-    """(accuracy, share of other words) of the model as it is."""
+def answers(job: Job, tokens: Tokens, title: str) -> list[str]:
+    """What the model as it is answers to each review."""
     progress = Progress(f"{job.run.name}, {title}", len(tokens))
     with job.accelerator.autocast():
-        answers = evaluation.predict(
+        found = evaluation.predict(
             job.model,
             job.tokenizer,
             tokens,
@@ -214,7 +232,12 @@ def accuracy(job: Job, tokens: Tokens, title: str) -> tuple[float, float]:
             progress.add,
         )
     progress.close()
-    return evaluation.score(answers, tokens.labels)
+    return found
+
+
+def accuracy(job: Job, tokens: Tokens, title: str) -> float:
+    """The share of right ones among them."""
+    return evaluation.score(answers(job, tokens, title), tokens.labels)[0]
 
 
 # --- a whole run -------------------------------------------------------------------------------
@@ -227,36 +250,47 @@ def train(run: Run, params: Params) -> dict[str, Any]:
     identity = runs.identity(run, params)
     checkpoint = runs.folder(run, params) / "checkpoint.pt"
     restore(job, checkpoint, runs.digest(identity))
-    sample = job.train.first(min(params.train_sample, len(job.train)), "train")
-    for epoch in range(len(job.history) + 1, params.epochs + 1):
+    for done in epochs(job):
+        print(
+            f"{run.name}: epoch {done['epoch']} of {params.epochs}, loss {done['loss']:.4f}, "
+            f"test accuracy {100 * done['test_accuracy']:.2f}%",
+            file=sys.stderr,
+            flush=True,
+        )
+        save_checkpoint(job, checkpoint, runs.digest(identity))
+    record = describe(job, identity)
+    runs.save(run, params, record, job.best, job.trace.packed())
+    checkpoint.unlink(missing_ok=True)
+    return record
+
+
+def epochs(job: Job) -> Iterator[dict[str, Any]]:
+    """The epochs that are still to come, one by one, and what came of each.
+
+    It is noted in the job's history and trace, and its tensors are kept if it is the best so far.
+    """
+    sample = job.train.first(min(job.params.train_sample, len(job.train)), "train")
+    for number in range(len(job.history) + 1, job.params.epochs + 1):
         began = time.perf_counter()
-        loss = train_epoch(job, epoch)
+        losses = train_epoch(job, number)
         middle = time.perf_counter()
-        test_accuracy, other = accuracy(job, job.test, f"test after epoch {epoch}")
+        said = answers(job, job.test, f"test after epoch {number}")
         ended = time.perf_counter()
+        test_accuracy, other = evaluation.score(said, job.test.labels)
         job.history.append(
             {
-                "epoch": epoch,
-                "loss": loss,
-                "train_accuracy": accuracy(job, sample, f"sample after epoch {epoch}")[0],
+                "epoch": number,
+                "loss": mean_loss(losses, job.params),
+                "train_accuracy": accuracy(job, sample, f"sample after epoch {number}"),
                 "test_accuracy": test_accuracy,
                 "other_words": other,
                 "train_seconds": round(middle - began, 3),
                 "test_seconds": round(ended - middle, 3),
             }
         )
+        job.trace.add(number, losses, said)
         keep_best(job)
-        print(
-            f"{run.name}: epoch {epoch} of {params.epochs}, loss {loss:.4f}, "
-            f"test accuracy {100 * test_accuracy:.2f}%",
-            file=sys.stderr,
-            flush=True,
-        )
-        save_checkpoint(job, checkpoint, runs.digest(identity))
-    record = describe(job, identity)
-    runs.save(run, params, record, job.best)
-    checkpoint.unlink(missing_ok=True)
-    return record
+        yield job.history[-1]
 
 
 def best_epoch(job: Job) -> dict[str, Any]:
@@ -278,6 +312,7 @@ def save_checkpoint(job: Job, path: Path, identity: str) -> None:
             "identity": identity,
             "source": runs.source(),
             "history": job.history,
+            "trace": job.trace.packed(),
             "trained": trained(job.model),
             "best": job.best,
             "optimizer": job.optimizer.state_dict(),
@@ -307,6 +342,7 @@ def restore(job: Job, path: Path, identity: str) -> None:
                 parameter.copy_(held["trained"][name])
     job.optimizer.load_state_dict(held["optimizer"])
     job.history, job.best = held["history"], held["best"]
+    job.trace = unpack(held["trace"])
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
@@ -375,7 +411,7 @@ def result(run: Run, params: Params) -> dict[str, Any]:
     with the exact command and the estimated time otherwise.
     """
     state = runs.status(run, params)
-    if state.state in ("fresh", "stale"):
+    if state.state in runs.SHOWN:
         return runs.load(run, params)
     seconds = estimate(run, params)
     may = machine.has_accelerator() or seconds <= A_MINUTE
@@ -391,11 +427,11 @@ def result(run: Run, params: Params) -> dict[str, Any]:
 
 
 def attempt(run: Run, params: Params) -> dict[str, Any] | None:
-    """Train a run under its lock, unless it is fresh by now; None where another process has it."""
+    """Train a run under its lock, unless it is whole by now; None where another process has it."""
     with runs.lock(run, params) as mine:
         if not mine:
             return None
-        if runs.status(run, params).state == "fresh":
+        if runs.status(run, params).state in runs.AS_MADE:
             return runs.load(run, params)
         return train(run, params)
 

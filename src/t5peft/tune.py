@@ -92,15 +92,15 @@ def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
     job = training.prepare(run, dataclasses.replace(params, train_examples=reviews))
     job.test = Tokens(everything.ids, everything.starts[cut:], everything.labels[cut:])
     began = time.perf_counter()
-    loss = training.train_epoch(job, 1)
-    accuracy, _ = training.accuracy(job, job.test, f"rate {run.learning_rate:g}, held out")
+    losses = training.train_epoch(job, 1)
+    accuracy = training.accuracy(job, job.test, f"rate {run.learning_rate:g}, held out")
     return {
         "run": run.name,
         "method": run.method,
         "learning_rate": run.learning_rate,
         "reviews": reviews,
         "held_out": len(job.test),
-        "loss": loss,
+        "loss": training.mean_loss(losses, job.params),
         "accuracy": accuracy,
         "seconds": round(time.perf_counter() - began, 1),
         "identity": identity(run, params, reviews),
