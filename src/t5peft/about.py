@@ -69,21 +69,22 @@ def verified(records: Sequence[Record]) -> str:
     found = [record["verified"] for record in records if record.get("verified")]
     if not found:
         return ""
-    losses = max(one["largest_difference"] for one in found)
-    answers = sum(one["reviews"] for one in found)
-    differing = sum(one["answers_differing"] for one in found)
-    without = sum(not one["reviews"] for one in found)
+    some = "all" if len(found) == len(records) else f"{len(found)} of the"
+    largest = max(one["largest_difference"] for one in found)
+    losses = f"no loss differs{f' by more than {largest:.2g} nats' if largest else ''}"
     text = (
-        f"Of the {len(records)} runs shown, {len(found)} are *verified*: the code that decides has "
-        "changed since they were made, and `t5peft verify` has compared what it does now. The "
-        f"first steps of each ({min(one['steps'] for one in found)} or more) were trained anew: no "
-        f"loss differs by more than {losses:.2g}. Of {number(answers)} answers made anew with the "
-        f"stored tensors, {number(differing)} differ."
+        f"The code that decides has changed since the runs were made, and {some} {len(records)} "
+        "that are shown here are *verified*: `t5peft verify` trained their first "
+        f"{min(one['steps'] for one in found)} steps anew, and {losses}."
     )
-    if without:
+    if answers := sum(one["reviews"] for one in found):
+        differing = sum(one["answers_differing"] for one in found)
+        told = f"{number(differing)} differ" if differing else "none differs"
+        text += f" Of {number(answers)} answers made anew with stored tensors, {told}."
+    if without := sum(not one["reviews"] for one in found):
         text += (
-            " Where no weights or no answers are stored, as with full fine-tuning, the steps alone "
-            f"are verified ({without} of them)."
+            " The steps alone were compared where no weights are stored, as with full fine-tuning, "
+            f"or no answers: {without} of them."
         )
     return text
 
