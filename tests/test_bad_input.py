@@ -27,7 +27,6 @@ from t5peft import (
     cli,
     data,
     intact,
-    machine,
     methods,
     params,
     paths,
@@ -394,14 +393,6 @@ def test_a_bottleneck_wider_than_the_model_is_allowed_but_warned(smoke: Params) 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         intact.check(dataclasses.replace(smoke, bottleneck=32))
-
-
-def test_a_precision_that_is_slow_here_is_warned_of(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(machine, "advice", lambda precision: f"{precision} is slow")
-    with pytest.warns(UserWarning, match="bf16 is slow"):
-        intact.check(dataclasses.replace(smoke, precision="bf16"))
 
 
 def test_a_head_of_its_own_must_be_there(tmp_path: Path) -> None:

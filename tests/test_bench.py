@@ -142,7 +142,7 @@ def test_what_is_measured_is_kept_and_printed(
 
 def test_no_repeats_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "smoke", "--repeats", "0"]) == 2
-    assert "--repeats: found 0, expected 1 or more" in capsys.readouterr().err
+    assert "--repeats: found 0, expected a number from 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 from conftest import run_named
 from torch import Tensor
 
-from t5peft import bfloat16, machine, training
+from t5peft import bfloat16, intact, machine, training
 from t5peft.params import Params
 
 BATCH, ROWS, INNER, COLUMNS = 3, 5, 64, 7
@@ -73,6 +73,11 @@ def test_a_study_in_float32_and_a_processor_with_bf16_are_left_alone(
     monkeypatch.setattr(machine, "lacks_bf16", lambda: False)
     bfloat16.provide("bf16")
     assert not bfloat16.provided
+
+
+def test_it_is_provided_before_a_study_is_trained_or_measured(smoke: Params) -> None:
+    intact.check(dataclasses.replace(smoke, precision="bf16"))
+    assert bfloat16.provided
 
 
 def test_it_is_provided_once() -> None:

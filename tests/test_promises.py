@@ -272,7 +272,7 @@ def test_no_damaged_run_is_shown(study: Params, stored: Path) -> None:
     strangers.append(runs.folder(run, elsewhere))
 
     record, tensors = stored / runs.RECORD, tensors_in(stored)
-    sound = {record: record.read_bytes(), tensors: tensors.read_bytes()}
+    sound = {path: path.read_bytes() for path in (record, tensors, stored / runs.TRACE)}
 
     def swap_record(stranger: Path) -> None:
         shutil.copy(stranger / runs.RECORD, record)
@@ -435,7 +435,7 @@ def test_why_a_run_is_stale_is_told_definition_by_definition(
     first, _, *listed = capsys.readouterr().out.splitlines()
     assert first.split()[1:3] == [NAME, "stale"]
     assert [line.split()[1] for line in listed if line.startswith("*")] == ["lora.LoRALinear"]
-    assert any(line.split()[0] == "training.train" for line in listed)
+    assert any(line.split()[0] == "training.epochs" for line in listed)
 
 
 FIELDS = {field.name: str(field.type) for field in dataclasses.fields(Params)}

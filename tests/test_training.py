@@ -106,16 +106,16 @@ def test_a_record_holds_what_a_chapter_shows(smoke: Params) -> None:
     steps = 4 * len(training.trained(training.build(run, smoke)))  # one float a tensor
     assert record["memory"]["optimizer_bytes"] == two_moments + steps
     assert record["memory"]["peak_bytes"] > two_moments
-    (stored,) = record["files"].values()
-    assert record["stored_bytes"] == stored["bytes"]
+    assert record["files"].keys() == {runs.DELTA, runs.TRACE}
+    assert record["stored_bytes"] == record["files"][runs.DELTA]["bytes"]
     assert runs.status(run, smoke).state == "fresh"
     assert runs.load(run, smoke) == record
 
 
-def test_full_fine_tuning_stores_its_record_alone(smoke: Params) -> None:
+def test_full_fine_tuning_stores_no_weights(smoke: Params) -> None:
     run = run_named(smoke, "full")
     record = training.train(run, dataclasses.replace(smoke, epochs=1))
-    assert record["files"] == {}
+    assert record["files"].keys() == {runs.TRACE}
     assert record["stored_bytes"] == 4 * record["parameters"]["total"]
     assert record["parameters"]["added"] == 0
 
@@ -215,7 +215,7 @@ def test_two_processes_train_and_store_one_run(smoke: Params) -> None:
     run = run_named(smoke, "lora-scratch-r8")
     assert runs.status(run, smoke).state == "fresh"
     left = {path.name for path in runs.folder(run, smoke).iterdir()}
-    assert left == {"record.json", "delta.safetensors", "lock"}
+    assert left == {"record.json", "delta.safetensors", "trace.npz", "lock"}
 
 
 def test_what_the_main_process_found_holds_in_all(tmp_path: Path) -> None:

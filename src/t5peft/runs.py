@@ -278,7 +278,8 @@ def contents(where: Path, record: dict[str, Any]) -> dict[str, bytes]:
 def content(where: Path, name: str, sha256: str) -> bytes:
     """The bytes of one file of a run."""
     found = "no plain file of that name"
-    for path in (where / staged(name, sha256), where / name):  # one becomes the other meanwhile
+    names = (staged(name, sha256), name) if name in (DELTA, TRACE) else ()
+    for path in [where / each for each in names]:  # the one becomes the other meanwhile
         if path.is_file() and not path.is_symlink():
             with suppress(FileNotFoundError):
                 held = path.read_bytes()

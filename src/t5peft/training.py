@@ -299,7 +299,7 @@ def best_epoch(job: Job) -> dict[str, Any]:
 
 
 def keep_best(job: Job) -> None:
-    """Remember the trained tensors of the best epoch; full fine-tuning stores its record alone."""
+    """Remember the trained tensors of the best epoch; full fine-tuning stores no weights."""
     if job.run.method != "full" and best_epoch(job) is job.history[-1]:
         job.best = {name: tensor.cpu().clone() for name, tensor in trained(job.model).items()}
 
