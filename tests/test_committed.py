@@ -44,7 +44,11 @@ def test_every_run_of_the_shipped_studies_is_stored_whole(study: Params, number:
     assert runs.status(methods.runs(study)[number], study).state in runs.AS_MADE
 
 
-RECORDS = sorted((paths.CHECKOUT / "weights").glob(f"*/*/{runs.RECORD}"))
+RECORDS = [  # with other seeds, too
+    path
+    for study in (STUDY, RATES, LONGER)
+    for path in sorted((paths.CHECKOUT / "weights").glob(f"{study.study}*/*/{runs.RECORD}"))
+]
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
