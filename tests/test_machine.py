@@ -106,6 +106,15 @@ def test_a_processor_lacks_bf16_where_float32_is_faster(monkeypatch: pytest.Monk
     assert not machine.lacks_bf16()
 
 
+def test_a_study_in_float32_is_not_estimated_by_a_faster_bf16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rates(monkeypatch, 900e9, 150e9)
+    assert (machine.matrix_peak("fp32"), machine.matrix_peak("bf16")) == (150e9, 900e9)
+    rates(monkeypatch, 1.4e9, 60e9)
+    assert (machine.matrix_peak("fp32"), machine.matrix_peak("bf16")) == (60e9, 60e9)
+
+
 def test_the_kind_of_a_machine_tells_what_last_digits_depend_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,7 +1,7 @@
 """bf16 on a processor that lacks it, at the speed of float32.
 
 A product in bf16 is of factors rounded to bf16, summed in float32, and rounded to bf16. So it is
-here, with the sums by float32's own products; PyTorch's takes up to fifty times as long.
+here, with the sums by float32's own products; PyTorch's takes some forty times as long.
 """
 
 from __future__ import annotations

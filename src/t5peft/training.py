@@ -454,4 +454,4 @@ def estimate(run: Run, params: Params) -> float:
     step = 6 if run.method == "full" else 4
     tokens = params.max_length * params.epochs
     work = size * tokens * (step * params.train_examples + 2 * params.test_examples)
-    return 10 + 3 * work / machine.matrix_peak()
+    return 10 + 3 * work / machine.matrix_peak(params.precision)

@@ -3,12 +3,13 @@
 The first steps are trained anew and their losses compared with the run's trace; test reviews are
 answered with the stored tensors and compared with its answers. What is found is kept beside the
 record, for `runs.status`. Dropout's draws differ between a CPU and a GPU, and so do the losses:
-steps are verified on what made the trace, or on its like.
+steps are verified on the kind of device that made the trace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -127,14 +128,15 @@ def bound(bounds: dict[str, float], params: Params, made_by: str) -> float:
 
 def complete(params: Params, wanted: Sequence[Run], steps: int) -> Iterator[str]:
     """Make what a trace lacks: the losses of all fresh runs, then the answers; a line on each."""
-    for add, allowed in ((add_losses, ("fresh",)), (add_answers, runs.AS_MADE)):
+    losses = partial(add_losses, steps=steps)
+    for add, allowed in ((losses, ("fresh",)), (add_answers, runs.AS_MADE)):
         for run in wanted:
             with runs.lock(run, params) as mine:
                 state = runs.status(run, params)
                 if not mine:
                     told = ELSEWHERE
                 elif state.state in allowed:
-                    told = add(run, params, steps)
+                    told = add(run, params)
                 else:
                     told = f"nothing is made: {state.state} ({state.reason})"
             yield f"{run.name:27} {told}"
@@ -150,23 +152,21 @@ def add_losses(run: Run, params: Params, steps: int) -> str:
     return f"losses of {len(held.losses):,} steps"
 
 
-def add_answers(run: Run, params: Params, _: int) -> str:
+def add_answers(run: Run, params: Params) -> str:
     """Add those of the stored tensors to a run that has none.
 
     Raises `InputError` where they give another accuracy than is recorded.
     """
     where = runs.folder(run, params)
     held, record = trace.load(where), runs.read(where / runs.RECORD)
-    if run.method == "full":
+    if runs.DELTA not in record["files"]:
         return "full fine-tuning stores no weights: no answers"
     if not held.answers.size:
         job = restored(run, params)
         held.answers, held.answers_by = answers(job, len(job.test))[None], machine.kind()
         held.epochs = np.array([record["best_epoch"]])
-        right, recorded = (
-            float((held.answers[0] == job.test.labels).mean()),
-            record["best_accuracy"],
-        )
+        right = float((held.answers[0] == job.test.labels).mean())
+        recorded = record["best_accuracy"]
         if abs(right - recorded) > ACCURACY:
             expected = f"{100 * recorded:.2f}%, as recorded, to {100 * ACCURACY:.1f} points"
             found = f"{100 * right:.2f}% right"
