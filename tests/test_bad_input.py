@@ -22,8 +22,6 @@ from transformers import T5EncoderModel, T5Model
 
 from t5peft import (
     backbone,
-    baselines,
-    bench,
     cli,
     data,
     intact,
@@ -175,7 +173,7 @@ COMMANDS = {
     "pretrain backbone-mini --set seed=-1": "seed: found -1",
     "pretrain backbone-mini --set sst2_weight=-1": "sst2_weight: found -1.0, expected a number",
     "pretrain backbone-mini --set name=x --set data=made-up --set sst2=no": "SST-2 no: found",
-    "tune smoke --set train_examples=5 --reviews 5": "train_examples: found 5, expected 10 or more",
+    "tune smoke --set train_examples=5 --reviews 5": "--reviews: found 5, expected 1 to 4, as 1",
     "baselines smoke --set train_examples=1": "training reviews: found",
     "handin smoke --name '' --number 1 -o x": "--name: found ''",
     "handin smoke --name A --number=-1 -o x": "--number: found '-1'",
@@ -452,16 +450,6 @@ def test_a_tokenizer_with_more_pieces_than_the_backbone(
     line = refused("train smoke --only lora-scratch-r8 --set backbone=folder", capsys)
     assert "found 210 pieces, expected at most the backbone's 150" in line
     assert_complete(line)
-
-
-@pytest.mark.parametrize("measured", [baselines, bench])
-@pytest.mark.parametrize("content", ["{", "[]", '{"methods": {}}'])
-def test_a_damaged_measurement(measured: Any, content: str, smoke: Params) -> None:
-    path = measured.path(smoke)
-    path.parent.mkdir(parents=True)
-    path.write_text(content)
-    with pytest.raises(InputError, match="found no whole record, expected what `t5peft b"):
-        measured.load(smoke)
 
 
 # --- stored runs -------------------------------------------------------------------------------

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
-from t5peft import baselines, cli, data, evaluation, params, tokenizer
+from t5peft import baselines, cli, data, evaluation, measured, params, tokenizer
 from t5peft.params import Params
 
 
 def test_baselines_are_measured_stored_and_found_again(smoke: Params) -> None:
-    assert baselines.load(smoke) == {}
+    assert baselines.measurement(smoke).load() == {}
     assert cli.main(["baselines", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
-    record = baselines.load(smoke)
+    record = baselines.measurement(smoke).load()
     assert record["bag_of_words_accuracy"] > 0.9, "the made-up reviews say it in a word"
     assert record["zero_shot_accuracy"] == 0, "a random backbone writes no label word"
     assert record["zero_shot_other_words"] == 1
@@ -31,16 +32,20 @@ def test_the_backbone_is_scored_as_a_run_is(smoke: Params, monkeypatch: pytest.M
 
 
 def test_baselines_of_other_settings_are_not_shown(smoke: Params) -> None:
-    baselines.measure(smoke)
-    assert baselines.load(dataclasses.replace(smoke, max_length=20)) == {}
-    assert baselines.load(dataclasses.replace(smoke, epochs=9)) != {}
-    assert baselines.load(dataclasses.replace(smoke, seed=1)) == {}, "another random backbone"
+    def stored(**changes: Any) -> dict[str, Any]:
+        return baselines.measurement(dataclasses.replace(smoke, **changes)).load()
+
+    measured.made([baselines.measurement(smoke)])
+    assert stored(epochs=9) == stored() != {}
+    assert stored(max_length=20) == {}
+    assert stored(seed=1) == {}, "another random backbone"
 
 
 def test_the_baselines_of_a_backbone_that_is_stored_know_no_seed() -> None:
     study = params.load(params.DEFAULT)
-    assert "zero_shot_accuracy" in baselines.load(study)
-    assert baselines.load(dataclasses.replace(study, seed=1)) == baselines.load(study)
+    stored = baselines.measurement(study).load()
+    assert "zero_shot_accuracy" in stored
+    assert baselines.measurement(dataclasses.replace(study, seed=1)).load() == stored
 
 
 def test_texts_are_cut_to_what_the_runs_see(smoke: Params) -> None:

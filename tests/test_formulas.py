@@ -16,10 +16,10 @@ from t5peft import (
     methods,
     report,
     runs,
-    training,
 )
 from t5peft.counting import Count
 from t5peft.params import Params
+from t5peft.records import Status
 from t5peft.report import Checked, CountsDifferError
 
 
@@ -128,8 +128,8 @@ def test_results_are_shown_only_with_the_derived_counts(
 ) -> None:
     made = {item["run"]["name"]: item for item in records}
     here = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t")
-    monkeypatch.setattr(training, "result", lambda run, _: made[run.name])
-    monkeypatch.setattr(runs, "status", lambda *_: runs.Status("fresh", ""))
+    monkeypatch.setattr(report, "result", lambda run, _: made[run.name])
+    monkeypatch.setattr(runs, "status", lambda *_: Status("fresh", ""))
     with pytest.raises(CountsDifferError, match="lora-scratch-r8 as trained"):
         report.results(here, "lora")
 

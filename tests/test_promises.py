@@ -39,6 +39,7 @@ from t5peft import (
     params,
     paths,
     prediction,
+    records,
     runs,
     tokenizer,
     training,
@@ -87,9 +88,8 @@ def tensors_in(folder: Path) -> Path:
 def forge(folder: Path, **changes: Any) -> None:
     """Change a record and seal it anew: what a forger would do, and another version."""
     record = {**json.loads((folder / runs.RECORD).read_text()), **changes}
-    record["fingerprint"] = runs.digest(record["identity"])
-    record["seal"] = runs.seal(record)
-    (folder / runs.RECORD).write_text(runs.as_text(record))
+    record["seal"] = records.seal(record)
+    (folder / runs.RECORD).write_text(records.as_text(record))
 
 
 # --- 1. killed anywhere, it goes on ------------------------------------------------------------
@@ -306,15 +306,15 @@ def test_what_is_damaged_is_named(study: Params, stored: Path) -> None:
     state = runs.status(run_of(study), study)
     assert state.state == "damaged"
     assert path.name in state.reason
-    assert "train the run again" in state.reason
+    assert "make it again" in state.reason
 
 
 @pytest.mark.parametrize("lost", ["params", "best_accuracy"])
 def test_a_record_of_another_version_is_refused(lost: str, study: Params, stored: Path) -> None:
     record = json.loads((stored / runs.RECORD).read_text())
     del record[lost]
-    record["seal"] = runs.seal(record)
-    (stored / runs.RECORD).write_text(runs.as_text(record))
+    record["seal"] = records.seal(record)
+    (stored / runs.RECORD).write_text(records.as_text(record))
     with pytest.raises(InputError, match=f"no {lost}"):
         runs.load(run_of(study), study)
     with pytest.raises(InputError, match=f"no {lost}"):
@@ -844,7 +844,7 @@ def test_a_checkpoint_of_other_settings_or_other_code_is_left_aside(
 ) -> None:
     run = run_of(study)
     held = training.read_checkpoint(checkpoint, torch.device("cpu"))
-    identity = runs.digest(runs.identity(run, study))
+    identity = records.digest(runs.identity(run, study))
     for content, epochs in (({**held, other: "another"}, 0), (held, study.epochs)):
         torch.save(content, checkpoint)
         job = training.prepare(run, study)

@@ -17,6 +17,7 @@ import torch
 from t5peft import backbone, cli, handin, methods, params, paths, render, report, runs
 from t5peft.errors import InputError
 from t5peft.params import Params
+from t5peft.records import Status
 
 REPORT = ("report.qmd", "_quarto.yml", "references.bib", "chapters", "params", "src")
 """What a render reads."""
@@ -197,6 +198,6 @@ def test_handin_refuses_while_a_run_is_missing(
 
 
 def test_handin_refuses_a_stale_run(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "status", lambda *_: runs.Status("stale", "the source has changed"))
+    monkeypatch.setattr(runs, "status", lambda *_: Status("stale", "the source has changed"))
     with pytest.raises(InputError, match=r"run full of study smoke: found stale"):
         handin.require_as_made(smoke)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +11,6 @@ from conftest import run_named
 
 from t5peft import backbone, cli, data, prediction, report, retention, runs, training
 from t5peft.errors import InputError
-from t5peft.methods import Run
 from t5peft.params import Params
 
 NAME = "soft-prompt-scratch-n10"
@@ -30,7 +25,7 @@ def test_the_command_measures_every_stored_run_once(
     short: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records = {record["run"]["name"]: record for record in report.results(short)}
-    assert report.retained(short) == {}
+    assert retention.stored(short) == {}
     settings = [
         part
         for key in ("tokenizer", "epochs", "train_examples", "test_examples")
@@ -41,35 +36,23 @@ def test_the_command_measures_every_stored_run_once(
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 2 + 10
     assert rows[-1].startswith("full"), "the long one last"
-    kept = report.retained(short)
+    kept = retention.stored(short)
     assert len(kept) == 10
     assert len({x["span_loss_before"] for x in kept.values()}) == 1
     assert all(x["span_loss"] != x["span_loss_before"] for x in kept.values())
     for name, one in kept.items():  # full fine-tuning's is measured again, on the same machine here
         assert one["test_accuracy"] == records[name]["best_accuracy"]
-    monkeypatch.setattr(retention, "of_run", None)  # nothing is measured twice
+    monkeypatch.setattr(retention, "of_run", lambda *_: 1 / 0)  # nothing is measured twice
     assert cli.main(command) == 0
-    assert report.retained(dataclasses.replace(short, data_fingerprint="")) == kept
-    path = retention.path(run_named(short, NAME), short)
-    path.write_text(json.dumps({**kept[NAME], "reviews": 7}))
-    assert report.retained(short) == {}, "one table, one number of reviews"
-
-
-def test_two_at_once_measure_a_run_once(short: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured: list[str] = []
-
-    def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:
-        measured.append(run.name)
-        time.sleep(0.05)
-        return {**dict.fromkeys(retention.KEYS, 0), "result": "r", "reviews": reviews}
-
-    monkeypatch.setattr(retention, "of_run", of_run)
-    monkeypatch.setattr(runs, "load", lambda *_: {})
-    monkeypatch.setattr(runs, "result", lambda _: "r")
-    with ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(retention.measure, short, 8) for _ in range(2)]
-    assert len(measured) == len(set(measured)) == 10
-    assert [len(one.result()) for one in both] == [10, 10]
+    assert retention.stored(dataclasses.replace(short, data_fingerprint="")) == kept
+    one, *_ = retention.measurements(short, 9)
+    one.store(kept[NAME] | {"reviews": 9})
+    assert retention.stored(short) == kept, "one table, one number of reviews"
+    monkeypatch.setattr(runs, "result", lambda _: "another")
+    assert one.status().state == "fresh"
+    one, *_ = retention.measurements(short, 9)
+    assert one.status().reason.endswith("-> another"), "the run was made again"
+    assert retention.stored(short) == {}
 
 
 @pytest.mark.parametrize("reviews", [0, 17])
@@ -78,19 +61,6 @@ def test_no_more_reviews_than_there_are(short: Params, reviews: int) -> None:
         InputError, match=f"--reviews: found {reviews}, expected 1 to the study's 16"
     ):
         retention.measure(short, reviews)
-
-
-def test_a_run_that_was_made_again_is_measured_again(short: Params) -> None:
-    run = run_named(short, "lora-scratch-r8")
-    training.train_alone(run, short)
-    held = retention.of_run(run, short, 8)
-    path = retention.path(run, short)
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(held))
-    assert retention.load(run, short) == held
-    again = dataclasses.replace(short, seed=1)
-    training.train_alone(run, again)
-    assert retention.load(run, again) == {}
 
 
 def test_the_stored_tensors_are_what_is_measured(short: Params) -> None:

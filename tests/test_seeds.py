@@ -37,12 +37,12 @@ def test_a_report_says_when_its_training_takes_a_stored_runs_place(
 ) -> None:
     report.results(smoke, "lora")
     report.results(smoke, "lora")
-    assert "takes its place" not in capsys.readouterr().err
+    assert "it is replaced" not in capsys.readouterr().err
     report.results(dataclasses.replace(smoke, seed=3), "lora")
     said = capsys.readouterr().err
-    assert said.count("stored with other settings: seed 0 -> 3; to train it takes its place") == 3
+    assert said.count("stored with other settings: seed 0 -> 3 (it is replaced") == 3
     report.results(dataclasses.replace(smoke, seed=3, study="mine"), "lora")
-    assert "takes its place" not in capsys.readouterr().err
+    assert "it is replaced" not in capsys.readouterr().err
 
 
 def test_the_command_says_when_it_takes_a_stored_runs_place(

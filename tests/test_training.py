@@ -27,6 +27,7 @@ from t5peft import (
     launch,
     machine,
     prediction,
+    report,
     runs,
     training,
 )
@@ -109,7 +110,7 @@ def test_a_record_holds_what_a_chapter_shows(smoke: Params) -> None:
     assert record["files"].keys() == {runs.DELTA, runs.TRACE}
     assert record["stored_bytes"] == record["files"][runs.DELTA]["bytes"]
     assert runs.status(run, smoke).state == "fresh"
-    assert runs.load(run, smoke) == record
+    assert runs.load(run, smoke) == record | {"stale": "", "verified": {}}
 
 
 def test_full_fine_tuning_stores_no_weights(smoke: Params) -> None:
@@ -146,7 +147,7 @@ def test_a_loss_that_is_no_number_stops_the_run(smoke: Params) -> None:
 def test_a_missing_run_stops_a_render_with_the_command(smoke: Params) -> None:
     study = dataclasses.replace(smoke, train="no")
     with pytest.raises(InputError, match=r"t5peft train smoke --only lora-peft-r1") as caught:
-        training.result(run_named(study, "lora-peft-r1"), study)
+        report.result(run_named(study, "lora-peft-r1"), study)
     assert "min on this machine" in str(caught.value)
 
 
@@ -340,10 +341,10 @@ def test_a_missing_run_is_trained_where_it_may_be(
     study = dataclasses.replace(smoke, train=train)
     run = run_named(study, "lora-peft-r1")
     if trains:
-        assert training.result(run, study) == {"trained": "now"}
+        assert report.result(run, study) == {"trained": "now"}
     else:
         with pytest.raises(InputError, match=f"train = {train}"):
-            training.result(run, study)
+            report.result(run, study)
 
 
 def test_answers_are_given_in_the_studys_precision(

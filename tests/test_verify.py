@@ -20,7 +20,6 @@ from t5peft import (
     evaluation,
     fast,
     machine,
-    report,
     runs,
     trace,
     training,
@@ -29,6 +28,7 @@ from t5peft import (
 from t5peft.lora import LoRALinear
 from t5peft.methods import Run
 from t5peft.params import Params
+from t5peft.records import Status
 
 LORA = "lora-scratch-r8"
 
@@ -59,7 +59,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "kind", lambda: "another processor")
 
 
-def state(study: Params, name: str = LORA) -> runs.Status:
+def state(study: Params, name: str = LORA) -> Status:
     return runs.status(run_named(study, name), study)
 
 
@@ -350,11 +350,7 @@ def test_the_report_shows_a_verified_run_without_a_mark_and_says_how_it_was_veri
     other_code(monkeypatch)
 
     def shown() -> list[dict[str, Any]]:
-        names = ("full", LORA)
-        held = [
-            (run_named(stored, name), runs.load(run_named(stored, name), stored)) for name in names
-        ]
-        return [report.with_mark(run, stored, record) for run, record in held]
+        return [runs.load(run_named(stored, name), stored) for name in ("full", LORA)]
 
     assert all(record["stale"] for record in shown())
     assert about.verified(shown()) == ""

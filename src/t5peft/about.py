@@ -89,6 +89,17 @@ def verified(records: Sequence[Record]) -> str:
     return text
 
 
+def outdated(measured: Mapping[str, Sequence[Record]]) -> str:
+    """Which of what is measured beside the runs is stale (by name, its records); "" where none."""
+    names = [name for name, found in measured.items() if any(each.get("stale") for each in found)]
+    if not names:
+        return ""
+    return (
+        "Of what was measured beside the runs, these were measured by code that has changed since, "
+        f"and are marked as stale: {listed(names)}."
+    )
+
+
 THINGS = {
     "train_examples": "training reviews",
     "test_examples": "test reviews",

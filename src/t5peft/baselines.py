@@ -1,17 +1,17 @@
 """What the ten runs stand beside: the backbone before any training, and a bag of words.
 
-Both see what the runs see: the same reviews, cut to the same tokens. They are kept in
-weights/<study>/baselines.json with the identity that they belong to.
+Both see what the runs see: the same reviews, cut to the same tokens.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from t5peft import backbone, data, files, machine, methods, paths, runs, tokenizer
+from t5peft import backbone, data, machine, methods, runs, tokenizer
 from t5peft.data import Tokens
 from t5peft.errors import InputError
+from t5peft.measured import Measurement
 from t5peft.params import Params
 from t5peft.progress import Progress
 
@@ -21,20 +21,16 @@ SAME = (
 )
 """The part of a run's identity that decides a baseline."""
 
+KEYS = {"zero_shot_accuracy", "zero_shot_other_words", "bag_of_words_accuracy", "test_examples"}
+"""What is measured."""
 
-KEYS = {
-    "identity",
-    "zero_shot_accuracy",
-    "zero_shot_other_words",
-    "bag_of_words_accuracy",
-    "test_examples",
-}
-"""What the record holds."""
+CODE = ("baselines.measure",)
 
 
-def path(params: Params) -> Path:
-    """Where a study's baselines are kept."""
-    return paths.weights() / params.study / "baselines.json"
+def measurement(params: Params) -> Measurement:
+    """Both baselines of a study."""
+    figures = partial(measure, params)
+    return Measurement(params, "baselines", identity(params), KEYS, CODE, figures)
 
 
 def identity(params: Params) -> dict[str, Any]:
@@ -45,7 +41,7 @@ def identity(params: Params) -> dict[str, Any]:
 
 
 def measure(params: Params) -> dict[str, Any]:
-    """Measure both baselines and store them.
+    """Measure both.
 
     Raises `InputError` for a tokenizer that does not fit and reviews that teach a bag nothing.
     """
@@ -55,21 +51,12 @@ def measure(params: Params) -> dict[str, Any]:
     check_words(words, methods.runs(params)[0], params)
     train, test = data.tokens(params, "train"), data.tokens(params, "test")
     zero_shot, other = zero_shot_accuracy(params, words, test)
-    record = {
-        "identity": identity(params),
+    return {
         "zero_shot_accuracy": zero_shot,
         "zero_shot_other_words": other,
         "bag_of_words_accuracy": bag_of_words_accuracy(params, words, train, test),
         "test_examples": len(test),
     }
-    files.write_json(path(params), record)
-    return record
-
-
-def load(params: Params) -> dict[str, Any]:
-    """The stored baselines of a study; {} where none were measured that belong to it."""
-    record = files.read_json(path(params), KEYS, "t5peft baselines")
-    return record if record.get("identity") == identity(params) else {}
 
 
 def zero_shot_accuracy(params: Params, words: Any, test: Tokens) -> tuple[float, float]:

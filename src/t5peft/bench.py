@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -25,19 +25,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5ForConditionalGeneration
 
-from t5peft import (
-    backbone,
-    bfloat16,
-    data,
-    evaluation,
-    files,
-    machine,
-    methods,
-    paths,
-    tokenizer,
-    training,
-)
+from t5peft import backbone, bfloat16, data, evaluation, machine, methods, tokenizer, training
 from t5peft.data import Tokens
+from t5peft.measured import Measurement
 from t5peft.methods import Run
 from t5peft.params import Params, Precision
 from t5peft.show import METHOD_NAMES, listed
@@ -50,14 +40,33 @@ TEST_BLOCKS = 4
 LESSONS = 30
 """Steps on eight short reviews that teach a random backbone to answer with a label word."""
 
+SAME = ("train_examples", "test_examples", "max_length", "batch_size", "precision")
+SAME += ("data_fingerprint",)
+"""What a bench must share with the study beside which it is shown; its backbone is named there."""
 
-KEYS = {"methods", "repeats", "params", "environment"}
-"""What the record holds."""
+KEYS = {"methods", "repeats", "params"}
+"""What the report needs of a bench."""
+
+CODE = ("bench.bench", "methods.Run", "machine.seconds", "machine.peak_memory")
+CODE += ("machine.matrix_peak",)
+"""What measures; of `machine`, which decides no run's result, the clock and the scales."""
+
+REPEATS = 5
+"""Timed turns."""
 
 
-def path(params: Params) -> Path:
-    """Where a study's bench is kept, one of either precision."""
-    return paths.weights() / params.study / f"bench-{params.precision}.json"
+def measurement(params: Params, repeats: int = REPEATS) -> Measurement:
+    """The bench of a study: one of either precision is kept."""
+    same = {key: getattr(params, key) for key in SAME}
+    figures = partial(bench, params, repeats)
+    return Measurement(params, f"bench-{params.precision}", same, KEYS, CODE, figures)
+
+
+def in_each_precision(params: Params) -> list[dict[str, Any]]:
+    """What was measured on a study: in its own precision, and in the other."""
+    kinds = sorted(get_args(Precision), key=lambda kind: kind != params.precision)
+    studies = [dataclasses.replace(params, precision=kind) for kind in kinds]
+    return [held for each in studies if (held := measurement(each).load())]
 
 
 # --- in the process of one side ----------------------------------------------------------------
@@ -221,11 +230,6 @@ def timed(
     return figures
 
 
-SAME = ("train_examples", "test_examples", "max_length", "batch_size", "precision")
-SAME += ("data_fingerprint",)
-"""What a bench must share with the study beside which it is shown; its backbone is named there."""
-
-
 def summary(steps: list[float], tests: list[float], params: Params) -> dict[str, float]:
     """Medians in seconds: a step, the evaluation of all test reviews, an epoch of both.
 
@@ -237,21 +241,8 @@ def summary(steps: list[float], tests: list[float], params: Params) -> dict[str,
     return {"step": one_step, "evaluation": whole_test, "epoch": count * one_step + whole_test}
 
 
-def load(params: Params) -> dict[str, Any]:
-    """What was measured on a study; {} where nothing was, or with other settings of `SAME`."""
-    held = files.read_json(path(params), KEYS, "t5peft bench")
-    same = held and all(held["params"].get(key) == getattr(params, key) for key in SAME)
-    return held if same else {}
-
-
-def in_each_precision(params: Params) -> list[dict[str, Any]]:
-    """What was measured on a study: in its own precision, and in the other."""
-    kinds = sorted(get_args(Precision), key=lambda kind: kind != params.precision)
-    return [*filter(None, (load(dataclasses.replace(params, precision=kind)) for kind in kinds))]
-
-
 def bench(params: Params, repeats: int) -> dict[str, Any]:
-    """Measure the four from-scratch methods; returns what `save` stores.
+    """Measure the four from-scratch methods.
 
     Raises `InputError` for wrong settings here: a side's process would only break.
     """
@@ -268,14 +259,7 @@ def bench(params: Params, repeats: int) -> dict[str, Any]:
         "methods": measured,
         "repeats": repeats,
         "params": vars(params),
-        "environment": machine.environment(params.precision),
     }
-
-
-def save(params: Params, record: dict[str, Any]) -> Path:
-    """Store a bench in the place of the study's last one; returns its path."""
-    files.write_json(path(params), record)
-    return path(params)
 
 
 def shares(record: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from t5peft.show import (
     Record,
     bullets,
     listed,
+    mark,
     megabytes,
     only,
     percent,
@@ -54,7 +55,7 @@ def peak_sentence(records: Sequence[Record], bench: Mapping[str, Any]) -> str:
     model = f"a {size} with random weights" if size != backbone else f"the backbone {backbone}"
     text = (
         "The peak of a process that trains and tests, measured for the exercise's own loop with "
-        f"each method alone, in float32 and on {model} (@tbl-bench), is "
+        f"each method alone, in float32 and on {model} (@tbl-bench{mark(bench)}), is "
         f"{full:,.0f} MB with full fine-tuning, and {shares} of that with a PEFT method."
     )
     if size in SIZES:
@@ -154,9 +155,9 @@ def limits(records: Sequence[Record], baselines: Mapping[str, Any]) -> list[str]
     bag = baselines["bag_of_words_accuracy"]
     above = of_all(sum(record["best_accuracy"] > bag for record in records), len(records))
     return [
-        f"**How strong.** A bag of words reaches {percent(bag)}%; {above} runs are above it. The "
-        "methods are compared with each other; how far they get depends on the backbone and on the "
-        "length of the training as well."
+        f"**How strong.** A bag of words reaches {percent(bag)}%{mark(baselines)}; {above} runs "
+        "are above it. The methods are compared with each other; how far they get depends on the "
+        "backbone and on the length of the training as well."
     ]
 
 

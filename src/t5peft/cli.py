@@ -7,16 +7,16 @@ import io
 import os
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from t5peft import deciding, launch, machine, methods, params, runs
+from t5peft import deciding, files, launch, machine, methods, params, records, runs
 from t5peft.errors import InputError, OneLine
 from t5peft.methods import Run
 from t5peft.params import Params
+from t5peft.records import AS_MADE, SHOWN
 from t5peft.sizes import SIZES
 
 WRONG_INPUT = 2
@@ -111,8 +111,10 @@ def status_command(options: argparse.Namespace) -> int:
         state = states[run.name]
         print(f"{run.number:2}  {run.name:27} {state.state:8} {state.reason}")
     if options.why:
-        shown = states[options.why].state in runs.SHOWN
-        print_code(runs.changed(runs.load(wanted[0], settings)) if shown else [])
+        shown = states[options.why].state in SHOWN
+        print_code(
+            records.changed(runs.load(wanted[0], settings), deciding.code()) if shown else []
+        )
     return 0
 
 
@@ -175,11 +177,10 @@ def train_all(options: argparse.Namespace) -> int:
     states = runs.statuses(wanted, settings)
     for run in wanted:
         state = states[run.name]
-        keep = state.state in runs.AS_MADE
+        keep = state.state in AS_MADE
         todo += [] if keep else [run]
         verb = "keep " if keep else "train"
-        other = " (it is replaced; --set study=NAME keeps both)" if state.replaces else ""
-        print(f"{verb} {run.name:27} {state.state}: {state.reason}{other}", flush=True)
+        print(f"{verb} {run.name:27} {state}", flush=True)
     if machine.launched():
         (todo,) = launch.from_main([todo])
     if not todo:
@@ -190,17 +191,13 @@ def train_all(options: argparse.Namespace) -> int:
     if options.jobs > 1 and len(todo) > 1:
         return side_by_side(options, todo)
     attempt = launch.attempt if machine.launched() else training.attempt
-    while todo:
-        others = []  # runs that another process has: looked at again after the rest
-        for run in todo:
-            record = attempt(run, settings)
-            if record is None:
-                others.append(run)
-            else:
-                print(f"stored {run.name}: best {100 * record['best_accuracy']:.2f}%", flush=True)
-        todo = others
-        if todo:
-            time.sleep(1)
+
+    def done(run: Run) -> bool:
+        if record := attempt(run, settings):
+            print(f"stored {run.name}: best {100 * record['best_accuracy']:.2f}%", flush=True)
+        return record is not None
+
+    files.share(todo, done)
     return 0
 
 
@@ -240,21 +237,12 @@ def export_command(options: argparse.Namespace) -> int:
 
 def baselines_command(options: argparse.Namespace) -> int:
     """Measure what a study's runs stand beside."""
-    from t5peft import baselines
+    from t5peft import baselines, measured
 
-    settings = study_to_run(options)
-    say_replaced(baselines.path(settings), baselines.load(settings))
-    record = baselines.measure(settings)
+    (record,) = measured.made([baselines.measurement(study(options))])
     for name in ("zero_shot_accuracy", "bag_of_words_accuracy"):
         print(f"{name}: {100 * record[name]:.2f}%")
     return 0
-
-
-def say_replaced(path: Path, held: object) -> None:
-    """Say, before a measurement that takes long, that it takes the place of another study's."""
-    if path.exists() and not held:
-        told = "is of other settings: it is replaced; --set study=NAME keeps both"
-        print(f"{path} {told}", flush=True)
 
 
 def predict_command(options: argparse.Namespace) -> int:
@@ -302,8 +290,7 @@ def tune_command(options: argparse.Namespace) -> int:
 
     from t5peft import tune
 
-    only: list[str] = options.only or [*methods.METHODS]
-    done = tune.tune(study(options), options.reviews, only)
+    done = tune.tune(study(options), options.reviews, options.only or methods.METHODS)
     rows = [[x["run"], f"{x['learning_rate']:g}", f"{100 * x['accuracy']:.2f}"] for x in done]
     print(tabulate(rows, ["run", "rate", "held-out accuracy, %"], disable_numparse=True))
     return 0
@@ -354,18 +341,21 @@ def bench_command(options: argparse.Namespace) -> int:
 
     from_one("--repeats", options.repeats)
     settings = study_to_run(options)
-    say_replaced(bench.path(settings), bench.load(settings))
-    record = bench.bench(settings, options.repeats)
+    one = bench.measurement(settings, options.repeats)
+    one.announce()
+    record = one.figures()
     heads = ["method", "s, or MB", "exercise", "ours", "ratio"]
     print(tabulate(bench.table(record), heads, floatfmt=".2f"))
-    environment = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
+    environment = machine.environment(settings.precision).items()
+    where = ", ".join(f"{key} {value}" for key, value in environment)
     peak = "matrix rate (of bf16, or of float32 where that is faster)"
     print(f"a training step's share of the {peak}: {bench.shares(record)}")
     differs = (
         "nothing" if settings.precision == "fp32" else "precision (fp32 in the exercise's loop)"
     )
-    print(f"differs in the mathematics: {differs}; {environment}")
-    print(bench.save(settings, record))
+    print(f"differs in the mathematics: {differs}; {where}")
+    one.store(record)
+    print(one.path)
     return 0
 
 

@@ -39,7 +39,7 @@ def of_ours(*names: str) -> set[str]:
     return {f"{PACKAGE}.{name}" for name in names}
 
 
-KEPT = of_ours("errors", "files", "machine", "paths", "runs", "trace")
+KEPT = of_ours("errors", "files", "machine", "paths", "records", "runs", "trace")
 """How things are found and stored: what is given to these counts, they do not."""
 
 SAID = {"print", "warnings.warn"} | of_ours("progress")

@@ -6,7 +6,8 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Set
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,15 +73,14 @@ def lock(path: Path, wait: bool = False) -> Iterator[bool]:
             yield True
 
 
-def in_turn(items: Iterable[T], missing: Callable[[T], bool], path: Path) -> Iterator[T]:
-    """The items that are still missing, each while the lock `path` is held.
+def share(items: Iterable[T], attempt: Callable[[T], bool]) -> None:
+    """Attempt each item, until all are done by this process or by others that have them.
 
-    Two processes at once take turns, and never make an item twice.
+    What another process is at comes after the rest, and is ours where that process was stopped.
     """
-    for item in items:
-        with lock(path, wait=True):
-            if missing(item):
-                yield item
+    todo = [*items]
+    while todo := [item for item in todo if not attempt(item)]:
+        time.sleep(1)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -91,18 +91,3 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """`write_text` of JSON, a line an entry."""
     write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def read_json(path: Path, keys: Set[str], command: str) -> dict[str, Any]:
-    """What `command` wrote; {} where it never did. Raises `InputError` for anything else."""
-    if not path.exists():
-        return {}
-    try:
-        held = json.loads(path.read_text("utf-8"))
-        if held.keys() >= keys:
-            return held
-    except (ValueError, AttributeError, RecursionError):
-        pass
-    raise InputError(
-        f"file {path}", "no whole record", f"what `{command}` wrote", "remove it and run that again"
-    )

@@ -17,6 +17,7 @@ from t5peft.show import (
     adamw_default,
     bullets,
     listed,
+    mark,
     number,
     one_epoch,
     only,
@@ -148,8 +149,8 @@ def baselines_sentence(baselines: Mapping[str, Any], records: Sequence[Record]) 
     above = sum(record["best_accuracy"] > bag for record in records)
     settings = records[0]["params"]
     return (
-        f"Two landmarks on the same {number(baselines['test_examples'])} test reviews. **Before "
-        "fine-tuning** the backbone labels "
+        f"Two landmarks{mark(baselines)} on the same {number(baselines['test_examples'])} test "
+        "reviews. **Before fine-tuning** the backbone labels "
         f"{percent(baselines['zero_shot_accuracy'])}% of them right "
         f"({percent(baselines['zero_shot_other_words'])}% of its answers are neither label word). "
         "**A bag of words**, logistic regression on TF-IDF of words and pairs of words "

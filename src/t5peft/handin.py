@@ -15,6 +15,7 @@ import nbformat
 from t5peft import cells, export, files, methods, notebook, params, render, runs
 from t5peft.errors import InputError
 from t5peft.params import Params
+from t5peft.records import AS_MADE
 
 NOTEBOOKS = {
     "1_full_fine_tuning": ("full-fine-tuning", ""),
@@ -65,7 +66,7 @@ def require_as_made(settings: Params) -> None:
     """Refuse a study with a run that is missing, damaged or stale."""
     for run in methods.runs(settings):
         state = runs.status(run, settings)
-        if state.state not in runs.AS_MADE:
+        if state.state not in AS_MADE:
             raise InputError(
                 f"run {run.name} of study {settings.study}",
                 f"{state.state} ({state.reason})",

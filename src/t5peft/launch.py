@@ -14,6 +14,7 @@ from t5peft import machine, runs
 from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params
+from t5peft.records import AS_MADE
 
 
 def from_main(found: list[Any]) -> list[Any]:
@@ -40,7 +41,7 @@ def attempt(run: Run, params: Params) -> dict[str, Any] | None:
         raise InputError("processes of the launch", count, reviews, "give fewer --num_processes")
     main = machine.is_main_process()
     with runs.lock(run, params) if main else nullcontext(True) as mine:
-        mine, kept = from_main([mine, runs.status(run, params).state in runs.AS_MADE])
+        mine, kept = from_main([mine, runs.status(run, params).state in AS_MADE])
         if not mine:
             return None
         if not kept:

@@ -13,6 +13,7 @@ from t5peft.counting import Count, Derivation
 from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params
+from t5peft.records import SHOWN
 from t5peft.sizes import SIZES
 
 if TYPE_CHECKING:
@@ -58,31 +59,28 @@ def use_svg() -> None:
 def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
     """The records of the runs (of the `wanted` methods), each trained if missing and allowed.
 
-    `stale` is added: why a record is shown with a mark, "" for a fresh one. Raises
-    `CountsDifferError` where a run has another number of parameters than is derived.
+    Raises `CountsDifferError` where a run has another number of parameters than is derived.
     """
-    from t5peft import training
-
     intact.check_backbone(study.backbone)
     records = []
     for run in methods.runs(study):
         if not wanted or run.method in wanted:
-            before_training(run, study)
-            records.append(with_mark(run, study, training.result(run, study)))
+            records.append(result(run, study))
     check_records(study, records)
     return records
 
 
-def before_training(run: Run, study: Params) -> None:
-    """Where a run is missing: may it be trained, on the study's data, in a stored one's place?
+def result(run: Run, study: Params) -> dict[str, Any]:
+    """The record of a run: stored, or trained now if `study.train` allows it.
 
-    Raises `InputError` where it may not, with the command that trains it.
+    auto: trains where there is an accelerator or the run takes about a minute. Raises `InputError`
+    with the command to run otherwise, and what `intact.check_data` raises.
     """
     from t5peft import bfloat16, training
 
     state = runs.status(run, study)
-    if state.state in runs.SHOWN:
-        return
+    if state.state in SHOWN:
+        return runs.load(run, study)
     may = study.train == "yes" or (study.train == "auto" and machine.has_accelerator())
     seconds = 0.0 if may else training.estimate(run, study)
     if not may and (study.train == "no" or seconds > training.A_MINUTE):
@@ -96,33 +94,8 @@ def before_training(run: Run, study: Params) -> None:
     intact.check_data(study)
     bfloat16.provide(study.precision)
     if state.replaces:
-        print(
-            f"{run.name} of study {study.study} is {state.reason}; to train it takes its place, "
-            "another study=NAME keeps both",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def with_mark(run: Run, study: Params, record: dict[str, Any]) -> dict[str, Any]:
-    """The record; under `stale` why it is, or ""; under `verified` what was found of it, or {}."""
-    status = runs.status(run, study)
-    return {
-        **record,
-        "stale": status.reason if status.state == "stale" else "",
-        "verified": runs.verification(runs.folder(run, study), record)
-        if status.state == "verified"
-        else {},
-    }
-
-
-def trials(study: Params) -> list[dict[str, Any]]:
-    """What `t5peft tune` tried with this study's settings; [] where it never did."""
-    from t5peft.tune import trials as tried
-
-    found = tried(study)
-    most = max((trial["reviews"] for trial in found), default=0)  # others were on fewer reviews
-    return [trial for trial in found if trial["reviews"] == most]
+        print(f"train {run.name} of study {study.study}: {state}", file=sys.stderr, flush=True)
+    return training.train_alone(run, study)
 
 
 def seeds(study: Params) -> list[list[dict[str, Any]]]:
@@ -133,19 +106,10 @@ def seeds(study: Params) -> list[list[dict[str, Any]]]:
     studies = [study, *(params.with_seed(study, seed) for seed in others)]
     found = []
     for run in methods.runs(study):
-        stored = [one for one in studies if runs.status(run, one).state in runs.SHOWN]
+        stored = [one for one in studies if runs.status(run, one).state in SHOWN]
         if len(stored) > 1:
-            found.append([with_mark(run, one, runs.load(run, one)) for one in stored])
+            found.append([runs.load(run, one) for one in stored])
     return found
-
-
-def retained(study: Params) -> dict[str, dict[str, Any]]:
-    """What `t5peft retention` measured of the stored runs, by name; {} unless of all alike."""
-    from t5peft import retention
-
-    found = {run.name: retention.load(run, study) for run in methods.runs(study)}
-    alike = {(one.get("reviews"), one.get("stretches")) for one in found.values()}
-    return found if all(found.values()) and len(alike) == 1 else {}
 
 
 def prompt_rms(study: Params) -> tuple[dict[str, Any], float, float]:
@@ -171,8 +135,8 @@ def companion(study: Params, name: str) -> list[dict[str, Any]]:
     if study.study != params.DEFAULT:
         return []
     other = params.load(name)
-    stored = [run for run in methods.runs(other) if runs.status(run, other).state in runs.SHOWN]
-    found = [with_mark(run, other, runs.load(run, other)) for run in stored]
+    stored = [run for run in methods.runs(other) if runs.status(run, other).state in SHOWN]
+    found = [runs.load(run, other) for run in stored]
     here = backbone.fingerprint(study)
     alike = [record for record in found if record["identity"]["backbone"] == here]
     kinds = {record["run"]["method"] == "full" for record in alike}

@@ -8,27 +8,16 @@ accuracy on the test reviews is measured again, as other hardware gives other la
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from t5peft import (
-    backbone,
-    data,
-    files,
-    intact,
-    machine,
-    methods,
-    paths,
-    runs,
-    spans,
-    training,
-    verify,
-)
+from t5peft import backbone, data, measured, methods, runs, spans, training, verify
 from t5peft.errors import InputError
+from t5peft.measured import Measurement
 from t5peft.methods import Run
 from t5peft.params import Params
 from t5peft.training import Job
@@ -42,46 +31,48 @@ INPUT = 128
 AT_ONCE = 16
 
 LOSSES = ("span_loss", "span_loss_before")
-KEYS = {"run", "result", "reviews", "train_accuracy", "test_accuracy", "stretches", *LOSSES}
+KEYS = {"run", "reviews", "train_accuracy", "test_accuracy", "stretches", *LOSSES}
 """What a measurement holds."""
 
-
-def path(run: Run, params: Params) -> Path:
-    """Where a run's measurement is kept."""
-    return paths.weights() / params.study / "retention" / f"{run.name}.json"
-
-
-def load(run: Run, params: Params) -> dict[str, Any]:
-    """The measurement of the run as it is stored; {} where there is none."""
-    found = files.read_json(path(run, params), KEYS, "t5peft retention")
-    return found if found and found["result"] == runs.result(runs.load(run, params)) else {}
+CODE = ("retention.of_run", "methods.Run")
 
 
 def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
-    """The measurements of a study's stored runs; those that are missing are made, full last.
+    """What is measured of a study's stored runs, full last; see `measured.made`.
 
-    Raises `InputError` where a run is not stored, there are fewer training reviews, or something is
-    to be made and `intact.check` refuses the study.
+    Raises `InputError` where a run is not stored or there are fewer training reviews.
     """
     if not 0 < reviews <= params.train_examples:
         there = f"1 to the study's {params.train_examples:,}"
         raise InputError("--reviews", reviews, there, "give another number")
-    everything = methods.runs(params)
-    for run in everything:
-        runs.load(run, params)
-    ordered = sorted(everything, key=lambda run: run.method == "full")
+    return measured.made(measurements(params, reviews))
 
-    def missing(run: Run) -> bool:
-        return load(run, params).get("reviews") != reviews
 
-    todo = list(filter(missing, ordered))
-    if todo:
-        intact.check(params)
-    for run in files.in_turn(todo, missing, path(ordered[0], params).with_name("lock")):
-        if held := load(run, params):
-            print(f"{path(run, params)} is of {held['reviews']} reviews: it is replaced")
-        files.write_json(path(run, params), of_run(run, params, reviews))
-    return [load(run, params) for run in ordered]
+def stored(params: Params) -> dict[str, dict[str, Any]]:
+    """What is stored of the runs, by name, on the most reviews; {} unless of all of them."""
+    for reviews in measured.reviews(params, "retention"):
+        found = [each.load() for each in measurements(params, reviews)]
+        if all(found) and len({each["stretches"] for each in found}) == 1:
+            return {each["run"]: each for each in found}
+    return {}
+
+
+def measurements(params: Params, reviews: int) -> list[Measurement]:
+    """One for each stored run of a study, as it is stored; full fine-tuning, the long one, last.
+
+    Raises `InputError` where one is not stored.
+    """
+    return [
+        Measurement(
+            params,
+            f"retention/{run.name}-{reviews}",
+            {"result": runs.result(runs.load(run, params)), "reviews": reviews},
+            KEYS,
+            CODE,
+            partial(of_run, run, params, reviews),
+        )
+        for run in sorted(methods.runs(params), key=lambda run: run.method == "full")
+    ]
 
 
 def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:
@@ -96,14 +87,12 @@ def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:
         test_accuracy = training.accuracy(job, job.test, "test reviews")
     return {
         "run": run.name,
-        "result": runs.result(record),
         "reviews": reviews,
         "train_accuracy": training.accuracy(job, sample, "training reviews"),
         "test_accuracy": test_accuracy,
         "stretches": len(sources),
         "span_loss": span_loss(job, sources, targets, run.placeholders),
         "span_loss_before": span_loss(bare, sources, targets, 0),
-        "environment": machine.environment(params.precision),
     }
 
 

@@ -1,11 +1,4 @@
-"""Stored runs: what a run is, where it lies, and whether it is still what the code would make.
-
-    fresh     the identity is the one asked for, and so is the code that made it
-    verified  the identity is, code that decides has changed since, and `t5peft verify` found that
-              the run's first losses and its answers have not
-    stale     the same, not verified: shown, with a mark
-    missing   there is no record, or it is of another identity
-    damaged   there is a record, but a file of the run is not the one that it describes
+"""Stored runs: what decides a run, where it lies, and whether it is what the code would make.
 
 Nothing here needs torch until tensors are read or written.
 """
@@ -13,18 +6,18 @@ Nothing here needs torch until tensors are read or written.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from t5peft import backbone, data, deciding, files, machine, paths, tokenizer
+from t5peft import backbone, data, deciding, files, machine, paths, records, tokenizer
 from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params, arguments
+from t5peft.records import SHOWN, Status
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,26 +37,12 @@ STUDY_SETTINGS = [
 ]
 """The settings of a study that enter every run's identity."""
 
-
-AS_MADE = ("fresh", "verified")
-SHOWN = (*AS_MADE, "stale")
-"""The states of a run that need not be trained again, and of one that may be shown."""
-
 KEYS = {
-    *("run", "study", "identity", "fingerprint", "source", "params", "backbone", "history"),
+    *("run", "study", "identity", "source", "params", "backbone", "history"),
     *("best_epoch", "best_accuracy", "last_accuracy", "test_examples", "parameters", "memory"),
     *("speed", "stored_bytes", "environment", "files", "seal"),
 }
 """What a record holds."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """One of the states, and why."""
-
-    state: Literal["fresh", "verified", "stale", "missing", "damaged"]
-    reason: str
-    replaces: bool = False  # a whole run with other settings lies in its place
 
 
 # --- identity ----------------------------------------------------------------------------------
@@ -98,29 +77,9 @@ def of_study(params: Params) -> dict[str, Any]:
     }
 
 
-def digest(identity: dict[str, Any]) -> str:
-    """The SHA-256 of an identity."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
 def source() -> str:
     """The digest of the code that makes a run."""
     return deciding.code().digest
-
-
-def definitions() -> str:
-    """The digests of its definitions, one by one, which tell a later code what has changed."""
-    return " ".join(each.digest for each in deciding.code().definitions)
-
-
-def changed(record: dict[str, Any]) -> list[str]:
-    """The definitions that count now and are none of those that made a run, by name.
-
-    [] for a run that was stored before its definitions were.
-    """
-    known = record.get("definitions", "")
-    now = deciding.code().definitions if known else ()
-    return [each.name for each in now if each.digest not in known]
 
 
 # --- where it lies, and what state it is in ----------------------------------------------------
@@ -146,7 +105,7 @@ def _look(
     run: Run, params: Params, shared: Callable[[], dict[str, Any]]
 ) -> tuple[Status, dict[str, Any]]:
     """A run's status, and the record that it is about; shared: `of_study`, asked if need be."""
-    where, now = folder(run, params), source()  # of the code as it is before a training
+    where, code = folder(run, params), deciding.code()  # as it is before a training
     if not (where / RECORD).exists():
         begun = (where / CHECKPOINT).exists()
         return Status("missing", "begun, goes on" if begun else "never trained"), {}
@@ -154,36 +113,21 @@ def _look(
         record, _ = whole(where)
     except InputError as error:
         return Status("damaged", str(error)), {}
-    wanted = of_run(run) | shared()
-    changes = [
-        f"{key} {_short(record['identity'].get(key))} -> {_short(wanted.get(key))}"
-        for key in sorted(wanted.keys() | record["identity"].keys())
-        if record["identity"].get(key) != wanted.get(key)
-    ]
-    if changes:
-        reason = "stored with other settings: " + ", ".join(changes)
-        return Status("missing", reason, replaces=True), record
-    if record["source"] != now:
-        if found := verification(where, record):
-            return Status("verified" if holds(found) else "stale", compared(found)), record
-        names = changed(record)
-        told = f": {', '.join(names[:4])}{', ...' if names[4:] else ''}" if names else ""
-        return Status("stale", f"code that decides has changed since{told}"), record
-    return Status("fresh", f"best test accuracy {100 * record['best_accuracy']:.1f}%"), record
-
-
-def _short(value: object) -> str:
-    return str(value)[:12] if value != "" else "none"
+    status = records.status(record, of_run(run) | shared(), code)
+    if status.state == "stale" and (found := verification(where, record)):
+        status = Status("verified" if holds(found) else "stale", compared(found))
+    if status.state == "fresh":
+        status = replace(status, reason=f"best test accuracy {100 * record['best_accuracy']:.1f}%")
+    return status, record
 
 
 def verification(where: Path, record: dict[str, Any]) -> dict[str, Any]:
     """What `verify.verify` found of this very run with the code as it is; {} where it never did."""
-    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        found = json.loads((where / VERIFIED).read_text())
-        mine = (found["result"], found["source"]) == (result(record), source())
-        if mine and found["seal"] == seal(found):
+    with suppress(InputError):  # none, or damaged
+        found = records.read(where / VERIFIED, {"result", "source"})
+        if (found["result"], found["source"]) == (result(record), source()):
             return found
-    return {}  # none, of another run or code, or damaged
+    return {}
 
 
 def holds(found: dict[str, Any]) -> bool:
@@ -212,50 +156,25 @@ def whole(where: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     Where the run is replaced while we look, the new one is looked at.
     """
     while True:
-        record = read(where / RECORD)
+        record = read(where)
         try:
             return record, contents(where, record)
         except InputError:
-            if read(where / RECORD) == record:
+            if read(where) == record:
                 raise
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A record, every byte as it was written, or an `InputError` that names the file."""
-    try:
-        content = path.read_bytes().decode()
-        record = json.loads(content)
-        sealed = as_text(record) == content and seal(record) == record["seal"]
-        if path.is_symlink() or not sealed or digest(record["identity"]) != record["fingerprint"]:
-            found = "contents that do not match its seal"
-        elif KEYS - record.keys():
-            found = f"no {min(KEYS - record.keys())} (another version's record)"
-        else:
-            return record
-    except OSError as error:
-        found = error.strerror or "no file"
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        found = "no whole record"
-    raise InputError(
-        f"record {path}", found, "what training wrote", "train the run again"
-    ) from None
-
-
-def as_text(record: dict[str, Any]) -> str:
-    """A record as its file holds it."""
-    return json.dumps(record, indent=1) + "\n"
-
-
-def seal(record: dict[str, Any]) -> str:
-    """SHA-256 of a record without its seal: any changed figure shows."""
-    rest = {key: value for key, value in record.items() if key != "seal"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+def read(where: Path) -> dict[str, Any]:
+    """The record in a folder, every byte as it was written; else `InputError` names it."""
+    return records.read(where / RECORD, KEYS)
 
 
 def result(record: dict[str, Any]) -> str:
     """A digest of what a run came to: what is measured of it later belongs to that."""
     tensors = record["files"].get(DELTA, {}).get("sha256")
-    return digest({"tensors": tensors, **{key: record[key] for key in ("identity", "history")}})
+    return records.digest(
+        {"tensors": tensors, **{key: record[key] for key in ("identity", "history")}}
+    )
 
 
 def staged(name: str, sha256: str) -> str:
@@ -286,12 +205,15 @@ def content(where: Path, name: str, sha256: str) -> bytes:
                 if hashlib.sha256(held).hexdigest() == sha256:
                     return held
                 found = "other bytes than were stored"
-    way_out = "restore the file or train the run again"
+    way_out = "restore the file or make it again"
     raise InputError(f"file {where / name}", found, f"SHA-256 {sha256[:12]}...", way_out)
 
 
 def load(run: Run, params: Params) -> dict[str, Any]:
-    """The record of a stored run that is fresh or stale; `InputError` where it is neither."""
+    """The record of a stored run, marked; under `verified` what was found of it, or {}.
+
+    Raises `InputError` where it is missing or damaged.
+    """
     state, record = _look(run, params, lambda: of_study(params))
     if state.state not in SHOWN:
         raise InputError(
@@ -300,7 +222,8 @@ def load(run: Run, params: Params) -> dict[str, Any]:
             "a stored run",
             f"run: t5peft train {arguments(params)} --only {run.name}",
         )
-    return record
+    found = verification(folder(run, params), record) if state.state == "verified" else {}
+    return records.marked(record, state) | {"verified": found}
 
 
 # --- save --------------------------------------------------------------------------------------
@@ -311,8 +234,8 @@ def save(
 ) -> None:
     """Store a run: tensors and trace first, the record last; each whole or not at all.
 
-    Adds `files`, `stored_bytes` and `seal` to the record. Of several processes that trained the run
-    together, only the main one stores it.
+    Adds its code, `files`, `stored_bytes` and `seal` to the record. Of several processes that
+    trained the run together, only the main one stores it.
     """
     if not machine.is_main_process():
         return
@@ -322,7 +245,7 @@ def save(
     if tensors:
         made[DELTA] = serialize({name: t.cpu().contiguous() for name, t in tensors.items()})
         record["stored_bytes"] = len(made[DELTA])
-    record["files"] = {}
+    record |= {**records.made_by(deciding.code()), "files": {}}
     put(folder(run, params), record, made)
 
 
@@ -332,8 +255,7 @@ def put(where: Path, record: dict[str, Any], made: dict[str, bytes]) -> None:
     for name, held in made.items():
         record["files"][name] = {"bytes": len(held), "sha256": hashes[name]}
         files.write_bytes(where / staged(name, hashes[name]), held)
-    record["seal"] = seal(json.loads(json.dumps(record)))
-    files.write_text(where / RECORD, as_text(record))
+    records.write(where / RECORD, record)
     for name, sha256 in hashes.items():
         (where / staged(name, sha256)).replace(where / name)
     for pattern in ("delta-*", "trace-*", ".*.tmp"):

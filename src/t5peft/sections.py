@@ -141,7 +141,7 @@ def learning_rates(trials: Sequence[Mapping[str, Any]], records: Sequence[Record
         accuracy = percent(trial["accuracy"])
         rows.append(
             (
-                METHOD_NAMES[trial["method"]],
+                METHOD_NAMES[trial["method"]] + mark(trial),
                 rate(trial["learning_rate"]),
                 f"{trial['loss']:.3f}",
                 f"**{accuracy}**" if taken else accuracy,
@@ -278,7 +278,7 @@ def bench_of(label: str, measured: Mapping[str, Any]) -> str:
         theirs, ours, ratio = map(three_digits, figures)
         compared.setdefault(method, {})[what] = f"{theirs} / {ours} = **{ratio}**"
     rows = [
-        (METHOD_NAMES[method], *(figures[what] for what in units))
+        (METHOD_NAMES[method] + mark(measured), *(figures[what] for what in units))
         for method, figures in compared.items()
     ]
     settings, where = measured["params"], measured["environment"]

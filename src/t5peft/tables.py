@@ -178,7 +178,7 @@ def retention(records: Iterable[Record], kept: Mapping[str, Record]) -> str:
         gap_found, _ = best_gap(measured, record)
         rows.append(
             (
-                run_name(record["run"]) + mark(record),
+                run_name(record["run"]) + (mark(record) or mark(measured)),
                 percent(measured["train_accuracy"]),
                 percent(measured["test_accuracy"]),
                 points(gap_found),

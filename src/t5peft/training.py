@@ -33,6 +33,7 @@ from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params
 from t5peft.progress import Progress
+from t5peft.records import AS_MADE, digest
 from t5peft.trace import Trace, unpack
 
 CHECK_EVERY = {"cpu": 1, "cuda": 20}
@@ -249,7 +250,7 @@ def train(run: Run, params: Params) -> dict[str, Any]:
     job = prepare(run, params)
     identity = runs.identity(run, params)
     checkpoint = runs.folder(run, params) / "checkpoint.pt"
-    restore(job, checkpoint, runs.digest(identity))
+    restore(job, checkpoint, digest(identity))
     for done in epochs(job):
         print(
             f"{run.name}: epoch {done['epoch']} of {params.epochs}, loss {done['loss']:.4f}, "
@@ -257,7 +258,7 @@ def train(run: Run, params: Params) -> dict[str, Any]:
             file=sys.stderr,
             flush=True,
         )
-        save_checkpoint(job, checkpoint, runs.digest(identity))
+        save_checkpoint(job, checkpoint, digest(identity))
     record = describe(job, identity)
     runs.save(run, params, record, job.best, job.trace.packed())
     checkpoint.unlink(missing_ok=True)
@@ -359,7 +360,7 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def describe(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
-    """The record of a finished run, but for its files."""
+    """The record of a finished run, but for what `runs.save` adds."""
     best = best_epoch(job)
     counts = {
         "total": sum(p.numel() for p in job.model.parameters()),
@@ -376,9 +377,6 @@ def describe(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
         "run": {"name": job.run.name, **vars(job.run)},
         "study": job.params.study,
         "identity": identity,
-        "fingerprint": runs.digest(identity),
-        "source": runs.source(),
-        "definitions": runs.definitions(),
         "params": vars(job.params),
         "backbone": {"name": job.params.backbone, "card": backbone.card(job.params.backbone)},
         "history": job.history,
@@ -401,46 +399,20 @@ def describe(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# --- what the report asks ----------------------------------------------------------------------
-
-
-def result(run: Run, params: Params) -> dict[str, Any]:
-    """The record of a run: stored, or trained now if `params.train` allows it.
-
-    auto: trains where there is an accelerator or the run takes about a minute. Raises `InputError`
-    with the exact command and the estimated time otherwise.
-    """
-    state = runs.status(run, params)
-    if state.state in runs.SHOWN:
-        return runs.load(run, params)
-    seconds = estimate(run, params)
-    may = machine.has_accelerator() or seconds <= A_MINUTE
-    if params.train == "no" or (params.train == "auto" and not may):
-        raise InputError(
-            f"run {run.name} of study {params.study}",
-            f"{state.state} ({state.reason}), and train = {params.train}",
-            "a stored run",
-            f"about {seconds / 60:.0f} min on this machine: t5peft train {params.study} "
-            f"--only {run.name}, or render with train=yes",
-        )
-    return train_alone(run, params)
-
-
 def attempt(run: Run, params: Params) -> dict[str, Any] | None:
     """Train a run under its lock, unless it is whole by now; None where another process has it."""
     with runs.lock(run, params) as mine:
         if not mine:
             return None
-        if runs.status(run, params).state in runs.AS_MADE:
+        if runs.status(run, params).state in AS_MADE:
             return runs.load(run, params)
         return train(run, params)
 
 
 def train_alone(run: Run, params: Params) -> dict[str, Any]:
     """`attempt`, and where another process has the run, wait and take its record."""
-    while (record := attempt(run, params)) is None:
-        time.sleep(1)
-    return record
+    files.share([run], lambda run: attempt(run, params) is not None)
+    return runs.load(run, params)
 
 
 def estimate(run: Run, params: Params) -> float:

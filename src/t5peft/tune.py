@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from pathlib import Path
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
-from t5peft import data, files, intact, machine, methods, paths, runs, training
+from t5peft import data, measured, methods, runs, training
 from t5peft.data import Tokens
 from t5peft.errors import InputError
+from t5peft.measured import Measurement
 from t5peft.methods import Run
 from t5peft.params import Params
 
@@ -26,52 +28,58 @@ GRID = {
 }
 """Rates a factor of about 3 apart, one more for full fine-tuning, and the exercise's own."""
 
-
-KEYS = {"run", "method", "learning_rate", "reviews", "held_out", "loss", "accuracy", "identity"}
+KEYS = {"run", "method", "learning_rate", "reviews", "held_out", "loss", "accuracy"}
 """What the report needs of a trial."""
 
-
-def folder(params: Params) -> Path:
-    """Where a study's trials are kept, one file each."""
-    return paths.weights() / params.study / "tuning"
+CODE = ("tune.trial", "methods.Run")
 
 
-def tune(params: Params, reviews: int, only: list[str]) -> list[dict[str, Any]]:
-    """Make the trials that are missing or of another identity, one epoch over `reviews` reviews.
+def tune(params: Params, reviews: int, only: Collection[str]) -> list[dict[str, Any]]:
+    """The trials of the methods, one epoch over `reviews` reviews each; see `measured.made`.
 
-    Raises `InputError` where the reviews would reach into the tenth that is held out, and where a
-    trial is to be made and `intact.check` refuses the study.
+    Raises `InputError` where the reviews would reach into those that are held out.
     """
-    held_out = params.train_examples // 10
-    if held_out < 1:
-        raise InputError(
-            "train_examples", params.train_examples, "10 or more, to hold a tenth out", "give more"
-        )
-    if not 0 < reviews <= params.train_examples - held_out:
-        raise InputError(
-            "--reviews",
-            reviews,
-            f"1 to {params.train_examples - held_out}, as {held_out} are held out",
-            "give another number",
-        )
-    candidates = {
-        folder(params) / f"{run.name}-{rate:g}-{reviews}.json": dataclasses.replace(
-            run, learning_rate=rate
-        )
+    most = params.train_examples - held_out(params)
+    if not 0 < reviews <= most:
+        expected = f"1 to {most}, as {held_out(params)} are held out"
+        raise InputError("--reviews", reviews, expected, "give another number")
+    return measured.made(trials(params, reviews, only))
+
+
+def held_out(params: Params) -> int:
+    """How many of the training reviews, the last, no trial sees: a tenth."""
+    return max(1, params.train_examples // 10)
+
+
+def stored(params: Params) -> list[dict[str, Any]]:
+    """The stored trials of the study as it is, those on most reviews; [] where there are none."""
+    for reviews in measured.reviews(params, "tuning"):
+        if found := [held for each in trials(params, reviews) if (held := each.load())]:
+            return found
+    return []
+
+
+def trials(
+    params: Params, reviews: int, only: Collection[str] = methods.METHODS
+) -> list[Measurement]:
+    """A trial for each from-scratch run of the methods and each rate of its grid."""
+    tried = [
+        dataclasses.replace(run, learning_rate=rate)
         for run in methods.runs(params)
         if run.implementation == "scratch" and run.method in only
         for rate in GRID[run.method]
-    }
-
-    def missing(path: Path) -> bool:
-        return read(path).get("identity") != identity(candidates[path], params, reviews)
-
-    todo = list(filter(missing, candidates))
-    if todo:
-        intact.check(params)
-    for path in files.in_turn(todo, missing, folder(params) / "lock"):
-        files.write_json(path, trial(candidates[path], params, reviews))
-    return [x for x in trials(params) if x["reviews"] == reviews and x["method"] in only]
+    ]
+    return [
+        Measurement(
+            params,
+            f"tuning/{run.name}-{run.learning_rate:g}-{reviews}",
+            identity(run, params, reviews),
+            KEYS,
+            CODE,
+            partial(trial, run, params, reviews),
+        )
+        for run in tried
+    ]
 
 
 def identity(run: Run, params: Params, reviews: int) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def identity(run: Run, params: Params, reviews: int) -> dict[str, Any]:
     del decided["test_examples"]
     return decided | {
         "train_examples": reviews,
-        "held_out": params.train_examples // 10,
+        "held_out": held_out(params),
         "epochs": 1,
     }
 
@@ -88,7 +96,7 @@ def identity(run: Run, params: Params, reviews: int) -> dict[str, Any]:
 def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
     """Train for one epoch and score on the held-out reviews."""
     everything = data.tokens(params, "train")
-    cut = len(everything) - len(everything) // 10
+    cut = len(everything) - held_out(params)
     job = training.prepare(run, dataclasses.replace(params, train_examples=reviews))
     job.test = Tokens(everything.ids, everything.starts[cut:], everything.labels[cut:])
     began = time.perf_counter()
@@ -103,24 +111,4 @@ def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
         "loss": training.mean_loss(losses, job.params),
         "accuracy": accuracy,
         "seconds": round(time.perf_counter() - began, 1),
-        "identity": identity(run, params, reviews),
-        "environment": machine.environment(params.precision),
     }
-
-
-def trials(params: Params) -> list[dict[str, Any]]:
-    """The stored trials of the study as it is, on any number of reviews, in the grid's order."""
-    runs_of = {r.method: r for r in methods.runs(params) if r.implementation == "scratch"}
-
-    def wanted(trial: dict[str, Any]) -> dict[str, Any]:
-        run = dataclasses.replace(runs_of[trial["method"]], learning_rate=trial["learning_rate"])
-        return identity(run, params, trial["reviews"])
-
-    found = [read(path) for path in folder(params).glob("*.json")]
-    found = [trial for trial in found if trial["identity"] == wanted(trial)]
-    return sorted(found, key=lambda x: (methods.METHODS.index(x["method"]), x["learning_rate"]))
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A stored trial; {} where there is none."""
-    return files.read_json(path, KEYS, "t5peft tune")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from t5peft import files, machine, prediction, runs, trace, training
+from t5peft import machine, prediction, records, runs, trace, training
 from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params
@@ -67,7 +67,7 @@ def check(
             same, told = False, f"{state.state:8} {state.reason}"
             if not mine:
                 told = ELSEWHERE
-            elif state.state in runs.SHOWN:
+            elif state.state in records.SHOWN:
                 try:
                     found = verify(run, params, steps, reviews)
                     same, state = runs.holds(found), runs.status(run, params)
@@ -112,8 +112,7 @@ def verify(run: Run, params: Params, steps: int, reviews: int) -> dict[str, Any]
     if len(answered):
         said = answers(restored(run, params), len(answered))
         found["answers_differing"] = int((said != answered).sum())
-    found["seal"] = runs.seal(found)
-    files.write_json(where / runs.VERIFIED, found)
+    records.write(where / runs.VERIFIED, found)
     return found
 
 
@@ -129,7 +128,7 @@ def bound(bounds: dict[str, float], params: Params, made_by: str) -> float:
 def complete(params: Params, wanted: Sequence[Run], steps: int) -> Iterator[str]:
     """Make what a trace lacks: the losses of all fresh runs, then the answers; a line on each."""
     losses = partial(add_losses, steps=steps)
-    for add, allowed in ((losses, ("fresh",)), (add_answers, runs.AS_MADE)):
+    for add, allowed in ((losses, ("fresh",)), (add_answers, records.AS_MADE)):
         for run in wanted:
             with runs.lock(run, params) as mine:
                 state = runs.status(run, params)
@@ -145,7 +144,7 @@ def complete(params: Params, wanted: Sequence[Run], steps: int) -> Iterator[str]
 def add_losses(run: Run, params: Params, steps: int) -> str:
     """Add the losses of its first steps to the trace of a fresh run that has none."""
     where = runs.folder(run, params)
-    held, record = trace.load(where), runs.read(where / runs.RECORD)
+    held, record = trace.load(where), runs.read(where)
     if not held.losses.size:
         held.losses, held.losses_by = first_losses(run, params, steps), machine.kind()
         runs.put(where, record, {runs.TRACE: held.packed()})
@@ -158,7 +157,7 @@ def add_answers(run: Run, params: Params) -> str:
     Raises `InputError` where they give another accuracy than is recorded.
     """
     where = runs.folder(run, params)
-    held, record = trace.load(where), runs.read(where / runs.RECORD)
+    held, record = trace.load(where), runs.read(where)
     if runs.DELTA not in record["files"]:
         return "full fine-tuning stores no weights: no answers"
     if not held.answers.size:
