@@ -54,7 +54,7 @@ def test_a_bench_is_printed_before_it_is_stored(
         assert [record["params"]["precision"] for record in kept] == [first, other]
     other = [*command, "--set", "test_examples=8"]
     assert cli.main(other) == 0
-    assert "(it is replaced; --set study=NAME keeps both)" in capsys.readouterr().err
+    assert "(it is replaced; --set study=NAME keeps both)" in capsys.readouterr().out
 
     def full_disk(path: Path, _: object) -> None:
         raise files.unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
@@ -153,7 +153,7 @@ def test_wrong_settings_are_one_line_and_no_broken_process(
 ) -> None:
     settings = ["--set", f"tokenizer={smoke.tokenizer}", "--set", wrong]
     assert cli.main(["bench", "smoke", *settings]) == 2
-    *_, line = capsys.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     assert wrong.split("=")[1] in line
 
 

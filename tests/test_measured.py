@@ -93,7 +93,7 @@ def test_one_of_other_settings_is_replaced_after_a_line_that_says_so(
     assert other.load() == {}
     capsys.readouterr()
     measured.made([other])
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("measure kind/one-8 ")
     assert line.endswith("reviews 8 -> 9 (it is replaced; --set study=NAME keeps both)")
 

@@ -34,7 +34,7 @@ def test_the_command_measures_every_stored_run_once(
     command = ["retention", "smoke", "--reviews", "8", *settings]
     assert cli.main(command) == 0
     rows = capsys.readouterr().out.splitlines()
-    assert len(rows) == 2 + 10
+    assert len(rows) == 10 + 2 + 10
     assert rows[-1].startswith("full"), "the long one last"
     kept = retention.stored(short)
     assert len(kept) == 10

@@ -7,7 +7,6 @@ stale, missing or damaged, and shown with a mark where it is stale.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ class Measurement:
 
     def announce(self) -> None:
         """Say that it is measured, and why."""
-        print(f"measure {self.name:40} {self.status()}", file=sys.stderr, flush=True)
+        print(f"measure {self.name:40} {self.status()}", flush=True)
 
     def attempt(self) -> bool:
         """Measure and store it, unless it is fresh by now; False where another process has it."""
