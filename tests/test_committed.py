@@ -58,7 +58,7 @@ RECORDS = [  # with other seeds, too
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_every_record_is_what_the_code_makes_now(path: Path) -> None:
     """Fresh or verified; told by the record's own study and seed."""
-    record = runs.read(path)
+    record = runs.read(path.parent)
     study = params.build(Params, record["params"], str(path))
     assert runs.status(run_named(study, path.parent.name), study).state in AS_MADE
 
@@ -72,7 +72,7 @@ def test_every_run_has_the_losses_of_its_first_steps(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_no_record_tells_where_a_machine_kept_its_files(path: Path) -> None:
-    settings = runs.read(path)["params"]
+    settings = runs.read(path.parent)["params"]
     assert not any(Path(settings[key]).is_absolute() for key in ("backbone", "tokenizer", "data"))
 
 

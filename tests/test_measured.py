@@ -136,7 +136,7 @@ def test_what_another_process_is_at_comes_last_and_is_made_where_that_was_stoppe
 ) -> None:
     wanted = [one(smoke, made, f"kind/{number}") for number in range(3)]
     with ExitStack() as other:
-        other.enter_context(files.lock(wanted[0].path.with_suffix(".lock")))
+        other.enter_context(wanted[0].lock())
         monkeypatch.setattr(time, "sleep", lambda seconds: seconds == 1 and other.close())
         measured.made(wanted)
     assert made == ["kind/1", "kind/2", "kind/0"]

@@ -61,9 +61,12 @@ def run_of(study: Params, name: str = NAME) -> Run:
     return run_named(study, name)
 
 
+ADDED = ("speed", "environment", "seal", "stale", "verified")
+
+
 def figures(record: dict[str, Any]) -> dict[str, Any]:
-    """A record without its times, its peak of memory and its seal; weights by their SHA-256."""
-    kept = {k: v for k, v in record.items() if k not in ("speed", "environment", "seal")}
+    """A record without times, peak of memory, seal and marks; weights by their SHA-256."""
+    kept = {k: v for k, v in record.items() if k not in ADDED}
     history = [{k: v for k, v in x.items() if "seconds" not in k} for x in record["history"]]
     return kept | {"history": history, "memory": record["memory"]["optimizer_bytes"]}
 

@@ -14,6 +14,7 @@ from t5peft import (
     show,
     tables,
 )
+from t5peft.params import Params
 
 
 def test_ten_results_stand_in_the_exercises_order_beside_the_reference(
@@ -103,3 +104,29 @@ def test_times_are_of_training_and_of_testing(records: list[dict[str, Any]]) -> 
     assert column(table, "time to test")[0] == "2 min"
     assert column(table, "other words (%)")[0] == "2.00"
     assert about.total_seconds(records) == 10 * 600
+
+
+def test_a_stale_measurement_is_marked_in_its_row_and_where_all_are_in_the_caption(
+    exercise: Params, records: list[dict[str, Any]], kept: dict[str, dict[str, Any]]
+) -> None:
+    trial = {"run": "full", "method": "full", "reviews": 8, "held_out": 2, "loss": 0.5}
+    trials = [trial | {"learning_rate": rate, "accuracy": 0.7} for rate in (0.1, 0.2)]
+
+    fresh = [record | {"stale": ""} for record in records]
+
+    def texts() -> list[str]:
+        shown = sections.retention(exercise, fresh, kept, 1000)
+        return [shown, sections.learning_rates(trials, fresh)]
+
+    assert not any("(stale)" in text for text in texts())
+    for measured in (kept["full"], trials[0]):
+        measured["stale"] = "since"
+    for text in texts():
+        marked = [row[0] for row in cells(text) if "(stale)" in row[0]]
+        assert marked == ["full fine-tuning **(stale)**"]
+        assert text.count("(stale)") == 1
+    for measured in (*kept.values(), *trials):
+        measured["stale"] = "since"
+    for text in texts():
+        assert not any("(stale)" in row[0] for row in cells(text))
+        assert text.count("(stale)") == 1

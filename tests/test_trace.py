@@ -36,7 +36,7 @@ def folder(study: Params) -> Path:
 def test_a_run_keeps_the_loss_of_each_step_and_the_answers_after_each_epoch(
     study: Params, folder: Path
 ) -> None:
-    record, held = runs.read(folder / runs.RECORD), trace.load(folder)
+    record, held = runs.read(folder), trace.load(folder)
     assert held.losses.shape == (EPOCHS * STEPS,)
     assert held.answers.shape == (EPOCHS, REVIEWS)
     assert held.epochs.tolist() == [1, 2, 3]
@@ -50,7 +50,7 @@ def test_a_run_keeps_the_loss_of_each_step_and_the_answers_after_each_epoch(
 
 
 def test_the_record_names_the_trace_and_its_bytes(folder: Path) -> None:
-    facts = runs.read(folder / runs.RECORD)["files"][runs.TRACE]
+    facts = runs.read(folder)["files"][runs.TRACE]
     assert facts["bytes"] == (folder / runs.TRACE).stat().st_size
     assert runs.whole(folder)[1].keys() == {runs.DELTA, runs.TRACE}
 

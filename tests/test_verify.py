@@ -17,6 +17,7 @@ from t5peft import (
     about,
     cli,
     data,
+    deciding,
     evaluation,
     fast,
     machine,
@@ -25,6 +26,7 @@ from t5peft import (
     training,
     verify,
 )
+from t5peft.deciding import Code
 from t5peft.lora import LoRALinear
 from t5peft.methods import Run
 from t5peft.params import Params
@@ -51,7 +53,7 @@ def stored(study: Params) -> Params:
 
 def other_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """The code that decides is another than when the runs were made."""
-    monkeypatch.setattr(runs, "source", lambda: "another digest")
+    monkeypatch.setattr(deciding, "code", lambda *_: Code("another digest", ()))
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +99,7 @@ def test_a_verification_holds_for_the_code_it_was_made_with(
 ) -> None:
     other_code(monkeypatch)
     compare(stored)
-    monkeypatch.setattr(runs, "source", lambda: "a third digest")
+    monkeypatch.setattr(deciding, "code", lambda *_: Code("a third digest", ()))
     assert state(stored).state == "stale"
 
 
@@ -110,8 +112,8 @@ def test_a_verification_holds_for_the_run_it_was_made_of(
     kept = (where / runs.VERIFIED).read_text()
     training.train(run_named(stored, LORA), stored)
     (where / runs.VERIFIED).write_text(kept)
-    monkeypatch.setattr(runs, "source", lambda: "a third digest")
-    assert runs.verification(where, runs.read(where / runs.RECORD)) == {}
+    monkeypatch.setattr(deciding, "code", lambda *_: Code("a third digest", ()))
+    assert runs.verification(where, runs.read(where)) == {}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seal": 1}', None])
@@ -280,7 +282,7 @@ def test_a_trace_is_made_afterwards_by_the_code_that_made_the_run(
     assert cli.main(["trace", *arguments, "--steps", "3"]) == 0
     held, of_full = map(trace.load, folders)
     assert held.losses.tolist() == made.losses[:3].tolist()
-    best = runs.read(folders[0] / runs.RECORD)["best_epoch"]
+    best = runs.read(folders[0])["best_epoch"]
     assert held.epochs.tolist() == [best]
     assert np.array_equal(held.after(best), made.after(best))
     assert held.losses_by == held.answers_by == machine.kind()
@@ -302,7 +304,7 @@ def test_other_code_makes_no_losses_for_a_trace(
     other_code(monkeypatch)
     assert cli.main(["trace", *arguments]) == 0
     assert "nothing is made: stale" in capsys.readouterr().out
-    assert runs.TRACE not in runs.read(where / runs.RECORD)["files"]
+    assert runs.TRACE not in runs.read(where)["files"]
 
 
 def test_answers_that_give_another_accuracy_than_recorded_are_refused(
@@ -314,7 +316,7 @@ def test_answers_that_give_another_accuracy_than_recorded_are_refused(
     where = without_trace(stored, LORA)
     predict = evaluation.predict
     monkeypatch.setattr(evaluation, "predict", lambda *a: len(predict(*a)) * ["positive"])
-    accuracy = runs.read(where / runs.RECORD)["best_accuracy"]
+    accuracy = runs.read(where)["best_accuracy"]
     assert accuracy < 0.5 - verify.ACCURACY, "or nothing is shown"
     assert cli.main(["trace", *arguments]) == 2
     line = capsys.readouterr().err.splitlines()[-1]

@@ -8,6 +8,7 @@ stale, missing or damaged, and shown with a mark where it is stale.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,13 @@ class Measurement:
         """Say that it is measured, and why."""
         print(f"measure {self.name:40} {self.status()}", flush=True)
 
+    def lock(self) -> AbstractContextManager[bool]:
+        """Take it: `files.lock` on a file in the cache."""
+        return files.lock(paths.cache() / "locks" / self.study.study / self.name)
+
     def attempt(self) -> bool:
         """Measure and store it, unless it is fresh by now; False where another process has it."""
-        with files.lock(self.path.with_suffix(".lock")) as mine:
+        with self.lock() as mine:
             if mine and self.status().state != "fresh":
                 self.store(self.figures())
             return mine

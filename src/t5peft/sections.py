@@ -20,6 +20,7 @@ from t5peft.show import (
     floating,
     listed,
     mark,
+    marks,
     number,
     percent,
     rate,
@@ -135,13 +136,13 @@ def learning_rates(trials: Sequence[Mapping[str, Any]], records: Sequence[Record
     if not trials:
         return ""
     used = {r["run"]["name"]: r["run"]["learning_rate"] for r in records}
-    rows = []
-    for trial in trials:
+    rows, (all_of_it, marked) = [], marks(trials)
+    for trial, stale in zip(trials, marked, strict=True):
         taken = used.get(trial["run"]) == trial["learning_rate"]
         accuracy = percent(trial["accuracy"])
         rows.append(
             (
-                METHOD_NAMES[trial["method"]] + mark(trial),
+                METHOD_NAMES[trial["method"]] + stale,
                 rate(trial["learning_rate"]),
                 f"{trial['loss']:.3f}",
                 f"**{accuracy}**" if taken else accuracy,
@@ -171,7 +172,7 @@ def learning_rates(trials: Sequence[Mapping[str, Any]], records: Sequence[Record
         f"Accuracy on {number(held_out)} held-out training reviews by learning rate (study "
         f"“{records[0]['params']['study']}”); bold, that of the rate that the study took. The "
         f"draw of the held-out reviews makes each uncertain by {50 * (high - low):.1f} points or "
-        "more (95%)."
+        f"more (95%).{all_of_it}"
     )
     body = table(rows, ("method", "learning rate", "training loss", "held out (%)"))
     return f"{text}\n\n{floating('tbl-rates', body, caption)}"
@@ -204,7 +205,7 @@ def retention(
     caption = (
         f"What the runs know of {number(one['reviews'])} training reviews, and their loss in span "
         f"corruption on {number(one['stretches'])} passages of test reviews, with its rise over "
-        f"the backbone's own (study “{records[0]['params']['study']}”)."
+        f"the backbone's own (study “{records[0]['params']['study']}”).{marks([*kept.values()])[0]}"
     )
     return f"{text}\n\n{floating('tbl-retention', tables.retention(records, kept), caption)}"
 
@@ -278,7 +279,7 @@ def bench_of(label: str, measured: Mapping[str, Any]) -> str:
         theirs, ours, ratio = map(three_digits, figures)
         compared.setdefault(method, {})[what] = f"{theirs} / {ours} = **{ratio}**"
     rows = [
-        (METHOD_NAMES[method] + mark(measured), *(figures[what] for what in units))
+        (METHOD_NAMES[method], *(figures[what] for what in units))
         for method, figures in compared.items()
     ]
     settings, where = measured["params"], measured["environment"]
@@ -296,7 +297,7 @@ def bench_of(label: str, measured: Mapping[str, Any]) -> str:
         f"on the same reviews: {figures}, and the highest memory. Backbone "
         f"{settings['backbone']}, batches of {settings['batch_size']} reviews, at most "
         f"{settings['max_length']} tokens, {where['device']}, "
-        f"threads: {where['threads']}."
+        f"threads: {where['threads']}.{mark(measured)}"
     )
     return f"{text}\n\n{floating(label, table(rows, ('method', *units.values())), caption)}"
 

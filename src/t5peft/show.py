@@ -163,6 +163,12 @@ def mark(record: Record) -> str:
     return " **(stale)**" if record.get("stale") else ""
 
 
+def marks(records: Sequence[Record]) -> tuple[str, list[str]]:
+    """The marks of a table's caption and of its rows: one, where all of it is stale."""
+    rows = [mark(record) for record in records]
+    return (rows[0], [""] * len(rows)) if all(rows) else ("", rows)
+
+
 def table(rows: Iterable[Sequence[object]], head: Sequence[str], left: int = 1) -> str:
     """A pipe table; the first `left` columns are text, the others numbers, to the right.
 

@@ -19,6 +19,7 @@ from t5peft.show import (
     interval,
     kilobytes,
     mark,
+    marks,
     megabytes,
     one_epoch,
     only,
@@ -172,13 +173,13 @@ def gap_cells(record: Record, number: int) -> tuple[str, str, str]:
 
 def retention(records: Iterable[Record], kept: Mapping[str, Record]) -> str:
     """Claim 3 by `t5peft retention`: training reviews known, and the span loss afterwards."""
-    rows = []
+    rows, marked = [], dict(zip(kept, marks([*kept.values()])[1], strict=True))
     for record in records:
         measured = kept[record["run"]["name"]]
         gap_found, _ = best_gap(measured, record)
         rows.append(
             (
-                run_name(record["run"]) + (mark(record) or mark(measured)),
+                run_name(record["run"]) + (mark(record) or marked[record["run"]["name"]]),
                 percent(measured["train_accuracy"]),
                 percent(measured["test_accuracy"]),
                 points(gap_found),
