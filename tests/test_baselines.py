@@ -12,10 +12,16 @@ from t5peft import baselines, cli, data, evaluation, measured, params, tokenizer
 from t5peft.params import Params
 
 
-def test_baselines_are_measured_stored_and_found_again(smoke: Params) -> None:
-    assert baselines.measurement(smoke).load() == {}
+def test_baselines_are_measured_stored_and_found_again(
+    smoke: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert measured.baselines(smoke).load() == {}
     assert cli.main(["baselines", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
-    record = baselines.measurement(smoke).load()
+    capsys.readouterr()
+    assert cli.main(["status", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.split()[:2] == ["baselines", "fresh"]
+    record = measured.baselines(smoke).load()
     assert record["bag_of_words_accuracy"] > 0.9, "the made-up reviews say it in a word"
     assert record["zero_shot_accuracy"] == 0, "a random backbone writes no label word"
     assert record["zero_shot_other_words"] == 1
@@ -33,9 +39,9 @@ def test_the_backbone_is_scored_as_a_run_is(smoke: Params, monkeypatch: pytest.M
 
 def test_baselines_of_other_settings_are_not_shown(smoke: Params) -> None:
     def stored(**changes: Any) -> dict[str, Any]:
-        return baselines.measurement(dataclasses.replace(smoke, **changes)).load()
+        return measured.baselines(dataclasses.replace(smoke, **changes)).load()
 
-    measured.made([baselines.measurement(smoke)])
+    measured.made([measured.baselines(smoke)])
     assert stored(epochs=9) == stored() != {}
     assert stored(max_length=20) == {}
     assert stored(seed=1) == {}, "another random backbone"
@@ -43,9 +49,9 @@ def test_baselines_of_other_settings_are_not_shown(smoke: Params) -> None:
 
 def test_the_baselines_of_a_backbone_that_is_stored_know_no_seed() -> None:
     study = params.load(params.DEFAULT)
-    stored = baselines.measurement(study).load()
+    stored = measured.baselines(study).load()
     assert "zero_shot_accuracy" in stored
-    assert baselines.measurement(dataclasses.replace(study, seed=1)).load() == stored
+    assert measured.baselines(dataclasses.replace(study, seed=1)).load() == stored
 
 
 def test_texts_are_cut_to_what_the_runs_see(smoke: Params) -> None:

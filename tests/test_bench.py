@@ -14,7 +14,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from conftest import run_named
 
-from t5peft import bench, cli, data, evaluation, files, methods
+from t5peft import bench, cli, data, evaluation, files, measured, methods
 from t5peft.params import Params
 
 
@@ -42,15 +42,15 @@ def test_a_bench_is_printed_before_it_is_stored(
     monkeypatch.setattr(bench, "measure", lambda *_: sides)
     command = ["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]
     assert cli.main(command) == 0
-    stored = bench.measurement(smoke).load()
-    assert capsys.readouterr().out.endswith(f"{bench.measurement(smoke).path}\n")
+    stored = measured.bench(smoke).load()
+    assert capsys.readouterr().out.endswith(f"{measured.bench(smoke).path}\n")
     assert stored["methods"] == dict.fromkeys(methods.METHODS, sides)
-    other = bench.measurement(dataclasses.replace(smoke, test_examples=8))
+    other = measured.bench(dataclasses.replace(smoke, test_examples=8))
     assert other.load() == {}, "not that study's"
     assert cli.main([*command, "--set", "precision=bf16"]) == 0
     capsys.readouterr()
     for first, other in (("fp32", "bf16"), ("bf16", "fp32")):
-        kept = bench.in_each_precision(dataclasses.replace(smoke, precision=first))
+        kept = measured.loaded(measured.benches(dataclasses.replace(smoke, precision=first)))
         assert [record["params"]["precision"] for record in kept] == [first, other]
     other = [*command, "--set", "test_examples=8"]
     assert cli.main(other) == 0
@@ -120,7 +120,7 @@ def test_what_is_measured_is_kept_and_printed(
     slow = {name: 3 * value for name, value in figures.items()}
     monkeypatch.setattr(bench, "measure", lambda *_: {"exercise": slow, "ours": figures})
     assert cli.main(["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
-    assert list(bench.measurement(smoke).load()["methods"]) == list(methods.METHODS)
+    assert list(measured.bench(smoke).load()["methods"]) == list(methods.METHODS)
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.startswith("lora ")]
     assert [row[1:] for row in rows] == [

@@ -14,10 +14,9 @@ from conftest import run_named
 
 from t5peft import (
     backbone,
-    baselines,
-    bench,
     data,
     export,
+    measured,
     methods,
     mixture,
     params,
@@ -25,12 +24,10 @@ from t5peft import (
     prediction,
     pretrain,
     report,
-    retention,
     runs,
     tokenizer,
     trace,
     training,
-    tune,
 )
 from t5peft.methods import Run
 from t5peft.params import Params
@@ -80,7 +77,7 @@ def test_no_record_tells_where_a_machine_kept_its_files(path: Path) -> None:
 def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run) -> None:
     tried = {
         trial["learning_rate"]: trial["accuracy"]
-        for trial in tune.stored(STUDY)
+        for trial in measured.tried(STUDY)
         if trial["method"] == run.method
     }
     assert len(tried) >= 3
@@ -209,7 +206,7 @@ def test_a_backbone_reads_its_input_as_its_card_says(folder: Path, tmp_path: Pat
 
 
 def test_what_the_runs_keep_is_measured_of_all_ten() -> None:
-    kept = retention.stored(STUDY)
+    kept = measured.retained(STUDY)
     assert len(kept) == 10
     assert len({(x["reviews"], x["stretches"], x["span_loss_before"]) for x in kept.values()}) == 1
 
@@ -227,7 +224,8 @@ def test_what_needs_neither_torch_nor_numpy_does_not_wait_for_them(command: list
 def test_stored_measurements_are_shown_without_the_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "tokens", None)
     monkeypatch.setattr(data, "read", None)
-    assert len(tune.stored(STUDY)) == sum(map(len, tune.GRID.values()))
-    assert len(retention.stored(STUDY)) == 10
-    assert len(bench.in_each_precision(STUDY)) == 2
-    assert baselines.measurement(STUDY).load()
+    assert len(measured.tried(STUDY)) == sum(map(len, measured.GRID.values()))
+    assert len(measured.retained(STUDY)) == 10
+    assert len(measured.loaded(measured.benches(STUDY))) == 2
+    assert measured.baselines(STUDY).load()
+    assert len(measured.stored(STUDY)) == 16 + 10 + 2 + 1

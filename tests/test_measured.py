@@ -17,23 +17,18 @@ from conftest import edit
 from t5peft import (
     about,
     baselines,
-    bench,
     deciding,
     files,
     intact,
     measured,
     params,
     records,
-    retention,
     show,
-    tune,
 )
 from t5peft.deciding import Code, Definition
 from t5peft.errors import InputError
 from t5peft.measured import Measurement
 from t5peft.params import Params
-
-CODE = ("here.measure",)
 
 
 def code(body: str) -> Code:
@@ -42,24 +37,28 @@ def code(body: str) -> Code:
 
 
 @pytest.fixture
-def made(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which measurements were made, and code that measures."""
-    monkeypatch.setattr(deciding, "code", lambda _: code("this"))
-    monkeypatch.setattr(intact, "check", lambda _: None)
-    return []
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which measurements were made, by code that measures."""
+    names: list[str] = []
 
-
-def one(study: Params, made: list[str], name: str = "kind/one-8", reviews: int = 8) -> Measurement:
-    def figures() -> dict[str, Any]:
-        made.append(name)
+    def measure(name: str) -> dict[str, Any]:
+        names.append(name)
         time.sleep(0.02)
         return {"accuracy": 0.5}
 
-    return Measurement(study, name, {"reviews": reviews}, {"accuracy"}, CODE, figures)
+    monkeypatch.setattr(baselines, "measure", measure)
+    monkeypatch.setattr(deciding, "code", lambda _: code("this"))
+    monkeypatch.setattr(intact, "check", lambda _: None)
+    return names
+
+
+def one(study: Params, name: str = "kind/one-8", reviews: int = 8) -> Measurement:
+    identity, measure = {"reviews": reviews}, ("baselines.measure",)
+    return Measurement(study, name, identity, {"accuracy"}, measure, (name,))
 
 
 def test_what_is_fresh_is_not_measured_again(smoke: Params, made: list[str]) -> None:
-    here = one(smoke, made)
+    here = one(smoke)
     assert here.status() == records.Status("missing", "never measured")
     assert here.load() == {}
     (record,) = measured.made([here])
@@ -73,7 +72,7 @@ def test_what_is_fresh_is_not_measured_again(smoke: Params, made: list[str]) -> 
 def test_other_code_makes_it_stale_and_it_is_shown_with_a_mark(
     smoke: Params, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = one(smoke, made)
+    here = one(smoke)
     measured.made([here])
     monkeypatch.setattr(deciding, "code", lambda _: code("that"))
     assert str(here.status()) == "stale: code that decides has changed since: here.measure"
@@ -88,8 +87,8 @@ def test_other_code_makes_it_stale_and_it_is_shown_with_a_mark(
 def test_one_of_other_settings_is_replaced_after_a_line_that_says_so(
     smoke: Params, made: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    measured.made([one(smoke, made)])
-    other = one(smoke, made, reviews=9)
+    measured.made([one(smoke)])
+    other = one(smoke, reviews=9)
     assert other.load() == {}
     capsys.readouterr()
     measured.made([other])
@@ -102,7 +101,7 @@ def test_one_of_other_settings_is_replaced_after_a_line_that_says_so(
 def test_a_damaged_one_is_named_and_made_again(
     content: str, smoke: Params, made: list[str]
 ) -> None:
-    here = one(smoke, made)
+    here = one(smoke)
     (record,) = measured.made([here])
     changed = here.path.read_text().replace("0.5", "0.6") if "figure" in content else content
     here.path.write_text(changed)
@@ -114,8 +113,9 @@ def test_a_damaged_one_is_named_and_made_again(
     assert measured.made([here]) == [record]
 
 
-def test_a_record_of_another_version_is_named(smoke: Params, made: list[str]) -> None:
-    here = one(smoke, made)
+@pytest.mark.usefixtures("made")
+def test_a_record_of_another_version_is_named(smoke: Params) -> None:
+    here = one(smoke)
     here.store({"precision": 0.5})
     with pytest.raises(InputError, match="found no accuracy \\(another version's record\\)"):
         here.load()
@@ -124,7 +124,7 @@ def test_a_record_of_another_version_is_named(smoke: Params, made: list[str]) ->
 def test_several_processes_share_the_work_and_never_make_one_twice(
     smoke: Params, made: list[str]
 ) -> None:
-    wanted = [one(smoke, made, f"kind/{number}") for number in range(6)]
+    wanted = [one(smoke, f"kind/{number}") for number in range(6)]
     with ThreadPoolExecutor(3) as pool:
         shares = [pool.submit(measured.made, wanted) for _ in range(3)]
     assert sorted(made) == [each.name for each in wanted]
@@ -134,7 +134,7 @@ def test_several_processes_share_the_work_and_never_make_one_twice(
 def test_what_another_process_is_at_comes_last_and_is_made_where_that_was_stopped(
     smoke: Params, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = [one(smoke, made, f"kind/{number}") for number in range(3)]
+    wanted = [one(smoke, f"kind/{number}") for number in range(3)]
     with ExitStack() as other:
         other.enter_context(wanted[0].lock())
         monkeypatch.setattr(time, "sleep", lambda seconds: seconds == 1 and other.close())
@@ -145,7 +145,7 @@ def test_what_another_process_is_at_comes_last_and_is_made_where_that_was_stoppe
 def test_a_full_disk_keeps_what_was_there(
     smoke: Params, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = one(smoke, made)
+    here = one(smoke)
     (record,) = measured.made([here])
 
     def full_disk(path: Path, _: object) -> None:
@@ -157,9 +157,10 @@ def test_a_full_disk_keeps_what_was_there(
     assert here.load() == record
 
 
-def test_the_numbers_of_reviews_are_read_from_the_names(smoke: Params, made: list[str]) -> None:
+@pytest.mark.usefixtures("made")
+def test_the_numbers_of_reviews_are_read_from_the_names(smoke: Params) -> None:
     for name in ("kind/a-b8-0.01-8", "kind/a-b8-0.01-12", "kind/c-12", "other/c-90"):
-        one(smoke, made, name).store({"accuracy": 0.5})
+        one(smoke, name).store({"accuracy": 0.5})
     assert measured.reviews(smoke, "kind") == [12, 8]
     assert measured.reviews(dataclasses.replace(smoke, study="none"), "kind") == []
 
@@ -171,16 +172,16 @@ def entries(kind: str) -> tuple[str, ...]:
     """What measures, as the shipped study has it."""
     study = params.load(params.DEFAULT)
     one = {
-        "tuning": lambda: tune.trials(study, 9600)[0],
-        "baselines": lambda: baselines.measurement(study),
-        "retention": lambda: retention.measurements(study, 10_000)[0],
-        "bench": lambda: bench.measurement(study),
+        "tuning": lambda: measured.trials(study, 9600)[0],
+        "baselines": lambda: measured.baselines(study),
+        "retention": lambda: measured.retention(study, 10_000)[0],
+        "bench": lambda: measured.bench(study),
     }[kind]()
     return one.code
 
 
 CHANGES = [
-    ("tuning", "tune.py", "train_examples // 10", "train_examples // 9"),
+    ("tuning", "measured.py", "train_examples // 10", "train_examples // 9"),
     ("tuning", "lora.py", "alpha / rank", "alpha"),
     ("baselines", "baselines.py", "ngram_range=(1, 2)", "ngram_range=(1, 1)"),
     ("baselines", "evaluation.py", "MAX_LENGTH = 5", "MAX_LENGTH = 6"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import run_named
 
-from t5peft import backbone, cli, data, prediction, report, retention, runs, training
+from t5peft import backbone, cli, data, measured, prediction, report, retention, runs, training
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -25,7 +25,7 @@ def test_the_command_measures_every_stored_run_once(
     short: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records = {record["run"]["name"]: record for record in report.results(short)}
-    assert retention.stored(short) == {}
+    assert measured.retained(short) == {}
     settings = [
         part
         for key in ("tokenizer", "epochs", "train_examples", "test_examples")
@@ -36,7 +36,7 @@ def test_the_command_measures_every_stored_run_once(
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 10 + 2 + 10
     assert rows[-1].startswith("full"), "the long one last"
-    kept = retention.stored(short)
+    kept = measured.retained(short)
     assert len(kept) == 10
     assert len({x["span_loss_before"] for x in kept.values()}) == 1
     assert all(x["span_loss"] != x["span_loss_before"] for x in kept.values())
@@ -44,15 +44,15 @@ def test_the_command_measures_every_stored_run_once(
         assert one["test_accuracy"] == records[name]["best_accuracy"]
     monkeypatch.setattr(retention, "of_run", lambda *_: 1 / 0)  # nothing is measured twice
     assert cli.main(command) == 0
-    assert retention.stored(dataclasses.replace(short, data_fingerprint="")) == kept
-    one, *_ = retention.measurements(short, 9)
+    assert measured.retained(dataclasses.replace(short, data_fingerprint="")) == kept
+    one, *_ = measured.retention(short, 9)
     one.store(kept[NAME] | {"reviews": 9})
-    assert retention.stored(short) == kept, "one table, one number of reviews"
+    assert measured.retained(short) == kept, "one table, one number of reviews"
     monkeypatch.setattr(runs, "result", lambda _: "another")
     assert one.status().state == "fresh"
-    one, *_ = retention.measurements(short, 9)
+    one, *_ = measured.retention(short, 9)
     assert one.status().reason.endswith("-> another"), "the run was made again"
-    assert retention.stored(short) == {}
+    assert measured.retained(short) == {}
 
 
 @pytest.mark.parametrize("reviews", [0, 17])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from t5peft import cli, data, methods, training, tune
+from t5peft import cli, data, measured, methods, training, tune
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -69,13 +69,14 @@ def test_trials_are_kept_and_not_made_twice(
     monkeypatch.setattr(tune, "trial", trial)
     command = ["tune", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--reviews", "16"]
     assert cli.main([*command, "--only", "lora"]) == 0
-    assert made == [("lora-scratch-r8", rate) for rate in tune.GRID["lora"]]
+    assert made == [("lora-scratch-r8", rate) for rate in measured.GRID["lora"]]
     assert cli.main(command) == 0
-    assert len(made) == sum(map(len, tune.GRID.values())), "those of LoRA were there"
+    grid = sum(map(len, measured.GRID.values()))
+    assert len(made) == grid, "those of LoRA were there"
     assert cli.main([*command, "--only", "lora", "--set", "seed=1"]) == 0
-    assert len(made) == sum(map(len, tune.GRID.values())) + len(tune.GRID["lora"]), "another seed"
+    assert len(made) == grid + len(measured.GRID["lora"]), "another seed"
     last = capsys.readouterr().out.splitlines()[-1].split()
-    assert last == ["lora-scratch-r8", f"{tune.GRID['lora'][-1]:g}", "75.00"]
+    assert last == ["lora-scratch-r8", f"{measured.GRID['lora'][-1]:g}", "75.00"]
 
 
 @pytest.mark.parametrize("reviews", [0, 60])
@@ -89,11 +90,11 @@ def test_trials_of_other_reviews_are_not_shown(
 ) -> None:
     monkeypatch.setattr(tune, "trial", no_training)
     tune.tune(smoke, 16, ["lora"])
-    assert len(tune.stored(smoke)) == len(tune.GRID["lora"])
+    assert len(measured.tried(smoke)) == len(measured.GRID["lora"])
     for change in ({"max_length": 20}, {"batch_size": 4}, {"seed": 1}, {"lora_rank": 4}):
-        assert tune.stored(dataclasses.replace(smoke, **change)) == [], "another study's"
+        assert measured.tried(dataclasses.replace(smoke, **change)) == [], "another study's"
     fewer = dataclasses.replace(smoke, test_examples=smoke.test_examples // 2)
-    assert len(tune.stored(fewer)) == len(tune.GRID["lora"]), "no test review was looked at"
+    assert len(measured.tried(fewer)) == len(measured.GRID["lora"]), "no test review was looked at"
     tune.tune(smoke, 12, ["adapter"])
     tune.tune(dataclasses.replace(smoke, seed=1), 20, ["adapter"])
-    assert {trial["reviews"] for trial in tune.stored(smoke)} == {16}, "one table, one number"
+    assert {trial["reviews"] for trial in measured.tried(smoke)} == {16}, "one table, one number"

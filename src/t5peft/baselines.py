@@ -5,39 +5,13 @@ Both see what the runs see: the same reviews, cut to the same tokens.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from t5peft import backbone, data, machine, methods, runs, tokenizer
+from t5peft import backbone, data, machine, methods, tokenizer
 from t5peft.data import Tokens
 from t5peft.errors import InputError
-from t5peft.measured import Measurement
 from t5peft.params import Params
 from t5peft.progress import Progress
-
-SAME = (
-    *("train_examples", "test_examples", "max_length", "precision"),
-    *("backbone", "tokenizer", "data"),
-)
-"""The part of a run's identity that decides a baseline."""
-
-KEYS = {"zero_shot_accuracy", "zero_shot_other_words", "bag_of_words_accuracy", "test_examples"}
-"""What is measured."""
-
-CODE = ("baselines.measure",)
-
-
-def measurement(params: Params) -> Measurement:
-    """Both baselines of a study."""
-    figures = partial(measure, params)
-    return Measurement(params, "baselines", identity(params), KEYS, CODE, figures)
-
-
-def identity(params: Params) -> dict[str, Any]:
-    """What decides the baselines of a study."""
-    whole = runs.identity(methods.runs(params)[0], params)
-    drawn = params.backbone.startswith(backbone.RANDOM)
-    return {key: whole[key] for key in (*SAME, *(["seed"] if drawn else []))}
 
 
 def measure(params: Params) -> dict[str, Any]:

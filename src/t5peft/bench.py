@@ -17,8 +17,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +26,8 @@ from transformers import T5ForConditionalGeneration
 
 from t5peft import backbone, bfloat16, data, evaluation, machine, methods, tokenizer, training
 from t5peft.data import Tokens
-from t5peft.measured import Measurement
 from t5peft.methods import Run
-from t5peft.params import Params, Precision
+from t5peft.params import Params
 from t5peft.show import METHOD_NAMES, listed
 from t5peft.training import Job
 
@@ -39,34 +37,6 @@ TEST_BLOCKS = 4
 
 LESSONS = 30
 """Steps on eight short reviews that teach a random backbone to answer with a label word."""
-
-SAME = ("train_examples", "test_examples", "max_length", "batch_size", "precision")
-SAME += ("data_fingerprint",)
-"""What a bench must share with the study beside which it is shown; its backbone is named there."""
-
-KEYS = {"methods", "repeats", "params"}
-"""What the report needs of a bench."""
-
-CODE = ("bench.bench", "methods.Run", "machine.seconds", "machine.peak_memory")
-CODE += ("machine.matrix_peak",)
-"""What measures; of `machine`, which decides no run's result, the clock and the scales."""
-
-REPEATS = 5
-"""Timed turns."""
-
-
-def measurement(params: Params, repeats: int = REPEATS) -> Measurement:
-    """The bench of a study: one of either precision is kept."""
-    same = {key: getattr(params, key) for key in SAME}
-    figures = partial(bench, params, repeats)
-    return Measurement(params, f"bench-{params.precision}", same, KEYS, CODE, figures)
-
-
-def in_each_precision(params: Params) -> list[dict[str, Any]]:
-    """What was measured on a study: in its own precision, and in the other."""
-    kinds = sorted(get_args(Precision), key=lambda kind: kind != params.precision)
-    studies = [dataclasses.replace(params, precision=kind) for kind in kinds]
-    return [held for each in studies if (held := measurement(each).load())]
 
 
 # --- in the process of one side ----------------------------------------------------------------

@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from t5peft import deciding, files, launch, machine, methods, params, records, runs
+from t5peft import deciding, files, launch, machine, measured, methods, params, records, runs
 from t5peft.errors import InputError, OneLine
 from t5peft.methods import Run
 from t5peft.params import Params
@@ -103,18 +104,22 @@ def chosen(settings: Params, names: Sequence[str]) -> list[Run]:
 
 
 def status_command(options: argparse.Namespace) -> int:
-    """Print the ten runs with their state and its reason; `--why`, one with the code behind it."""
+    """Print the runs, and what is measured beside them; `--why`, one with the code behind it."""
     settings = study(options)
     wanted = chosen(settings, [options.why] if options.why else [])
     states = runs.statuses(wanted, settings)
     for run in wanted:
         state = states[run.name]
         print(f"{run.number:2}  {run.name:27} {state.state:8} {state.reason}")
-    if options.why:
-        shown = states[options.why].state in SHOWN
-        print_code(
-            records.changed(runs.load(wanted[0], settings), deciding.code()) if shown else []
-        )
+    if not options.why:
+        kinds = ((one.name.partition("/")[0], one.status()) for one in measured.stored(settings))
+        for (kind, state), count in Counter(kinds).items():
+            name = f"{kind} ({count})" if count > 1 else kind
+            print(f"    {name:27} {state.state:8} {state.reason}")
+    elif states[options.why].state in SHOWN:
+        print_code(records.changed(runs.load(wanted[0], settings), deciding.code()))
+    else:
+        print_code([])
     return 0
 
 
@@ -237,9 +242,7 @@ def export_command(options: argparse.Namespace) -> int:
 
 def baselines_command(options: argparse.Namespace) -> int:
     """Measure what a study's runs stand beside."""
-    from t5peft import baselines, measured
-
-    (record,) = measured.made([baselines.measurement(study(options))])
+    (record,) = measured.made([measured.baselines(study(options))])
     for name in ("zero_shot_accuracy", "bag_of_words_accuracy"):
         print(f"{name}: {100 * record[name]:.2f}%")
     return 0
@@ -306,7 +309,7 @@ def retention_command(options: argparse.Namespace) -> int:
         [
             x["run"],
             f"{100 * x['train_accuracy']:.2f}",
-            *(f"{x[key]:.3f}" for key in retention.LOSSES),
+            *(f"{x[key]:.3f}" for key in ("span_loss", "span_loss_before")),
         ]
         for x in retention.measure(study(options), options.reviews)
     ]
@@ -341,7 +344,7 @@ def bench_command(options: argparse.Namespace) -> int:
 
     from_one("--repeats", options.repeats)
     settings = study_to_run(options)
-    one = bench.measurement(settings, options.repeats)
+    one = measured.bench(settings, options.repeats)
     one.announce()
     record = one.figures()
     heads = ["method", "s, or MB", "exercise", "ours", "ratio"]
@@ -436,7 +439,7 @@ def add_runs(commands: Any) -> None:
     added = command(commands, train_command, text, STUDIED, SET, SEED, ONLY)
     added.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
 
-    text = "Say of each run: fresh, verified, stale, missing, damaged."
+    text = "Say of each run, and of what is measured beside them: fresh, verified, stale, ..."
     added = command(commands, status_command, text, STUDIED, SET, SEED)
     text = "this run alone, and the code that decides it: each definition, and which have changed"
     added.add_argument("--why", metavar="RUN", help=text)
@@ -491,7 +494,8 @@ def add_measurements(commands: Any) -> None:
 
     text = "Time the exercise's own loop against ours, on the same model, data and settings."
     added = command(commands, bench_command, text, STUDIED, SET)
-    added.add_argument("--repeats", type=int, default=5, help="timed turns (default 5)")
+    text = f"timed turns (default {measured.REPEATS})"
+    added.add_argument("--repeats", type=int, default=measured.REPEATS, help=text)
 
 
 def add_papers(commands: Any) -> None:

@@ -2,20 +2,23 @@
 
 One store for all: each measurement is a record in weights/<study>/ that holds its figures, the
 identity that decides them and the digest of the code that measured them. Like a run it is fresh,
-stale, missing or damaged, and shown with a mark where it is stale.
+stale, missing or damaged, and shown with a mark where it is stale. Nothing here needs torch until
+something is measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+import dataclasses
+from collections.abc import Collection, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from t5peft import deciding, files, intact, machine, paths, records
+from t5peft import backbone, deciding, files, machine, methods, paths, records, runs
 from t5peft.errors import InputError
-from t5peft.params import Params
+from t5peft.params import Params, Precision
 from t5peft.records import Status
 
 
@@ -26,9 +29,9 @@ class Measurement:
     study: Params
     name: str  # of its file
     identity: dict[str, Any]
-    keys: Set[str]  # the names of its figures
-    code: tuple[str, ...]  # what measures, as `deciding` names it
-    figures: Callable[[], dict[str, Any]]  # measures
+    keys: Set[str]  # the figures that the report needs
+    code: tuple[str, ...]  # what measures, as `deciding` names it: a function, and what it is given
+    arguments: tuple[Any, ...]
 
     @property
     def path(self) -> Path:
@@ -54,6 +57,11 @@ class Measurement:
         """Its record, marked; {} where it is missing. Raises `InputError` for a damaged one."""
         status, record = self.look()
         return records.marked(record, status) if status.state in records.SHOWN else {}
+
+    def figures(self) -> dict[str, Any]:
+        """Measure."""
+        module, name = self.code[0].split(".")
+        return getattr(import_module(f"t5peft.{module}"), name)(*self.arguments)
 
     def announce(self) -> None:
         """Say that it is measured, and why."""
@@ -88,9 +96,108 @@ def made(wanted: Sequence[Measurement]) -> list[dict[str, Any]]:
     for one in todo:
         one.announce()
     if todo:
+        from t5peft import intact
+
         intact.check(todo[0].study)
     files.share(todo, Measurement.attempt)
     return [one.load() for one in wanted]
+
+
+# --- the four kinds ----------------------------------------------------------------------------
+
+GRID = {
+    "full": (1e-5, 1e-4, 3e-4, 5e-4, 1e-3),
+    "soft-prompt": (0.1, 0.3, 1.0, 3.0),
+    "adapter": (1e-3, 3e-3, 1e-2),
+    "lora": (1e-4, 1e-3, 3e-3, 1e-2),
+}
+"""Rates a factor of about 3 apart, one more for full fine-tuning, and the exercise's own."""
+
+TRIAL = {"run", "method", "learning_rate", "reviews", "held_out", "loss", "accuracy"}
+BASELINES = {"zero_shot_accuracy", "zero_shot_other_words", "bag_of_words_accuracy"}
+BASELINES |= {"test_examples"}
+RETENTION = {"run", "reviews", "train_accuracy", "test_accuracy", "stretches", "span_loss"}
+RETENTION |= {"span_loss_before"}
+BENCH = {"methods", "repeats", "params"}
+
+SEEN = ("train_examples", "test_examples", "max_length", "precision")
+"""What a run and all that is measured beside it are cut to."""
+
+CLOCK = ("machine.seconds", "machine.peak_memory", "machine.matrix_peak")
+"""Of `machine`, which decides no run's result, the clock and the scales of a bench."""
+
+REPEATS = 5
+"""Timed turns of a bench."""
+
+
+def held_out(study: Params) -> int:
+    """How many of the training reviews, the last, no trial sees: a tenth."""
+    return max(1, study.train_examples // 10)
+
+
+def trials(
+    study: Params, reviews: int, only: Collection[str] = methods.METHODS
+) -> list[Measurement]:
+    """A trial for each from-scratch run of the methods and each rate of its grid.
+
+    Decided by what decides a run, on other numbers of reviews, and not by the test's.
+    """
+    shared = runs.of_study(study) | {"train_examples": reviews, "held_out": held_out(study)}
+    shared |= {"epochs": 1}
+    del shared["test_examples"]
+    return [
+        Measurement(
+            study,
+            f"tuning/{run.name}-{rate:g}-{reviews}",
+            runs.of_run(tried := dataclasses.replace(run, learning_rate=rate)) | shared,
+            TRIAL,
+            ("tune.trial", "methods.Run"),
+            (tried, study, reviews),
+        )
+        for run in methods.runs(study)
+        if run.implementation == "scratch" and run.method in only
+        for rate in GRID[run.method]
+    ]
+
+
+def baselines(study: Params) -> Measurement:
+    """The backbone before training, and a bag of words; a backbone that is drawn has a seed."""
+    drawn = ["seed"] if study.backbone.startswith(backbone.RANDOM) else []
+    whole = runs.of_study(study)
+    identity = {key: whole[key] for key in (*SEEN, "backbone", "tokenizer", "data", *drawn)}
+    return Measurement(study, "baselines", identity, BASELINES, ("baselines.measure",), (study,))
+
+
+def retention(study: Params, reviews: int) -> list[Measurement]:
+    """One for each run that is stored, as it is; full fine-tuning, the long one, last."""
+    return [
+        Measurement(
+            study,
+            f"retention/{run.name}-{reviews}",
+            {"result": runs.result(runs.load(run, study)), "reviews": reviews},
+            RETENTION,
+            ("retention.of_run", "methods.Run"),
+            (run, study, reviews),
+        )
+        for run in sorted(methods.runs(study), key=lambda run: run.method == "full")
+        if runs.status(run, study).state in records.SHOWN
+    ]
+
+
+def bench(study: Params, repeats: int = REPEATS) -> Measurement:
+    """The bench of a study, on any backbone, which is named beside it; one of either precision."""
+    same = {key: getattr(study, key) for key in (*SEEN, "batch_size", "data_fingerprint")}
+    name, code = f"bench-{study.precision}", ("bench.bench", "methods.Run", *CLOCK)
+    return Measurement(study, name, same, BENCH, code, (study, repeats))
+
+
+def benches(study: Params) -> list[Measurement]:
+    """In the study's own precision, and in the other."""
+    kinds = sorted(get_args(Precision), key=lambda kind: kind != study.precision)
+    return [bench(dataclasses.replace(study, precision=kind)) for kind in kinds]
+
+
+# --- what is stored ----------------------------------------------------------------------------
 
 
 def reviews(study: Params, kind: str) -> list[int]:
@@ -101,3 +208,32 @@ def reviews(study: Params, kind: str) -> list[int]:
     found = (paths.weights() / study.study / kind).glob("*.json")
     numbers = {path.stem.rpartition("-")[2] for path in found}
     return sorted((int(number) for number in numbers if number.isdecimal()), reverse=True)
+
+
+def loaded(wanted: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """The records of those that are not missing."""
+    return [record for one in wanted if (record := one.load())]
+
+
+def tried(study: Params) -> list[dict[str, Any]]:
+    """The trials of the study as it is, those on most reviews."""
+    found = (loaded(trials(study, number)) for number in reviews(study, "tuning"))
+    return next(filter(None, found), [])
+
+
+def retained(study: Params) -> dict[str, dict[str, Any]]:
+    """What the runs keep, by name, on the most reviews; {} unless of all of them."""
+    for number in reviews(study, "retention"):
+        found = {each["run"]: each for each in loaded(retention(study, number))}
+        if len(found) == len(methods.runs(study)):
+            return found
+    return {}
+
+
+def stored(study: Params) -> list[Measurement]:
+    """All that is stored of a study, of other settings too; asks for its backbone if need be."""
+    found = [one for number in reviews(study, "tuning") for one in trials(study, number)]
+    found += [one for number in reviews(study, "retention") for one in retention(study, number)]
+    if (paths.weights() / study.study / "baselines.json").exists():
+        found.append(baselines(study))
+    return [one for one in (*found, *benches(study)) if one.path.exists()]

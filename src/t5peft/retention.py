@@ -8,7 +8,6 @@ accuracy on the test reviews is measured again, as other hardware gives other la
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from torch import Tensor
 
 from t5peft import backbone, data, measured, methods, runs, spans, training, verify
 from t5peft.errors import InputError
-from t5peft.measured import Measurement
 from t5peft.methods import Run
 from t5peft.params import Params
 from t5peft.training import Job
@@ -30,49 +28,18 @@ INPUT = 128
 
 AT_ONCE = 16
 
-LOSSES = ("span_loss", "span_loss_before")
-KEYS = {"run", "reviews", "train_accuracy", "test_accuracy", "stretches", *LOSSES}
-"""What a measurement holds."""
-
-CODE = ("retention.of_run", "methods.Run")
-
 
 def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
-    """What is measured of a study's stored runs, full last; see `measured.made`.
+    """What is measured of a study's runs; see `measured.made`.
 
     Raises `InputError` where a run is not stored or there are fewer training reviews.
     """
     if not 0 < reviews <= params.train_examples:
         there = f"1 to the study's {params.train_examples:,}"
         raise InputError("--reviews", reviews, there, "give another number")
-    return measured.made(measurements(params, reviews))
-
-
-def stored(params: Params) -> dict[str, dict[str, Any]]:
-    """What is stored of the runs, by name, on the most reviews; {} unless of all of them."""
-    for reviews in measured.reviews(params, "retention"):
-        found = [each.load() for each in measurements(params, reviews)]
-        if all(found) and len({each["stretches"] for each in found}) == 1:
-            return {each["run"]: each for each in found}
-    return {}
-
-
-def measurements(params: Params, reviews: int) -> list[Measurement]:
-    """One for each stored run of a study, as it is stored; full fine-tuning, the long one, last.
-
-    Raises `InputError` where one is not stored.
-    """
-    return [
-        Measurement(
-            params,
-            f"retention/{run.name}-{reviews}",
-            {"result": runs.result(runs.load(run, params)), "reviews": reviews},
-            KEYS,
-            CODE,
-            partial(of_run, run, params, reviews),
-        )
-        for run in sorted(methods.runs(params), key=lambda run: run.method == "full")
-    ]
+    for run in methods.runs(params):
+        runs.load(run, params)
+    return measured.made(measured.retention(params, reviews))
 
 
 def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:
