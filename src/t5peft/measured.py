@@ -145,18 +145,22 @@ def trials(
     shared = runs.of_study(study) | {"train_examples": reviews, "held_out": held_out(study)}
     shared |= {"epochs": 1}
     del shared["test_examples"]
-    return [
-        Measurement(
-            study,
-            f"tuning/{run.name}-{rate:g}-{reviews}",
-            runs.of_run(tried := dataclasses.replace(run, learning_rate=rate)) | shared,
-            TRIAL,
-            ("tune.trial", "methods.Run"),
-            (tried, study, reviews),
-        )
+    tried = [
+        dataclasses.replace(run, learning_rate=rate)
         for run in methods.runs(study)
         if run.implementation == "scratch" and run.method in only
         for rate in GRID[run.method]
+    ]
+    return [
+        Measurement(
+            study,
+            f"tuning/{run.name}-{run.learning_rate:g}-{reviews}",
+            runs.of_run(run) | shared,
+            TRIAL,
+            ("tune.trial", "methods.Run"),
+            (run, study, reviews),
+        )
+        for run in tried
     ]
 
 
