@@ -174,17 +174,19 @@ def baselines(study: Params) -> Measurement:
 
 def retention(study: Params, reviews: int) -> list[Measurement]:
     """One for each run that is stored, as it is; full fine-tuning, the long one, last."""
+    wanted = sorted(methods.runs(study), key=lambda run: run.method == "full")
+    states = runs.statuses(wanted, study)
     return [
         Measurement(
             study,
             f"retention/{run.name}-{reviews}",
-            {"result": runs.result(runs.load(run, study)), "reviews": reviews},
+            {"result": runs.result(runs.read(runs.folder(run, study))), "reviews": reviews},
             RETENTION,
             ("retention.of_run", "methods.Run"),
             (run, study, reviews),
         )
-        for run in sorted(methods.runs(study), key=lambda run: run.method == "full")
-        if runs.status(run, study).state in records.SHOWN
+        for run in wanted
+        if states[run.name].state in records.SHOWN
     ]
 
 
