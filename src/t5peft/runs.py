@@ -91,7 +91,7 @@ def folder(run: Run, params: Params) -> Path:
 
 
 def status(run: Run, params: Params) -> Status:
-    """Fresh, stale, missing or damaged; needs no torch. Raises what `identity` does."""
+    """A run's state; needs no torch. Raises what `identity` does."""
     return statuses([run], params)[run.name]
 
 
