@@ -228,4 +228,4 @@ def test_stored_measurements_are_shown_without_the_reviews(monkeypatch: pytest.M
     assert len(measured.retained(STUDY)) == 10
     assert len(measured.loaded(measured.benches(STUDY))) == 2
     assert measured.baselines(STUDY).load()
-    assert len(measured.stored(STUDY)) == 16 + 10 + 2 + 1
+    assert len(measured.stored(STUDY, runs.look(methods.runs(STUDY), STUDY))) == 16 + 10 + 2 + 1

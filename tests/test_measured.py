@@ -21,8 +21,10 @@ from t5peft import (
     files,
     intact,
     measured,
+    methods,
     params,
     records,
+    runs,
     show,
 )
 from t5peft.deciding import Code, Definition
@@ -171,10 +173,11 @@ def test_the_numbers_of_reviews_are_read_from_the_names(smoke: Params) -> None:
 def entries(kind: str) -> tuple[str, ...]:
     """What measures, as the shipped study has it."""
     study = params.load(params.DEFAULT)
+    found = runs.look(methods.runs(study), study)
     one = {
         "tuning": lambda: measured.trials(study, 9600)[0],
         "baselines": lambda: measured.baselines(study),
-        "retention": lambda: measured.retention(study, 10_000)[0],
+        "retention": lambda: measured.retention(study, 10_000, found)[0],
         "bench": lambda: measured.bench(study),
     }[kind]()
     return one.code

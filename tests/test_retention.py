@@ -9,7 +9,18 @@ import pytest
 import torch
 from conftest import run_named
 
-from t5peft import backbone, cli, data, measured, prediction, report, retention, runs, training
+from t5peft import (
+    backbone,
+    cli,
+    data,
+    measured,
+    methods,
+    prediction,
+    report,
+    retention,
+    runs,
+    training,
+)
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -45,12 +56,12 @@ def test_the_command_measures_every_stored_run_once(
     monkeypatch.setattr(retention, "of_run", lambda *_: 1 / 0)  # nothing is measured twice
     assert cli.main(command) == 0
     assert measured.retained(dataclasses.replace(short, data_fingerprint="")) == kept
-    one, *_ = measured.retention(short, 9)
+    one, *_ = measured.retention(short, 9, runs.look(methods.runs(short), short))
     one.store(kept[NAME] | {"reviews": 9})
     assert measured.retained(short) == kept, "one table, one number of reviews"
     monkeypatch.setattr(runs, "result", lambda _: "another")
     assert one.status().state == "fresh"
-    one, *_ = measured.retention(short, 9)
+    one, *_ = measured.retention(short, 9, runs.look(methods.runs(short), short))
     assert one.status().reason.endswith("-> another"), "the run was made again"
     assert measured.retained(short) == {}
 

@@ -107,19 +107,19 @@ def status_command(options: argparse.Namespace) -> int:
     """Print the runs, and what is measured beside them; `--why`, one with the code behind it."""
     settings = study(options)
     wanted = chosen(settings, [options.why] if options.why else [])
-    states = runs.statuses(wanted, settings)
+    found = runs.look(wanted, settings)
     for run in wanted:
-        state = states[run.name]
+        state, _ = found[run.name]
         print(f"{run.number:2}  {run.name:27} {state.state:8} {state.reason}")
     if not options.why:
-        kinds = ((one.name.partition("/")[0], one.status()) for one in measured.stored(settings))
+        beside = measured.stored(settings, found)
+        kinds = ((one.name.partition("/")[0], one.status()) for one in beside)
         for (kind, state), count in Counter(kinds).items():
             name = f"{kind} ({count})" if count > 1 else kind
             print(f"    {name:27} {state.state:8} {state.reason}")
-    elif states[options.why].state in SHOWN:
-        print_code(records.changed(runs.load(wanted[0], settings), deciding.code()))
     else:
-        print_code([])
+        state, record = found[options.why]
+        print_code(records.changed(record, deciding.code()) if state.state in SHOWN else [])
     return 0
 
 
@@ -179,9 +179,9 @@ def train_all(options: argparse.Namespace) -> int:
     """One run after the other, or `--jobs` side by side."""
     settings = study(options)
     todo, wanted = [], chosen(settings, options.only or [])
-    states = runs.statuses(wanted, settings)
+    found = runs.look(wanted, settings)
     for run in wanted:
-        state = states[run.name]
+        state, _ = found[run.name]
         keep = state.state in AS_MADE
         todo += [] if keep else [run]
         verb = "keep " if keep else "train"

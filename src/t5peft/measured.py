@@ -172,21 +172,20 @@ def baselines(study: Params) -> Measurement:
     return Measurement(study, "baselines", identity, BASELINES, ("baselines.measure",), (study,))
 
 
-def retention(study: Params, reviews: int) -> list[Measurement]:
-    """One for each run that is stored, as it is; full fine-tuning, the long one, last."""
+def retention(study: Params, reviews: int, found: runs.Found) -> list[Measurement]:
+    """One for each run that was found stored, as it is; full fine-tuning, the long one, last."""
     wanted = sorted(methods.runs(study), key=lambda run: run.method == "full")
-    states = runs.statuses(wanted, study)
     return [
         Measurement(
             study,
             f"retention/{run.name}-{reviews}",
-            {"result": runs.result(runs.read(runs.folder(run, study))), "reviews": reviews},
+            {"result": runs.result(found[run.name][1]), "reviews": reviews},
             RETENTION,
             ("retention.of_run", "methods.Run"),
             (run, study, reviews),
         )
         for run in wanted
-        if states[run.name].state in records.SHOWN
+        if found[run.name][0].state in records.SHOWN
     ]
 
 
@@ -229,17 +228,19 @@ def tried(study: Params) -> list[dict[str, Any]]:
 
 def retained(study: Params) -> dict[str, dict[str, Any]]:
     """What the runs keep, by name, on the most reviews; {} unless of all of them."""
+    found = runs.look(methods.runs(study), study)
     for number in reviews(study, "retention"):
-        found = {each["run"]: each for each in loaded(retention(study, number))}
-        if len(found) == len(methods.runs(study)):
-            return found
+        kept = {each["run"]: each for each in loaded(retention(study, number, found))}
+        if len(kept) == len(found):
+            return kept
     return {}
 
 
-def stored(study: Params) -> list[Measurement]:
+def stored(study: Params, found: runs.Found) -> list[Measurement]:
     """All that is stored of a study, of other settings too; asks for its backbone if need be."""
-    found = [one for number in reviews(study, "tuning") for one in trials(study, number)]
-    found += [one for number in reviews(study, "retention") for one in retention(study, number)]
+    wanted = [one for number in reviews(study, "tuning") for one in trials(study, number)]
+    for number in reviews(study, "retention"):
+        wanted += retention(study, number, found)
     if (paths.weights() / study.study / "baselines.json").exists():
-        found.append(baselines(study))
-    return [one for one in (*found, *benches(study)) if one.path.exists()]
+        wanted.append(baselines(study))
+    return [one for one in (*wanted, *benches(study)) if one.path.exists()]

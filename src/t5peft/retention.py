@@ -39,7 +39,8 @@ def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
         raise InputError("--reviews", reviews, there, "give another number")
     for run in methods.runs(params):
         runs.load(run, params)
-    return measured.made(measured.retention(params, reviews))
+    found = runs.look(methods.runs(params), params)
+    return measured.made(measured.retention(params, reviews, found))
 
 
 def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:

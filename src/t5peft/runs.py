@@ -92,13 +92,17 @@ def folder(run: Run, params: Params) -> Path:
 
 def status(run: Run, params: Params) -> Status:
     """A run's state; needs no torch. Raises what `identity` does."""
-    return statuses([run], params)[run.name]
+    return look([run], params)[run.name][0]
 
 
-def statuses(runs: Iterable[Run], params: Params) -> dict[str, Status]:
-    """The same for several runs of a study by name, whose shared files are read once."""
+Found = dict[str, tuple[Status, dict[str, Any]]]
+"""The state and the record of some runs, by name."""
+
+
+def look(runs: Iterable[Run], params: Params) -> Found:
+    """The same for several runs of a study, with their records; what they share is read once."""
     shared = cache(lambda: of_study(params))
-    return {run.name: _look(run, params, shared)[0] for run in runs}
+    return {run.name: _look(run, params, shared) for run in runs}
 
 
 def _look(
