@@ -107,18 +107,18 @@ def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise:
         "zero_shot_sst2": 0.771, "zero_shot_imdb_train": 0.752,
         "span_loss": 4.1, "span_loss_other_input": 5.6,
     }  # fmt: skip
-    text = about.backbone_section(exercise, card)
+    text = about.backbone_section(exercise, {"card": card})
     for fact in ("not Google's", "60 min", "4.500", "77.1", "75.2", "tbl-backbone"):
         assert fact in text
     assert "4.10 nats a target token" in text
     assert "hardly reads" not in text
     unmeasured = {key: value for key, value in card.items() if "span" not in key}
-    assert "nats a target token" not in about.backbone_section(exercise, unmeasured)
+    assert "nats a target token" not in about.backbone_section(exercise, {"card": unmeasured})
     idle = {**card, "span_loss": 5.55}
-    assert "hardly reads" in about.backbone_section(exercise, idle)
-    assert "published checkpoint" in about.backbone_section(exercise, {})
+    assert "hardly reads" in about.backbone_section(exercise, {"card": idle})
+    assert "published checkpoint" in about.backbone_section(exercise, {"card": {}})
     tiny = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="x")
-    assert "never pre-trained" in about.backbone_section(tiny, {})
+    assert "never pre-trained" in about.backbone_section(tiny, {"card": {}})
 
 
 def test_the_notebooks_hold_the_exercises_runs(exercise: Params) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import BertConfig, T5Config
 
-from t5peft import backbone, sizes
+from t5peft import backbone, runs, sizes
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -58,17 +61,68 @@ def test_the_fingerprint_is_of_the_files(folder: Path, smoke: Params) -> None:
     assert backbone.fingerprint(dataclasses.replace(study, backbone_fingerprint=before)) == before
     (folder / "README.md").write_text("no part of the model")
     assert backbone.fingerprint(study) == before
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\7")
+    backbone.load("random:tiny", seed=4).save_pretrained(folder)
     assert backbone.fingerprint(study) != before
     with pytest.raises(InputError, match="as the study pins them"):
         backbone.fingerprint(dataclasses.replace(study, backbone_fingerprint=before))
 
 
+def test_the_fingerprint_is_of_what_decides(folder: Path, tmp_path: Path, smoke: Params) -> None:
+    """Another cut into files, another layout of the configuration, files beside: the same."""
+    study = dataclasses.replace(smoke, tokenizer="", backbone=str(folder))
+    before = backbone.fingerprint(study)
+    other = tmp_path / "other"
+    backbone.load(str(folder)).save_pretrained(other, max_shard_size="40KB")
+    shutil.copy(folder / "spiece.model", other)
+    config = json.loads((folder / "config.json").read_text())
+    left_out = ("dropout_rate", "num_decoder_layers", "initializer_factor", "pad_token_id")
+    less = {key: value for key, value in config.items() if key not in left_out}
+    (other / "config.json").write_text(json.dumps(less | {"note": "no part of the model"}))
+    assert len(list(other.glob("*.safetensors"))) > 1
+    assert backbone.fingerprint(dataclasses.replace(study, backbone=str(other))) == before
+
+
+def test_what_stands_for_an_entry_left_out_is_the_librarys() -> None:
+    theirs = T5Config().to_dict()
+    given = {key: value for key, value in backbone.COMPUTING.items() if value is not None}
+    assert given == {key: theirs[key] for key in given}
+    assert theirs["num_decoder_layers"] == theirs["num_layers"]
+
+
+def set_in(name: str, key: str, value: Any) -> Callable[[Path], object]:
+    """A change of one entry of a JSON file."""
+
+    def change(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | {key: value}))
+
+    return change
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a tensor": lambda folder: backbone.load("random:tiny", 4).save_pretrained(folder),
+    "the dropout": set_in("config.json", "dropout_rate", 0.2),
+    "the first token": set_in("config.json", "decoder_start_token_id", 1),
+    "the pieces": lambda folder: (folder / "spiece.model").write_bytes(b"others"),
+    "pieces that go before": lambda folder: (folder / "tokenizer.json").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_each_thing_that_decides_is_in_the_fingerprint(
+    change: str, folder: Path, smoke: Params
+) -> None:
+    study = dataclasses.replace(smoke, tokenizer="", backbone=str(folder))
+    before = backbone.fingerprint(study)
+    CHANGES[change](folder)
+    assert backbone.fingerprint(study) != before
+
+
 def test_the_hubs_name_wants_a_pin_where_the_hub_is_away(smoke: Params) -> None:
     study = dataclasses.replace(smoke, backbone="google-t5/t5-small")
-    with pytest.raises(InputError, match="--set backbone=FOLDER"):
-        backbone.fingerprint(study)
+    assert backbone.fingerprint(study) == ""
+    with pytest.raises(InputError, match=r"not on this machine.*--set backbone=FOLDER"):
+        runs.of_study(study)
     pinned = dataclasses.replace(study, backbone_fingerprint="f" * 64)
     assert backbone.fingerprint(pinned) == "f" * 64
 
@@ -111,19 +165,3 @@ def test_shards_of_an_earlier_backbone_do_not_stay(
     assert len(list(tmp_path.glob("int8-*"))) > 1
     backbone.save_int8(model, tmp_path)
     assert [path.name for path in tmp_path.glob("int8-*")] == ["int8-01-of-01.safetensors"]
-
-
-@pytest.mark.parametrize(
-    "name", ["config.json", "model.safetensors", "spiece.model", "tokenizer.json"]
-)
-def test_each_file_that_decides_is_in_the_fingerprint(
-    name: str, smoke: Params, tmp_path: Path, words_folder: Path
-) -> None:
-    folder = tmp_path / "t5"
-    backbone.load("random:tiny", seed=3).save_pretrained(folder)
-    shutil.copy(words_folder / "spiece.model", folder)
-    (folder / "tokenizer.json").write_text("{}")
-    study = dataclasses.replace(smoke, backbone=str(folder))
-    before = backbone.fingerprint(study)
-    (folder / name).write_bytes((folder / name).read_bytes() + b" ")
-    assert backbone.fingerprint(study) != before

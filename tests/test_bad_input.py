@@ -108,7 +108,7 @@ SETTINGS = {
     "data=nobody/nothing": "data nobody/nothing: found",
     "data_fingerprint=f00d": "expected f00d, as the study pins them",
     "backbone=random:giant": "backbone random:giant: found size 'giant', expected one of t5-small",
-    "backbone=nobody/nothing": "backbone nobody/nothing: found OSError",
+    "backbone=nobody/nothing": "backbone nobody/nothing: found Cannot",
     "backbone_fingerprint=f00d": "expected f00d, as the study pins them",
     "tokenizer=nobody/nothing": "tokenizer nobody/nothing: found OSError",
     "lora_learning_rate=1e30": "loss of lora-scratch-r8, epoch 1, step ",
@@ -380,8 +380,13 @@ def test_no_command_takes_a_backbone_that_lacks_tensors(
     assert "found no decoder.block.1.layer.0.SelfAttention.k.weight (1" in line
 
 
-def test_a_backbone_of_the_hub_that_is_not_here_is_not_asked_for() -> None:
-    intact.check_backbone("google-t5/t5-small")  # a report of stored runs needs none
+def check_backbone(study: Params, folder: Path | str) -> None:
+    """`intact.check_backbone` of a folder whose tokenizer is the study's."""
+    intact.check_backbone(dataclasses.replace(study, backbone=str(folder)))
+
+
+def test_a_backbone_of_the_hub_that_is_not_here_is_not_asked_for(smoke: Params) -> None:
+    check_backbone(smoke, "google-t5/t5-small")  # a report of stored runs needs none
 
 
 def test_a_bottleneck_wider_than_the_model_is_allowed_but_warned(smoke: Params) -> None:
@@ -393,26 +398,26 @@ def test_a_bottleneck_wider_than_the_model_is_allowed_but_warned(smoke: Params) 
         intact.check(dataclasses.replace(smoke, bottleneck=32))
 
 
-def test_a_head_of_its_own_must_be_there(tmp_path: Path) -> None:
+def test_a_head_of_its_own_must_be_there(smoke: Params, tmp_path: Path) -> None:
     """Where the output projection shares the embedding's weights, no file has it."""
     model = backbone.load("random:tiny")
     model.config.tie_word_embeddings = False
     kept = {name: x.clone() for name, x in model.state_dict().items() if "lm_head" not in name}
     model.save_pretrained(tmp_path, state_dict=kept)
     with pytest.raises(InputError, match=r"found no lm_head\.weight"):
-        intact.check_backbone(str(tmp_path))
+        check_backbone(smoke, tmp_path)
 
 
-def test_a_whole_backbone_is_taken_however_it_was_saved(tmp_path: Path) -> None:
+def test_a_whole_backbone_is_taken_however_it_was_saved(smoke: Params, tmp_path: Path) -> None:
     model = backbone.load("random:tiny")
     for name, kind in (("whole", model), ("base", T5Model(model.config))):
         kind.save_pretrained(tmp_path / name)
-        intact.check_backbone(str(tmp_path / name))
+        check_backbone(smoke, tmp_path / name)
     model.save_pretrained(tmp_path / "shards", max_shard_size="40KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
-    intact.check_backbone(str(tmp_path / "shards"))
+    check_backbone(smoke, tmp_path / "shards")
     whole(tmp_path / "whole")  # as the project stores its own, beside the other
-    intact.check_backbone(str(tmp_path / "whole"))
+    check_backbone(smoke, tmp_path / "whole")
 
 
 def wordless(folder: Path) -> None:

@@ -32,28 +32,30 @@ def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Params
     assert runs.status(run, with_seed(smoke, 2)).state == "missing"
 
 
-def test_a_report_says_when_its_training_takes_a_stored_runs_place(
-    smoke: Params, capsys: pytest.CaptureFixture[str]
-) -> None:
-    report.results(smoke, "lora")
-    report.results(smoke, "lora")
-    assert "it is replaced" not in capsys.readouterr().err
-    report.results(dataclasses.replace(smoke, seed=3), "lora")
-    said = capsys.readouterr().err
-    assert said.count("stored with other settings: seed 0 -> 3 (it is replaced") == 3
-    report.results(dataclasses.replace(smoke, seed=3, study="mine"), "lora")
-    assert "it is replaced" not in capsys.readouterr().err
+def test_a_report_never_trains_in_the_place_of_a_stored_run(smoke: Params) -> None:
+    before = report.results(smoke, "lora")
+    for train in ("auto", "yes"):
+        other = dataclasses.replace(smoke, seed=3, train=train)
+        with pytest.raises(InputError, match=r"seed 0 -> 3.*--replace.*--set study=NAME keeps"):
+            report.results(other, "lora")
+    assert report.results(smoke, "lora") == before
+    beside = report.results(dataclasses.replace(smoke, seed=3, study="mine"), "lora")
+    assert [one["params"]["seed"] for one in beside] == [3, 3, 3]
 
 
-def test_the_command_says_when_it_takes_a_stored_runs_place(
+def test_the_command_trains_in_the_place_of_a_stored_run_where_it_is_told_to(
     smoke: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["train", "smoke", "--only", NAME, "--set", f"tokenizer={smoke.tokenizer}"]
-    for changes, replaced in ((), False), (("--set", "lora_learning_rate=0.5"), True):
-        assert cli.main([*command, *changes]) == 0
-        line = capsys.readouterr().out.splitlines()[0]
-        assert line.startswith(f"train {NAME}")
-        assert line.endswith("(it is replaced; --set study=NAME keeps both)") == replaced
+    changes = ("--set", "lora_learning_rate=0.5")
+    assert cli.main(command) == 0
+    kept = report.results(smoke, "lora")[0]
+    assert cli.main([*command, *changes]) == cli.WRONG_INPUT
+    assert "learning_rate 0.0001 -> 0.5" in capsys.readouterr().err
+    assert report.results(smoke, "lora")[0] == kept
+    capsys.readouterr()
+    assert cli.main([*command, *changes, "--replace"]) == 0
+    assert capsys.readouterr().out.startswith(f"train {NAME}")
     assert cli.main(["status", "smoke", *command[4:], *changes]) == 0
     told = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     assert told[7:9] == [["8", NAME, "fresh"], ["9", "lora-peft-r1", "missing"]]

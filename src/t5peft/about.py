@@ -298,9 +298,12 @@ def reading_sentence(card: Mapping[str, Any]) -> str:
     return f"{text}: the difference is what reading the input is worth to it."
 
 
-def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
-    """Where the backbone comes from, and what it cost if it is the project's own."""
-    name = backbone_name(params)
+def backbone_section(params: Params, made_with: Mapping[str, Any]) -> str:
+    """Where the backbone comes from, and what it cost if it is the project's own.
+
+    made_with: what a record says of it.
+    """
+    name, card = backbone_name(params), made_with["card"]
     if params.backbone.startswith(RANDOM):
         return (
             "The backbone is random: it was never pre-trained, so there is nothing to keep or lose."
@@ -308,7 +311,9 @@ def backbone_section(params: Params, card: Mapping[str, Any]) -> str:
     if not card and paths.local(params.backbone):
         return f"The backbone is the checkpoint in the folder `{params.backbone}`."
     if not card:
-        return f"The backbone is the published checkpoint `{params.backbone}` [@raffel2020t5]."
+        commit = made_with.get("commit")
+        at = f", commit `{commit}` of the hub" if commit else ""
+        return f"The backbone is the published checkpoint `{params.backbone}`{at} [@raffel2020t5]."
     text = (
         f"The backbone *{name}* is not Google's. This project pre-trained it with the objective of "
         "T5: span corruption [@raffel2020t5] on the training and the unlabelled reviews of IMDB, "

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t5peft import files, paths
+from t5peft import files, hub, paths, tokenizer
 from t5peft.errors import InputError
 from t5peft.params import Params
 from t5peft.sizes import SIZES, config
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 RANDOM = "random:"
 SHARD_BYTES = 15 * 2**20
-FINGERPRINTED = ("config.json", "*.safetensors", "spiece.model", "tokenizer.json")
 
 
 def load(name: str, seed: int = 0) -> T5ForConditionalGeneration:
@@ -171,31 +171,106 @@ def load_int8(folder: Path) -> dict[str, torch.Tensor]:
 
 # --- fingerprint -------------------------------------------------------------------------------
 
+COMPUTING: dict[str, Any] = {
+    **{"model_type": None, "vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048},
+    **{"num_layers": 6, "num_decoder_layers": None, "num_heads": 8, "dropout_rate": 0.1},
+    **{"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128},
+    **{"layer_norm_epsilon": 1e-6, "feed_forward_proj": "relu", "tie_word_embeddings": True},
+    **{"decoder_start_token_id": None, "pad_token_id": 0, "eos_token_id": 1},
+}
+"""What of a config.json decides what a T5 computes, and what stands for an entry left out."""
+
 
 def fingerprint(params: Params) -> str:
-    """SHA-256 of what decides the backbone: its files, or its dimensions if it is random.
+    """SHA-256 of what decides the backbone: tensors, dimensions, and pieces where it has the words.
 
-    Where a hub's backbone is not at hand, the fingerprint that the study expects stands for it;
-    where it is and differs from it, `InputError`.
+    Where it is not at hand, the fingerprint that the study expects stands for it, "" for none;
+    where it is and differs from that, `InputError`.
     """
     name, expected = params.backbone, params.backbone_fingerprint
     if name.startswith(RANDOM):
         found = hashlib.sha256(repr(SIZES[random_size(name)]).encode()).hexdigest()
     else:
-        try:
-            found = paths.fingerprint(paths.snapshot(name), FINGERPRINTED)
-        except FileNotFoundError as error:
-            if expected:
-                return expected
-            raise _unreachable(name, error) from None
+        folder = hub.at_hand(name, *needed(params))
+        found = contents(folder, needed(params)) if folder else expected
     if expected and found != expected:
         raise InputError(
             f"backbone {name}",
-            f"files with fingerprint {found[:12]}",
+            f"contents with fingerprint {found[:12]}",
             f"{expected[:12]}, as the study pins them",
             "give the study's backbone, or --set backbone_fingerprint= to take this one",
         )
     return found
+
+
+def needed(params: Params) -> tuple[str, ...]:
+    """What a study reads of its backbone's folder: no pieces where it has its own tokenizer."""
+    return hub.WEIGHTS if params.tokenizer else (*hub.WEIGHTS, *hub.PIECES)
+
+
+def contents(folder: Path, parts: Sequence[str]) -> str:
+    """SHA-256 of these parts of a model, however they are cut into files; no other counts.
+
+    Raises `InputError` where one is damaged.
+    """
+
+    def compute() -> str:
+        tensors = sorted(each for path in folder.glob(hub.TENSORS) for each in tensor_digests(path))
+        words = tokenizer.contents(folder) if hub.PIECES[0] in parts else ""
+        values = [*computing(folder).values()]
+        return hashlib.sha256(repr((values, tensors, words)).encode()).hexdigest()
+
+    held = sorted(path for part in parts for path in folder.glob(part) if path.is_file())
+    return files.remembered("backbone", held, compute)
+
+
+def computing(folder: Path) -> dict[str, Any]:
+    """The values of `COMPUTING` in a folder. Raises `InputError` where they cannot be read."""
+    try:
+        given = COMPUTING | json.loads((folder / hub.CONFIG).read_text())
+    except (OSError, ValueError, TypeError) as error:
+        found = f"no {hub.CONFIG}" if isinstance(error, OSError) else f"no JSON in {hub.CONFIG}"
+        raise hub.unreachable(str(folder), found) from None
+    given["num_decoder_layers"] = given["num_decoder_layers"] or given["num_layers"]
+    return {key: given[key] for key in COMPUTING}
+
+
+def tensor_digests(path: Path) -> list[tuple[str, str]]:
+    """Name and SHA-256 of each tensor in a safetensors file, its type and shape among the bytes.
+
+    The format: 8 bytes with the length of a JSON header, the header, the tensors. Copies of the
+    embedding, which the stacks share, are left out. Raises `InputError` for a damaged file.
+    """
+    hub.check(path)
+    found = []
+    try:
+        with path.open("rb") as file:
+            start = 8 + int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(start - 8))
+            header.pop("__metadata__", None)
+            for name, facts in header.items():
+                if not name.endswith("embed_tokens.weight"):
+                    first, last = facts["data_offsets"]
+                    file.seek(start + first)
+                    held = f"{facts['dtype']} {facts['shape']} ".encode() + file.read(last - first)
+                    found.append((name, hashlib.sha256(held).hexdigest()))
+    except (ValueError, LookupError, TypeError, AttributeError, MemoryError, OverflowError):
+        raise InputError(
+            f"backbone file {path}", "a damaged file", "safetensors", "fetch it again"
+        ) from None
+    return found
+
+
+def described(params: Params) -> dict[str, Any]:
+    """What a record says of the backbone: enough to show the record where that is not at hand."""
+    name = params.backbone
+    folder = None if name.startswith(RANDOM) else hub.at_hand(name, *needed(params))
+    return {
+        "name": name,
+        "commit": folder.name if folder and not paths.local(name) else "",
+        "config": computing(folder) if folder else {},
+        "card": card(name),
+    }
 
 
 def card(name: str) -> dict[str, Any]:

@@ -193,6 +193,8 @@ def train_all(options: argparse.Namespace) -> int:
     from t5peft import intact, training
 
     intact.check(settings)
+    if not options.replace:
+        keep_others(runs.look(todo, settings), settings)
     if options.jobs > 1 and len(todo) > 1:
         return side_by_side(options, todo)
     attempt = launch.attempt if machine.launched() else training.attempt
@@ -206,6 +208,18 @@ def train_all(options: argparse.Namespace) -> int:
     return 0
 
 
+def keep_others(found: runs.Found, settings: Params) -> None:
+    """Refuse to train in the place of runs that are stored with other settings."""
+    others = {name: state.reason for name, (state, _) in found.items() if state.replaces}
+    if others:
+        raise InputError(
+            f"{', '.join(others)} of study {settings.study}",
+            " and ".join(sorted({*others.values()})),
+            "none, or runs of these settings",
+            f"give {runs.REPLACE}",
+        )
+
+
 def side_by_side(options: argparse.Namespace, todo: list[Run]) -> int:
     """One process a run, `--jobs` at a time; the exit code is the worst of theirs."""
     import subprocess
@@ -216,6 +230,7 @@ def side_by_side(options: argparse.Namespace, todo: list[Run]) -> int:
     def one(run: Run) -> int:
         changes = [part for text in options.set for part in ("--set", text)]
         changes += [] if options.seed is None else ["--seed", str(options.seed)]
+        changes += ["--replace"] if options.replace else []
         command = [sys.executable, "-m", "t5peft", "train", options.study, "--only", run.name]
         process = subprocess.Popen([*command, *changes])
         started.append(process)
@@ -438,6 +453,8 @@ def add_runs(commands: Any) -> None:
     text = "Train a study's runs that are missing or stale."
     added = command(commands, train_command, text, STUDIED, SET, SEED, ONLY)
     added.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
+    text = "train in the place of runs that are stored with other settings too"
+    added.add_argument("--replace", action="store_true", help=text)
 
     text = "Say of each run, and of what is measured beside them: fresh, verified, stale, ..."
     added = command(commands, status_command, text, STUDIED, SET, SEED)

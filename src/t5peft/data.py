@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -215,30 +214,18 @@ def fingerprint(params: Params) -> str:
 
 def _fingerprint(source: str) -> str:
     """Computed once, then remembered while the files stay as they are."""
-    stamp = _stamp(source)
-    memo = paths.cache() / "fingerprints.json"
-    try:
-        known = json.loads(memo.read_text())
-        known.get(stamp, "").encode()
-    except (OSError, ValueError, AttributeError, RecursionError):  # none yet, or damaged
-        known = {}
-    if stamp not in known:
+
+    def compute() -> str:
         total = hashlib.sha256()
         for split in SPLITS:
             total.update(split.encode())
             for text, label in read(source, split):
                 total.update(_digest(text) + bytes([label]))
-        known[stamp] = total.hexdigest()
-        files.write_text(memo, json.dumps(known, indent=1))
-    return known[stamp]
+        return total.hexdigest()
 
-
-def _stamp(source: str) -> str:
-    """A name that changes when the source's files do: path, sizes and times."""
     folder = paths.local(source)
-    found = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
-    facts = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in found]
-    return f"{source} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
+    held = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
+    return files.remembered(source, held, compute)
 
 
 # --- tokens ------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ KEPT = of_ours("errors", "files", "machine", "paths", "records", "runs", "trace"
 """How things are found and stored: what is given to these counts, they do not."""
 
 SAID = {"print", "warnings.warn"} | of_ours("progress")
-SAID |= of_ours("deciding", "paths.fingerprint", "data.fingerprint", "tokenizer.fingerprint")
+SAID |= of_ours("deciding", "data.fingerprint", "tokenizer.fingerprint")
 """What speaks to the user or tells versions apart: left out, and a statement of it alone whole."""
 
 IGNORED = {"annotation", "returns", "ctx", "kind", "simple", "type_comment", "type_params"}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from t5peft import paths
 from t5peft.errors import InputError
 
 T = TypeVar("T")
@@ -71,6 +73,23 @@ def lock(path: Path, wait: bool = False) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+def remembered(thing: str, held: Iterable[Path], compute: Callable[[], str]) -> str:
+    """A text about files: computed once, then remembered while their sizes and times stay."""
+    facts = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in held]
+    stamp = f"{thing} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
+    memo = paths.cache() / "fingerprints.json"
+    try:
+        known = json.loads(memo.read_text())
+        known.get(stamp, "").encode()
+    except (OSError, ValueError, AttributeError, RecursionError):  # none yet, or damaged
+        known = {}
+    if stamp not in known:
+        known[stamp] = compute()
+        with suppress(InputError):  # where nothing can be written, nothing is remembered
+            write_json(memo, known)
+    return known[stamp]
 
 
 def share(items: Iterable[T], attempt: Callable[[T], bool]) -> None:

@@ -265,8 +265,13 @@ def selection_sentence(records: Sequence[Record]) -> str:
     )
 
 
-def prompt_sentence(record: Record, start: float, end: float) -> str:
+def prompt_sentence(record: Record, start: float | None, end: float) -> str:
     """What the learning rate did to the soft prompt's entries, of which these are the RMS."""
+    if start is None:
+        return (
+            f"The root mean square of its entries ended at {end:.2f}; where it started is not "
+            "known here, as the backbone is not on this machine."
+        )
     settings, run = record["params"], record["run"]
     steps = record["best_epoch"] * -(-settings["train_examples"] // settings["batch_size"])
     left = (1 - run["learning_rate"] * adamw_default("weight_decay")) ** steps

@@ -10,17 +10,18 @@ import dataclasses
 import warnings
 from pathlib import Path
 
-from t5peft import backbone, bfloat16, data, paths
+from t5peft import backbone, bfloat16, data, hub
 from t5peft.errors import InputError
 from t5peft.params import Params
 
 
 def check(study: Params) -> None:
-    """`check_backbone` and `check_data`, for what reads both.
+    """`fetch`, `check_backbone` and `check_data`, for what reads both.
 
     Warns of a wide bottleneck, and provides for bf16 where the processor lacks it.
     """
-    check_backbone(study.backbone)
+    fetch(study)
+    check_backbone(study)
     check_data(study)
     width = backbone.load_on_meta(study.backbone).config.d_model
     for name in ("bottleneck", "bottleneck_small"):
@@ -31,6 +32,12 @@ def check(study: Params) -> None:
                 stacklevel=2,
             )
     bfloat16.provide(study.precision)
+
+
+def fetch(study: Params) -> None:
+    """Have the backbone here, whole, before anything is asked of it. Raises `InputError`."""
+    if not study.backbone.startswith(backbone.RANDOM):
+        hub.fetch(study.backbone, *backbone.needed(study))
 
 
 def check_data(study: Params) -> None:
@@ -46,18 +53,19 @@ def check_data(study: Params) -> None:
         )
 
 
-def check_backbone(name: str) -> None:
+def check_backbone(study: Params) -> None:
     """Refuse a folder or a hub's snapshot that holds less than a whole T5.
 
-    A hub's backbone that is not on this machine yet is not looked at, nor are random ones and the
+    A hub's backbone that is not on this machine is not looked at, nor are random ones and the
     project's own, whose tensors `backbone.load` compares itself. Raises `InputError`.
     """
+    name = study.backbone
     if name.startswith(backbone.RANDOM):
         return
-    try:
-        stored = list(paths.snapshot(name).glob("*.safetensors"))
-    except FileNotFoundError:
+    folder = hub.at_hand(name, *backbone.needed(study))
+    if folder is None:
         return
+    stored = list(folder.glob(hub.TENSORS))
     try:
         backbone.card(name)
     except ValueError:

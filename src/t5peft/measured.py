@@ -65,7 +65,9 @@ class Measurement:
 
     def announce(self) -> None:
         """Say that it is measured, and why."""
-        print(f"measure {self.name:40} {self.status()}", flush=True)
+        status = self.status()
+        other = " (it is replaced; --set study=NAME keeps both)" if status.replaces else ""
+        print(f"measure {self.name:40} {status}{other}", flush=True)
 
     def lock(self) -> AbstractContextManager[bool]:
         """Take it: `files.lock` on a file in the cache."""

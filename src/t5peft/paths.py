@@ -5,9 +5,7 @@ The root is the checkout; the environment variable `T5PEFT_HOME` moves it (the t
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -45,28 +43,3 @@ def local(name: str) -> Path | None:
             if path.exists():
                 return path
     return None
-
-
-def snapshot(name: str) -> Path:
-    """The folder (or file) of a model: a local one, else the hub's snapshot on this machine.
-
-    Raises FileNotFoundError where neither is here; the hub is not asked.
-    """
-    found = local(name)
-    if found is None:
-        from huggingface_hub import snapshot_download
-
-        try:
-            found = Path(snapshot_download(name, local_files_only=True))
-        except Exception as error:
-            raise FileNotFoundError(name) from error
-    return found
-
-
-def fingerprint(path: Path, patterns: Sequence[str]) -> str:
-    """SHA-256 over the name and content of a file, or of those files of a folder that match."""
-    files = [path] if path.is_file() else sorted(p for x in patterns for p in path.glob(x))
-    total = hashlib.sha256()
-    for file in files:
-        total.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return total.hexdigest()

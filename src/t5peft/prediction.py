@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from t5peft import backbone, data, evaluation, machine, paths, runs, tokenizer, training
+from t5peft import backbone, data, evaluation, hub, machine, paths, runs, tokenizer, training
 from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params, build
@@ -60,6 +61,7 @@ def load(
     params = build(Params, record["params"], f"record of run {name}", changes)
     settings = {key: value for key, value in record["run"].items() if key != "name"}
     run = build(Run, settings, f"record of run {name}")
+    params = at_hand(params, record)
     words = tokenizer.fingerprint(params.tokenizer) if params.tokenizer else ""
     for part, found in (("backbone", backbone.fingerprint(params)), ("tokenizer", words)):
         stored = record["identity"].get(part)
@@ -68,6 +70,23 @@ def load(
     model = training.build(run, params)
     put(model, tensors, str(folder))
     return run, params, model.eval()
+
+
+def at_hand(params: Params, record: dict[str, Any]) -> Params:
+    """A run's settings with the folders of its backbone, at the commit that it was made of, and of
+    its tokenizer; what is not on this machine is fetched. Raises `InputError`.
+    """
+    places = {}
+    if not params.backbone.startswith(backbone.RANDOM):
+        name, parts = params.backbone, backbone.needed(params)
+        own, commit = record["identity"]["backbone"], record["backbone"].get("commit")
+        here = hub.at_hand(name, *parts)
+        if not here or (commit and backbone.contents(here, parts) != own):
+            here = hub.fetch(name, *parts, revision=commit or None)
+        places["backbone"] = str(here)
+    if params.tokenizer:
+        places["tokenizer"] = str(hub.fetch(params.tokenizer, *hub.PIECES))
+    return replace(params, **places)
 
 
 def put(model: torch.nn.Module, tensors: dict[str, Tensor], thing: str) -> None:

@@ -37,8 +37,7 @@ class Status:
     replaces: bool = False  # a whole record with other settings lies in its place
 
     def __str__(self) -> str:
-        other = " (it is replaced; --set study=NAME keeps both)" if self.replaces else ""
-        return f"{self.state}: {self.reason}{other}"
+        return f"{self.state}: {self.reason}"
 
 
 def status(record: dict[str, Any], identity: dict[str, Any], code: Code) -> Status:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from t5peft import backbone, counting, figures, intact, machine, methods, params, paths, runs, show
+from t5peft import (
+    backbone,
+    counting,
+    figures,
+    hub,
+    intact,
+    machine,
+    methods,
+    params,
+    paths,
+    runs,
+    show,
+)
 from t5peft.counting import Count, Derivation
 from t5peft.errors import InputError
 from t5peft.methods import Run
@@ -17,6 +28,8 @@ from t5peft.records import SHOWN
 from t5peft.sizes import SIZES
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from t5peft.counting import Model
 
 EXERCISE_SIZE = "t5-small"
@@ -61,7 +74,7 @@ def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
 
     Raises `CountsDifferError` where a run has another number of parameters than is derived.
     """
-    intact.check_backbone(study.backbone)
+    intact.check_backbone(study)
     records = []
     for run in methods.runs(study):
         if not wanted or run.method in wanted:
@@ -79,7 +92,7 @@ def result(run: Run, study: Params) -> dict[str, Any]:
     from t5peft import bfloat16, training
 
     state = runs.status(run, study)
-    if state.state in SHOWN:
+    if state.state != "missing" or state.replaces:  # none is trained in the place of a stored one
         return runs.load(run, study)
     may = study.train == "yes" or (study.train == "auto" and machine.has_accelerator())
     seconds = 0.0 if may else training.estimate(run, study)
@@ -91,10 +104,9 @@ def result(run: Run, study: Params) -> dict[str, Any]:
             f"about {seconds / 60:.0f} min on this machine: t5peft train "
             f"{params.arguments(study)} --only {run.name}, or render with train=yes",
         )
+    intact.fetch(study)
     intact.check_data(study)
     bfloat16.provide(study.precision)
-    if state.replaces:
-        print(f"train {run.name} of study {study.study}: {state}", file=sys.stderr, flush=True)
     return training.train_alone(run, study)
 
 
@@ -112,15 +124,24 @@ def seeds(study: Params) -> list[list[dict[str, Any]]]:
     return found
 
 
-def prompt_rms(study: Params) -> tuple[dict[str, Any], float, float]:
-    """Our soft prompt's record, and the root mean square of P's entries: at the start, stored."""
+def prompt_rms(study: Params) -> tuple[dict[str, Any], float | None, float]:
+    """Our soft prompt's record, and the root mean square of P's entries: at the start, stored.
+
+    The start is the backbone's: None where that is not on this machine.
+    """
     run = scratch(study, "soft-prompt")
     results(study, "soft-prompt")  # trains it where it is missing
     record, tensors = runs.tensors(runs.folder(run, study))
     (rows,) = tensors.values()
+    if not study.backbone.startswith(backbone.RANDOM) and not hub.at_hand(study.backbone):
+        return record, None, rms(rows)
     embedding = backbone.load(study.backbone, study.seed).shared.weight
-    start, end = (x.detach().square().mean().sqrt().item() for x in (embedding[: len(rows)], rows))
-    return record, start, end
+    return record, rms(embedding[: len(rows)]), rms(rows)
+
+
+def rms(entries: Tensor) -> float:
+    """The root mean square of a tensor's entries."""
+    return entries.detach().square().mean().sqrt().item()
 
 
 COMPANIONS = ("exercise-rates", "ten-epochs")
@@ -137,7 +158,7 @@ def companion(study: Params, name: str) -> list[dict[str, Any]]:
     other = params.load(name)
     stored = [run for run in methods.runs(other) if runs.status(run, other).state in SHOWN]
     found = [runs.load(run, other) for run in stored]
-    here = backbone.fingerprint(study)
+    here = runs.of_study(study)["backbone"]
     alike = [record for record in found if record["identity"]["backbone"] == here]
     kinds = {record["run"]["method"] == "full" for record in alike}
     return alike if len(kinds) == 2 else []
@@ -156,10 +177,19 @@ def scratch(study: Params, method: str) -> Run:
 
 
 def model(study: Params) -> Model:
-    """The dimensions of the study's backbone; a hub name of a known size is not looked up."""
+    """The dimensions of the study's backbone; a hub name of a known size is not looked up.
+
+    Of another that is not on this machine, its stored runs tell.
+    """
     name = study.backbone.removeprefix(backbone.RANDOM).rpartition("/")[2]
     if name in SIZES and paths.local(study.backbone) is None:
         return name
+    if not hub.at_hand(study.backbone, hub.CONFIG):
+        for record in runs.stored_with(study, "backbone"):
+            if known := record["backbone"].get("config"):
+                from transformers import T5Config
+
+                return T5Config.from_dict(known)
     return backbone.read_config(study.backbone)
 
 

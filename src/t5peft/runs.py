@@ -6,7 +6,7 @@ Nothing here needs torch until tensors are read or written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import cache
@@ -36,6 +36,9 @@ STUDY_SETTINGS = [
     "precision",
 ]
 """The settings of a study that enter every run's identity."""
+
+REPLACE = "--replace, which gives up what is stored (--set study=NAME keeps both)"
+"""How a person says so, and what else they can do."""
 
 KEYS = {
     *("run", "study", "identity", "source", "params", "backbone", "history"),
@@ -69,12 +72,38 @@ def of_run(run: Run) -> dict[str, Any]:
 
 def of_study(params: Params) -> dict[str, Any]:
     """What all runs of a study share of it; raises what `identity` does."""
+    words = params.tokenizer
     return {
         **{name: getattr(params, name) for name in STUDY_SETTINGS},
-        "backbone": backbone.fingerprint(params),
-        "tokenizer": tokenizer.fingerprint(params.tokenizer) if params.tokenizer else "",
+        "backbone": backbone.fingerprint(params) or pinned(params, "backbone"),
+        "tokenizer": words and (tokenizer.fingerprint(words) or pinned(params, "tokenizer")),
         "data": data.fingerprint(params),
     }
+
+
+def pinned(params: Params, part: str) -> str:
+    """The backbone or tokenizer of a study, which is not at hand: what all its stored runs name.
+
+    Raises `InputError` where there are none, or they name several.
+    """
+    names = {record["identity"][part] for record in stored_with(params, part)}
+    if len(names) == 1:
+        return names.pop()
+    raise InputError(
+        f"{part} {getattr(params, part)}",
+        f"not on this machine, and {len(names)} named by the stored runs of study {params.study}",
+        f"a {part} at hand, or one that all runs name",
+        f"t5peft train {arguments(params)} asks the hub for it; or give --set {part}=FOLDER",
+    )
+
+
+def stored_with(params: Params, part: str) -> Iterator[dict[str, Any]]:
+    """The records of a study's runs on its backbone, or tokenizer, as far as they are whole."""
+    for path in (paths.weights() / params.study).glob(f"*/{RECORD}"):
+        with suppress(InputError):
+            record = read(path.parent)
+            if record["params"][part] == getattr(params, part):
+                yield record
 
 
 def source() -> str:
@@ -224,7 +253,8 @@ def load(run: Run, params: Params) -> dict[str, Any]:
             f"run {run.name} of study {params.study}",
             f"{state.state} ({state.reason})",
             "a stored run",
-            f"run: t5peft train {arguments(params)} --only {run.name}",
+            f"run: t5peft train {arguments(params)} --only {run.name}"
+            + (f" {REPLACE}" if state.replaces else ""),
         )
     found = verification(folder(run, params), record) if state.state == "verified" else {}
     return records.marked(record, state) | {"verified": found}

@@ -6,13 +6,14 @@ sentinels, counting down, behind the pieces.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t5peft import paths
+from t5peft import hub, paths
 from t5peft.errors import InputError
 
 if TYPE_CHECKING:
@@ -84,11 +85,19 @@ def load(name: str) -> Any:
 
 
 def fingerprint(name: str) -> str:
-    """SHA-256 of the tokenizer's files. Raises `InputError` where they are not at hand."""
-    try:
-        return paths.fingerprint(paths.snapshot(name), (MODEL_FILE, "tokenizer.json"))
-    except FileNotFoundError as error:
-        raise _unreachable(name, error) from None
+    """SHA-256 of the tokenizer's pieces; "" where it is not at hand."""
+    path = hub.at_hand(name, *hub.PIECES)
+    return contents(path) if path else ""
+
+
+def contents(path: Path) -> str:
+    """SHA-256 of the file that is loaded: `path`, or in a folder the first of `hub.PIECES`."""
+    files = [path] if path.is_file() else [path / name for name in hub.PIECES]
+    held = next((file for file in files if file.is_file()), None)
+    if held is None:
+        return ""
+    hub.check(held)
+    return hashlib.sha256(held.read_bytes()).hexdigest()
 
 
 def _unreachable(name: str, error: Exception) -> InputError:

@@ -378,7 +378,7 @@ def describe(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
         "study": job.params.study,
         "identity": identity,
         "params": vars(job.params),
-        "backbone": {"name": job.params.backbone, "card": backbone.card(job.params.backbone)},
+        "backbone": backbone.described(job.params),
         "history": job.history,
         "best_epoch": best["epoch"],
         "best_accuracy": best["test_accuracy"],
