@@ -12,6 +12,7 @@ import pytest
 import transformers.utils.hub
 from conftest import run_named
 from huggingface_hub import constants, file_download, snapshot_download
+from huggingface_hub.utils._http import reset_sessions
 from loopback import NAME, Hub
 
 from t5peft import about, backbone, cli, export, findings, hub, params, prediction, report, runs
@@ -50,6 +51,7 @@ def served(tiny: dict[str, bytes], cache: Path, monkeypatch: pytest.MonkeyPatch)
     with there.serve():
         reachable(there.url, monkeypatch)
         yield there
+    reset_sessions()
 
 
 def reachable(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +61,7 @@ def reachable(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    reset_sessions()  # they know whether the client is offline
 
 
 @pytest.fixture
@@ -168,7 +171,7 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
 ) -> None:
     kept = report.results(study, *PEFT)
     assert {record["backbone"]["commit"] for record in kept} == {served.main}
-    assert served.main in about.backbone_section(study, kept[0]["backbone"])
+    assert served.main[:12] in about.backbone_section(study, kept[0]["backbone"])
     run, own = run_named(study, LORA), served.main
 
     served.commit(tiny | {"README.md": b"another text", "config.json": tiny["config.json"] + b" "})

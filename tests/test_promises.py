@@ -636,10 +636,11 @@ def test_an_offline_hub_is_not_called(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *where, **_: called.append(where))
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     made_up = "--set data=made-up --set data_fingerprint="
+    others = "--set backbone=random:tiny --set tokenizer=nobody/nothing"
     changes = {
-        "": "data stanfordnlp/imdb",
-        made_up: "backbone google-t5/t5-small",
-        f"{made_up} --set backbone=random:tiny --set tokenizer=nobody/nothing": "nobody/nothing",
+        "": "backbone google-t5/t5-small",
+        others: "data stanfordnlp/imdb",
+        f"{made_up} {others}": "nobody/nothing",
     }
     for change, asked in changes.items():
         command = f"train assignment --only full {change}"

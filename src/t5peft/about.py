@@ -312,7 +312,7 @@ def backbone_section(params: Params, made_with: Mapping[str, Any]) -> str:
         return f"The backbone is the checkpoint in the folder `{params.backbone}`."
     if not card:
         commit = made_with.get("commit")
-        at = f", commit `{commit}` of the hub" if commit else ""
+        at = f", commit `{commit[:12]}` of the hub" if commit else ""
         return f"The backbone is the published checkpoint `{params.backbone}`{at} [@raffel2020t5]."
     text = (
         f"The backbone *{name}* is not Google's. This project pre-trained it with the objective of "

@@ -54,7 +54,7 @@ def fetch(name: str, *needed: str, revision: str | None = None) -> Path:
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*FILES]))
     except Exception as error:  # the hub's client raises many kinds
-        raise unreachable(name, str(error).strip().partition("\n")[0]) from error
+        raise unreachable(name, str(error).strip().partition("\n")[0].rstrip(".")) from error
     if missing := lacking(folder, needed):
         raise unreachable(name, f"no {missing}")
     return folder
