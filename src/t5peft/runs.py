@@ -37,7 +37,7 @@ STUDY_SETTINGS = [
 ]
 """The settings of a study that enter every run's identity."""
 
-REPLACE = "--replace, which gives up what is stored (--set study=NAME keeps both)"
+REPLACE = "--replace (it gives up what is stored; --set study=NAME keeps both)"
 """How a person says so, and what else they can do."""
 
 KEYS = {
