@@ -258,6 +258,7 @@ def test_what_is_remembered_of_a_source_is_of_that_source(
 
     def found() -> str:
         deciding.code.cache_clear()
+        deciding.sources.cache_clear()
         return deciding.code().digest
 
     assert found() == found() == NOW
@@ -268,6 +269,7 @@ def test_what_is_remembered_of_a_source_is_of_that_source(
     edit(tree / "lora.py", "alpha / rank", "alpha * rank")
     assert found() == digest(tree) != NOW
     deciding.code.cache_clear()
+    deciding.sources.cache_clear()
 
 
 # --- names, in small packages --------------------------------------------------------------------

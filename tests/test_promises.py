@@ -354,6 +354,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(deciding, "FOLDER", copy)
     yield copy
     deciding.code.cache_clear()
+    deciding.sources.cache_clear()
 
 
 def change_setting(study: Params, code: Path) -> Params:
@@ -419,6 +420,7 @@ def test_a_change_is_seen(
     assert runs.status(run_of(on_folders), on_folders).state == "fresh"
     changed = change(on_folders, code)
     deciding.code.cache_clear()
+    deciding.sources.cache_clear()
     state = runs.status(run_of(changed), changed)
     assert state.state == CHANGES[change], state.reason
     if state.state == "missing":
@@ -432,6 +434,7 @@ def test_why_a_run_is_stale_is_told_definition_by_definition(
 ) -> None:
     edit(code / "lora.py", "self.scale = alpha / rank", "self.scale = alpha * rank")
     deciding.code.cache_clear()
+    deciding.sources.cache_clear()
     changes = ("tokenizer", "lora_learning_rate", "epochs")
     command = ["status", "smoke", "--why", NAME]
     assert cli.main([*command, *(f"--set={key}={getattr(study, key)}" for key in changes)]) == 0

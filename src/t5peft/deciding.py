@@ -108,10 +108,8 @@ class Scope:
 @cache
 def code(entries: tuple[str, ...] = TRAINING) -> Code:
     """The entries and all that they call: read once, then remembered until the source changes."""
-    state = hashlib.sha256(repr(entries).encode())
-    for path in sorted(FOLDER.rglob("*.py")):
-        state.update(f"{path.relative_to(FOLDER)}\n".encode() + path.read_bytes())
-    memo = paths.cache() / "code" / f"{state.hexdigest()[:16]}.json"
+    state = hashlib.sha256(f"{entries} {sources(FOLDER)}".encode()).hexdigest()
+    memo = paths.cache() / "code" / f"{state[:16]}.json"
     try:
         total, found = json.loads(memo.read_text())
         return Code(total, tuple(Definition(*each) for each in found))
@@ -120,6 +118,15 @@ def code(entries: tuple[str, ...] = TRAINING) -> Code:
         with suppress(InputError):  # where nothing can be written, nothing is remembered
             files.write_json(memo, found)
         return found
+
+
+@cache
+def sources(folder: Path) -> str:
+    """SHA-256 of all source files as they are when this process first asks."""
+    state = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        state.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
+    return state.hexdigest()
 
 
 def digest(*entries: str) -> str:
