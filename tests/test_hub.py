@@ -126,8 +126,18 @@ def test_of_shards_each_one_must_be_there(served: Hub, tmp_path: Path, study: Pa
     served.commit({name: held for name, held in files.items() if name != shards[-1]})
     (folder,) = [Path(snapshot_download(NAME))]
     assert hub.lacking(folder, hub.WEIGHTS) == shards[-1]
+    index = "model.safetensors.index.json"
+    for damaged in (b"{", b"[]", b"{}"):
+        served.commit(files | {index: damaged})
+        assert hub.lacking(Path(snapshot_download(NAME)), hub.WEIGHTS) == index
     served.commit(files)
     assert backbone.contents(Path(snapshot_download(NAME)), hub.WEIGHTS) == whole
+
+
+def test_a_tokenizer_is_named_as_one(served: Hub, tiny: dict[str, bytes]) -> None:
+    served.commit({"config.json": tiny["config.json"]})
+    with pytest.raises(InputError, match=f"tokenizer {NAME}: found no .*--set tokenizer=FOLDER"):
+        hub.fetch(NAME, *hub.PIECES)
 
 
 # --- stored runs are kept ------------------------------------------------------------------------

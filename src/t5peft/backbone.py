@@ -53,7 +53,7 @@ def load(name: str, seed: int = 0) -> T5ForConditionalGeneration:
             folder or name, config=settings, use_safetensors=True
         ).eval()
     except Exception as error:  # the hub's client raises many kinds
-        raise _unreachable(name, error) from error
+        raise hub.unreachable(name, type(error).__name__) from error
 
 
 def load_on_meta(name: str) -> T5ForConditionalGeneration:
@@ -87,7 +87,7 @@ def read_config(name: str) -> Any:
     try:
         settings = AutoConfig.from_pretrained(paths.local(name) or name, trust_remote_code=False)
     except Exception as error:  # the hub's client raises many kinds
-        raise _unreachable(name, error) from error
+        raise hub.unreachable(name, type(error).__name__) from error
     if settings.model_type != "t5":
         raise InputError(f"backbone {name}", settings.model_type, "a T5", "give a T5 checkpoint")
     if settings.is_gated_act:
@@ -98,15 +98,6 @@ def read_config(name: str) -> Any:
             "give a t5-small, t5-base, ... checkpoint",
         )
     return settings
-
-
-def _unreachable(name: str, error: Exception) -> InputError:
-    return InputError(
-        f"backbone {name}",
-        type(error).__name__,
-        "a folder with a T5, or a hub name that can be reached",
-        "give a folder with --set backbone=FOLDER",
-    )
 
 
 # --- int8 storage ------------------------------------------------------------------------------
@@ -191,7 +182,7 @@ def fingerprint(params: Params) -> str:
     if name.startswith(RANDOM):
         found = hashlib.sha256(repr(SIZES[random_size(name)]).encode()).hexdigest()
     else:
-        folder = hub.at_hand(name, *needed(params))
+        folder = at_hand(params)
         found = contents(folder, needed(params)) if folder else expected
     if expected and found != expected:
         raise InputError(
@@ -206,6 +197,12 @@ def fingerprint(params: Params) -> str:
 def needed(params: Params) -> tuple[str, ...]:
     """What a study reads of its backbone's folder: no pieces where it has its own tokenizer."""
     return hub.WEIGHTS if params.tokenizer else (*hub.WEIGHTS, *hub.PIECES)
+
+
+def at_hand(params: Params) -> Path | None:
+    """The folder of a study's backbone on this machine; None for a random one, which has none."""
+    name = params.backbone
+    return None if name.startswith(RANDOM) else hub.at_hand(name, *needed(params))
 
 
 def contents(folder: Path, parts: Sequence[str]) -> str:
@@ -263,8 +260,7 @@ def tensor_digests(path: Path) -> list[tuple[str, str]]:
 
 def described(params: Params) -> dict[str, Any]:
     """What a record says of the backbone: enough to show the record where that is not at hand."""
-    name = params.backbone
-    folder = None if name.startswith(RANDOM) else hub.at_hand(name, *needed(params))
+    name, folder = params.backbone, at_hand(params)
     return {
         "name": name,
         "commit": folder.name if folder and not paths.local(name) else "",

@@ -51,12 +51,14 @@ def fetch(name: str, *needed: str, revision: str | None = None) -> Path:
         return found
     from huggingface_hub import snapshot_download
 
+    kind = "backbone" if CONFIG in needed else "tokenizer"
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*FILES]))
     except Exception as error:  # the hub's client raises many kinds
-        raise unreachable(name, str(error).strip().partition("\n")[0].rstrip(".")) from error
+        told = str(error).strip().partition("\n")[0].rstrip(".")
+        raise unreachable(name, told, kind) from error
     if missing := lacking(folder, needed):
-        raise unreachable(name, f"no {missing}")
+        raise unreachable(name, f"no {missing}", kind)
     return folder
 
 
@@ -67,7 +69,10 @@ def lacking(folder: Path, needed: Sequence[str]) -> str:
         return CONFIG
     if TENSORS in needed:
         index = folder / "model.safetensors.index.json"
-        wanted = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {}
+        try:
+            wanted = json.loads(index.read_text())["weight_map"].values() if index.exists() else ()
+        except (ValueError, LookupError, TypeError):  # damaged
+            return index.name
         if missing := sorted({*wanted} - held):
             return missing[0]
         if not any(Path(name).match(TENSORS) for name in held):
@@ -88,18 +93,19 @@ def check(path: Path) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != blob.name:
         raise InputError(
-            f"backbone file {path.name} in the hub's cache",
+            f"file {path.name} in the hub's cache",
             f"SHA-256 {found[:12]}...",
             f"{blob.name[:12]}..., as the hub names it",
             f"remove {blob}; it is fetched again",
         )
 
 
-def unreachable(name: str, found: str) -> InputError:
-    """The line about a model that is not there, or not whole."""
+def unreachable(name: str, found: str, kind: str = "backbone") -> InputError:
+    """The line about a backbone or tokenizer that is not there, or not whole."""
+    holds = "a T5" if kind == "backbone" else " or ".join(reversed(PIECES))
     return InputError(
-        f"backbone {name}",
+        f"{kind} {name}",
         found,
-        "a folder with a T5, or a hub name that can be reached",
-        "give a folder with --set backbone=FOLDER",
+        f"a folder with {holds}, or a hub name that can be reached",
+        f"give a folder with --set {kind}=FOLDER",
     )

@@ -59,10 +59,7 @@ def check_backbone(study: Params) -> None:
     A hub's backbone that is not on this machine is not looked at, nor are random ones and the
     project's own, whose tensors `backbone.load` compares itself. Raises `InputError`.
     """
-    name = study.backbone
-    if name.startswith(backbone.RANDOM):
-        return
-    folder = hub.at_hand(name, *backbone.needed(study))
+    name, folder = study.backbone, backbone.at_hand(study)
     if folder is None:
         return
     stored = list(folder.glob(hub.TENSORS))

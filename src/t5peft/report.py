@@ -133,7 +133,7 @@ def prompt_rms(study: Params) -> tuple[dict[str, Any], float | None, float]:
     results(study, "soft-prompt")  # trains it where it is missing
     record, tensors = runs.tensors(runs.folder(run, study))
     (rows,) = tensors.values()
-    if not study.backbone.startswith(backbone.RANDOM) and not hub.at_hand(study.backbone):
+    if not study.backbone.startswith(backbone.RANDOM) and not backbone.at_hand(study):
         return record, None, rms(rows)
     embedding = backbone.load(study.backbone, study.seed).shared.weight
     return record, rms(embedding[: len(rows)]), rms(rows)

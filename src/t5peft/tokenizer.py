@@ -81,7 +81,7 @@ def load(name: str) -> Any:
             return from_model_file(path / MODEL_FILE)
         return AutoTokenizer.from_pretrained(path or name, trust_remote_code=False)
     except Exception as error:  # the hub's client and the tokenizers' parser raise many kinds
-        raise _unreachable(name, error) from error
+        raise hub.unreachable(name, type(error).__name__, "tokenizer") from error
 
 
 def fingerprint(name: str) -> str:
@@ -98,12 +98,3 @@ def contents(path: Path) -> str:
         return ""
     hub.check(held)
     return hashlib.sha256(held.read_bytes()).hexdigest()
-
-
-def _unreachable(name: str, error: Exception) -> InputError:
-    return InputError(
-        f"tokenizer {name}",
-        type(error).__name__,
-        f"a folder with {MODEL_FILE} or tokenizer.json, or a hub name that can be reached",
-        "give a folder with --set tokenizer=FOLDER",
-    )
