@@ -1,9 +1,10 @@
-"""A small stand-in of the hub, on loopback: one model, whose commits a test makes."""
+"""A small stand-in of the hub, on loopback: a model and a data set, whose commits a test makes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,8 +12,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import unquote
 
-NAME = "someone/tiny-t5"
-LARGE = ".safetensors"
+NAME, DATA = "someone/tiny-t5", "someone/reviews"
+LARGE = (".safetensors", ".parquet")
 
 
 class Hub:
@@ -20,9 +21,11 @@ class Hub:
 
     def __init__(self) -> None:
         self.commits: dict[str, dict[str, bytes]] = {}
-        self.main = ""
+        self.main = self.data = ""
         self.asked: list[str] = []
         self.cut: str | None = None  # the file whose sending breaks off, once
+        self.fails: dict[str, int] = {}  # the status that is answered where a path has this
+        self.waits = 0.0  # seconds before each answer
         self.url = ""
 
     def commit(self, files: dict[str, bytes]) -> str:
@@ -31,16 +34,28 @@ class Hub:
         self.commits[self.main] = files
         return self.main
 
+    def give_data(self, files: dict[str, bytes]) -> None:
+        """The same for the data set."""
+        before = self.main
+        self.data, self.main = self.commit(files), before
+
     @contextmanager
     def serve(self) -> Iterator[None]:
         """Answer while the context lasts."""
         handler = type("Handler", (Handler,), {"hub": self})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server = Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{server.server_port}"
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield
         server.shutdown()
         server.server_close()
+
+
+class Server(ThreadingHTTPServer):
+    """A client that has left is none of its concern."""
+
+    def handle_error(self, *given: object) -> None:
+        """Say nothing."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -55,25 +70,35 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        """/api/models/NAME/revision/COMMIT or /NAME/resolve/COMMIT/FILE."""
+        """/api/models/NAME/revision/COMMIT or /NAME/resolve/COMMIT/FILE; datasets/ for models/."""
         path = unquote(self.path)
         self.hub.asked.append(f"{self.command} {path}")
-        if path.startswith("/api/"):
-            self.tell(path.rpartition("/")[2])
+        time.sleep(self.hub.waits)
+        for part, status in self.hub.fails.items():
+            if part in path:
+                self.answer(status, b"", {"X-Error-Code": "GatedRepo"} if status == 403 else {})
+                return
+        if NAME not in path and DATA not in path:
+            self.answer(401, b"", {"X-Error-Code": "RepoNotFound"})
+        elif path.startswith("/api/"):
+            self.tell(self.commit(path.partition("/revision/")[2]))
         else:
             revision, _, name = path.partition("/resolve/")[2].partition("/")
-            self.give(revision, name)
+            self.give(self.commit(revision), name)
 
-    def tell(self, revision: str) -> None:
+    def commit(self, revision: str) -> str:
+        """The commit that is asked for."""
+        main = self.hub.data if f"/{DATA}" in self.path else self.hub.main
+        return main if revision in ("", "main") else revision
+
+    def tell(self, commit: str) -> None:
         """Name the commit and its files."""
-        commit = self.hub.main if revision == "main" else revision
         files = [{"rfilename": name} for name in self.hub.commits[commit]]
         content = json.dumps({"id": NAME, "sha": commit, "siblings": files}).encode()
         self.answer(200, content, {"Content-Type": "application/json"})
 
-    def give(self, revision: str, name: str) -> None:
+    def give(self, commit: str, name: str) -> None:
         """Send a file, from where the client has it on."""
-        commit = self.hub.main if revision == "main" else revision
         content = self.hub.commits[commit].get(name)
         if content is None:
             self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run_named
 
-from t5peft import cli, data, intact, params, paths, report, runs, tokenizer
+from t5peft import data, params, tokenizer
 from t5peft.errors import InputError
 from t5peft.params import Params
-
-TOLD = ("tokenizer", "data", "data_fingerprint")
-"""The settings in which the studies of these tests differ from smoke's file."""
 
 
 @pytest.fixture
@@ -160,51 +155,6 @@ def test_other_texts_than_the_study_pins_are_refused(smoke: Params) -> None:
 def test_a_pinned_fingerprint_stands_for_data_that_are_not_here(smoke: Params) -> None:
     away = params.load("smoke", vars(smoke) | {"data": "some/where", "data_fingerprint": "f" * 64})
     assert data.fingerprint(away) == "f" * 64
-
-
-@pytest.fixture
-def hub(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """A study of the hub's data set: the real loading code, the hub's client stands in for it."""
-    import datasets
-
-    def from_hub(name: str, split: str) -> datasets.Dataset:
-        assert name == "stanfordnlp/imdb"
-        texts, labels = zip(*data.read(data.MADE_UP, split), strict=True)
-        return datasets.Dataset.from_dict({"text": texts, "label": labels})
-
-    monkeypatch.setattr(datasets, "load_dataset", from_hub)
-    return params.load("smoke", vars(smoke) | {"data": "stanfordnlp/imdb"})
-
-
-def test_the_hubs_data_set_is_the_same(smoke: Params, hub: Params) -> None:
-    assert data.fingerprint(hub) == data.fingerprint(smoke)
-    assert np.array_equal(data.tokens(hub, "test").ids, data.tokens(smoke, "test").ids)
-
-
-def test_training_reads_the_hubs_texts_and_refuses_others_than_the_study_pins(
-    smoke: Params, hub: Params
-) -> None:
-    pinned = dataclasses.replace(hub, data_fingerprint=data.fingerprint(smoke))
-    intact.check(pinned)
-    other = dataclasses.replace(hub, data_fingerprint="f" * 64)
-    command = ["train", "smoke", "--only", "lora-scratch-r8"]
-    command += [f"--set={name}={getattr(other, name)}" for name in TOLD]
-    assert cli.main(command) == 2
-    assert runs.status(run_named(other, "lora-scratch-r8"), other).state == "missing"
-    with pytest.raises(InputError, match="expected ffffffffffff, as the study pins them"):
-        report.results(dataclasses.replace(other, train="yes"), "lora")
-
-
-def test_a_report_of_stored_runs_does_not_ask_the_hub(
-    smoke: Params, hub: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import datasets
-
-    pinned = dataclasses.replace(hub, data_fingerprint=data.fingerprint(smoke), train="yes")
-    made = report.results(pinned, "lora")
-    monkeypatch.delattr(datasets, "load_dataset")
-    shutil.rmtree(paths.cache())
-    assert report.results(pinned, "lora") == made
 
 
 def test_a_review_with_another_label_changes_the_fingerprint(smoke: Params, acl: Path) -> None:

@@ -396,6 +396,11 @@ ALIKE = {  # one definition, written in several ways
         {"a": "def f(x):\n print(x)\n y = x\n return y"},
         {"a": "import warnings\ndef f(x):\n warnings.warn('!')\n y = x\n return y"},
         {"a": "from t5peft.progress import Bar\ndef f(x):\n b = Bar(x)\n y = x\n b.add(1)\n return y", "progress": "class Bar: pass"},
+        {"a": "from t5peft.progress import Bar\ndef f(x):\n with Bar(x) as b:\n  y = x\n  b.add(1)\n return y", "progress": "class Bar: pass"},
+    ],
+    "what is said while something else is held": [
+        {"a": "def f(x):\n with open(x) as y:\n  return y"},
+        {"a": "from t5peft.progress import Bar\ndef f(x):\n with Bar(x), open(x) as y:\n  return y", "progress": "class Bar: pass"},
     ],
     "what is raised": [
         {"a": "def f(x):\n if x: raise E('a')\nclass E(Exception): pass"},

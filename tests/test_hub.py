@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
+import pandas as pd
 import pytest
 import transformers.utils.hub
 from conftest import run_named
 from huggingface_hub import constants, file_download, snapshot_download
 from huggingface_hub.utils._http import reset_sessions
-from loopback import NAME, Hub
+from loopback import DATA, NAME, Hub
 
-from t5peft import about, backbone, cli, export, findings, hub, params, prediction, report, runs
+from t5peft import (
+    about,
+    backbone,
+    cli,
+    data,
+    export,
+    findings,
+    hub,
+    intact,
+    params,
+    paths,
+    prediction,
+    progress,
+    report,
+    runs,
+    tokenizer,
+    training,
+)
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -62,6 +82,19 @@ def reachable(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     reset_sessions()  # they know whether the client is offline
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The made-up reviews in the hub's files."""
+    folder = tmp_path_factory.mktemp("reviews")
+    for split in data.SPLITS:
+        table = pd.DataFrame(data.read(data.MADE_UP, split), columns=["text", "label"])
+        table.to_parquet(folder / f"{split}.parquet")
+    return {
+        f"plain_text/{split}-00000-of-00001.parquet": (folder / f"{split}.parquet").read_bytes()
+        for split in data.SPLITS
+    }
 
 
 @pytest.fixture
@@ -138,6 +171,151 @@ def test_a_tokenizer_is_named_as_one(served: Hub, tiny: dict[str, bytes]) -> Non
     served.commit({"config.json": tiny["config.json"]})
     with pytest.raises(InputError, match=f"tokenizer {NAME}: found no .*--set tokenizer=FOLDER"):
         hub.fetch(NAME, *hub.PIECES)
+
+
+def test_of_a_whole_snapshot_everything_is_loaded_without_a_question(
+    served: Hub, study: Params, reviews: dict[str, bytes]
+) -> None:
+    served.give_data(reviews)
+    study = dataclasses.replace(study, data=DATA)
+    intact.check(study)
+    served.asked.clear()
+    intact.check(study)
+    assert backbone.load(NAME).num_parameters() == backbone.load_on_meta(NAME).num_parameters()
+    assert tokenizer.load(NAME)("a film")["input_ids"]
+    assert len(data.read(DATA, "test")) == 400
+    assert training.train(run_named(study, LORA), study)["backbone"]["commit"] == served.main
+    report.results(study, "lora")
+    prediction.predict(f"smoke/{LORA}", ["A film."])
+    assert served.asked == []
+
+
+def test_a_configuration_alone_does_not_fetch_the_weights(served: Hub) -> None:
+    assert backbone.read_config(NAME).model_type == "t5"
+    assert not [each for each in served.asked if "safetensors" in each]
+
+
+# --- the cause is told ---------------------------------------------------------------------------
+
+CAUSES = {
+    401: "found 401 Unauthorized, .* is it misspelt",
+    403: "found 403 Forbidden, .* ask for access",
+    404: "found 404 Not Found, .* is it misspelt",
+    429: "found 429 Too Many Requests, .* wait some minutes; the same command goes on",
+    500: "found 500 Internal Server Error, .* the same command goes on",
+}
+
+
+@pytest.mark.parametrize("status", CAUSES)
+def test_what_the_hub_answers_is_told(status: int, served: Hub) -> None:
+    for asked, fetch in (
+        ("/api/", lambda: hub.fetch(NAME, *PARTS)),
+        ("/api/", lambda: hub.fetch(DATA, *hub.REVIEWS)),
+        ("/api/", lambda: backbone.load(NAME)),
+    ):
+        served.fails = {asked: status}
+        with pytest.raises(InputError, match=CAUSES[status]) as refused:
+            fetch()
+        assert "Error:" not in str(refused.value), "no name of a class"
+
+
+def test_a_gated_file_is_told_too(served: Hub) -> None:
+    served.fails = {"/resolve/": 403}
+    with pytest.raises(InputError, match=CAUSES[403]):
+        hub.fetch(NAME, *PARTS)
+
+
+def test_another_name_is_none_of_the_hubs(served: Hub) -> None:
+    with pytest.raises(InputError, match="backbone someone/tiny-t6: found 401 Unauthorized"):
+        hub.fetch("someone/tiny-t6", *PARTS)
+    for name in ("no/such/folder", "a b", "../t5"):
+        with pytest.raises(InputError, match="no folder, and no name that the hub could have"):
+            hub.fetch(name, *PARTS)
+    assert all("tiny-t6" in each for each in served.asked)
+
+
+def test_a_full_disk_is_told(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(file_download, "http_get", full)
+    with pytest.raises(InputError, match=r"No space left on device, .* free space, or set HF_HOME"):
+        hub.fetch(NAME, *PARTS)
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(
+    served: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(hub, "PATIENCE", 1.0)
+    monkeypatch.setattr(progress, "SECONDS", 0.2)
+    served.waits = 3
+    with pytest.raises(InputError, match="timed out"):
+        hub.fetch(NAME, *PARTS)
+    assert f"{NAME} from the hub: 0.0 MB, " in capsys.readouterr().err, "while it waits"
+    reachable("http://127.0.0.1:9", monkeypatch)
+    with pytest.raises(InputError, match=r"Connection refused, .* the same command goes on"):
+        hub.fetch(NAME, *PARTS)
+
+
+# --- the hub's reviews ---------------------------------------------------------------------------
+
+
+def test_the_hubs_reviews_are_the_same(
+    served: Hub, smoke: Params, reviews: dict[str, bytes]
+) -> None:
+    served.give_data(reviews)
+    study = dataclasses.replace(smoke, data=DATA)
+    assert data.fingerprint(study) == "", "not at hand, and the hub is not asked"
+    intact.fetch(study)
+    assert data.fingerprint(study) == data.fingerprint(smoke)
+    assert np.array_equal(data.tokens(study, "test").ids, data.tokens(smoke, "test").ids)
+
+
+def test_of_the_files_of_a_split_each_one_must_be_there(
+    served: Hub, reviews: dict[str, bytes]
+) -> None:
+    train, test = reviews
+    two = {train.replace("of-00001", "of-00002"): reviews[train]}
+    for lacking, files in ((f"no {hub.REVIEWS[1]}", [train]), (f"no {hub.REVIEWS[0]}", [test])):
+        served.give_data({name: reviews[name] for name in files})
+        with pytest.raises(InputError, match=re.escape(f"data {DATA}: found {lacking}")):
+            hub.fetch(DATA, *hub.REVIEWS)
+    served.give_data(two | {test: reviews[test]})
+    with pytest.raises(InputError, match=re.escape(f"found no {hub.REVIEWS[0]}")):
+        hub.fetch(DATA, *hub.REVIEWS)
+
+
+def test_training_refuses_other_reviews_than_the_study_pins(
+    served: Hub, smoke: Params, reviews: dict[str, bytes]
+) -> None:
+    served.give_data(reviews)
+    pins = dataclasses.replace(smoke, data=DATA, data_fingerprint=data.fingerprint(smoke))
+    intact.check(pins)
+    other = dataclasses.replace(pins, data_fingerprint="f" * 64)
+    told = ("tokenizer", "data", "data_fingerprint")
+    changes = [f"--set={name}={getattr(other, name)}" for name in told]
+    assert cli.main(["train", "smoke", "--only", LORA, *changes]) == cli.WRONG_INPUT
+    assert runs.status(run_named(other, LORA), other).state == "missing"
+    with pytest.raises(InputError, match="expected ffffffffffff, as the study pins them"):
+        report.results(dataclasses.replace(other, train="yes"), "lora")
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_report_of_stored_runs_needs_no_reviews(
+    pinned: bool,
+    served: Hub,
+    smoke: Params,
+    reviews: dict[str, bytes],
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served.give_data(reviews)
+    own = data.fingerprint(smoke) if pinned else ""
+    study = dataclasses.replace(smoke, data=DATA, data_fingerprint=own, train="yes")
+    made = report.results(study, "lora")
+    shutil.rmtree(paths.cache())
+    lost(cache, monkeypatch)
+    assert report.results(study, "lora") == made
 
 
 # --- stored runs are kept ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t5peft import files, hub, paths, tokenizer
-from t5peft.errors import InputError
+from t5peft.errors import InputError, first_line
 from t5peft.params import Params
 from t5peft.sizes import SIZES, config
 
@@ -38,8 +38,8 @@ def load(name: str, seed: int = 0) -> T5ForConditionalGeneration:
             torch.manual_seed(seed)
             return T5ForConditionalGeneration(config(random_size(name))).eval()
     settings = read_config(name)
-    folder = paths.local(name)
-    if folder and list(folder.glob("int8-*.safetensors")):
+    folder = hub.fetch(name, *hub.WEIGHTS)
+    if list(folder.glob("int8-*.safetensors")):
         model = T5ForConditionalGeneration(settings)
         try:
             model.load_state_dict(load_int8(folder))
@@ -50,10 +50,10 @@ def load(name: str, seed: int = 0) -> T5ForConditionalGeneration:
         return model.eval()
     try:
         return T5ForConditionalGeneration.from_pretrained(
-            folder or name, config=settings, use_safetensors=True
+            folder, config=settings, use_safetensors=True
         ).eval()
-    except Exception as error:  # the hub's client raises many kinds
-        raise hub.unreachable(name, type(error).__name__) from error
+    except Exception as error:  # of many kinds
+        raise hub.unreachable(name, first_line(error)) from error
 
 
 def load_on_meta(name: str) -> T5ForConditionalGeneration:
@@ -84,10 +84,11 @@ def read_config(name: str) -> Any:
     """
     from transformers import AutoConfig
 
+    folder = hub.fetch(name, hub.CONFIG)
     try:
-        settings = AutoConfig.from_pretrained(paths.local(name) or name, trust_remote_code=False)
-    except Exception as error:  # the hub's client raises many kinds
-        raise hub.unreachable(name, type(error).__name__) from error
+        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # of many kinds
+        raise hub.unreachable(name, first_line(error)) from error
     if settings.model_type != "t5":
         raise InputError(f"backbone {name}", settings.model_type, "a T5", "give a T5 checkpoint")
     if settings.is_gated_act:

@@ -41,10 +41,9 @@ def zero_shot_accuracy(params: Params, words: Any, test: Tokens) -> tuple[float,
 
     device = machine.device()
     model = backbone.load(params.backbone, params.seed).to(device)  # type: ignore[arg-type]
-    progress = Progress("backbone before training", len(test))
-    with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16"):
+    autocast = torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16")
+    with autocast, Progress("backbone before training", len(test)) as progress:
         answers = evaluation.predict(model, words, test, params.max_length, on_batch=progress.add)
-    progress.close()
     return evaluation.score(answers, test.labels)
 
 

@@ -17,6 +17,7 @@ from t5peft import deciding, files, launch, machine, measured, methods, params, 
 from t5peft.errors import InputError, OneLine
 from t5peft.methods import Run
 from t5peft.params import Params
+from t5peft.progress import Progress
 from t5peft.records import AS_MADE, SHOWN
 from t5peft.sizes import SIZES
 
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         options = parser().parse_args(arguments)
-        code = options.run(options)
+        with Progress(f"t5peft {options.command}"):
+            code = options.run(options)
         if sys.stdout:  # None where it was closed
             sys.stdout.flush()
         return code
@@ -444,7 +446,7 @@ def command(
     """A command named like its function, which its options are given to."""
     name = run.__name__.removesuffix("_command")
     added = commands.add_parser(name, help=text, description=text, parents=parents)
-    added.set_defaults(run=run)
+    added.set_defaults(run=run, command=name)
     return added
 
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t5peft import deciding, files, paths, tokenizer
-from t5peft.errors import InputError
+from t5peft import deciding, files, hub, paths, tokenizer
+from t5peft.errors import InputError, first_line
 from t5peft.params import Params
+from t5peft.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,16 +87,14 @@ def _digest(text: str) -> bytes:
 
 
 def _from_hub(name: str, split: str) -> Reviews:
-    from datasets import load_dataset
-
+    folder = hub.fetch(name, f"{split}-*.parquet")
     try:
-        table: Any = load_dataset(name, split=split)
-    except Exception as error:  # the hub's client raises many kinds
+        from datasets import load_dataset
+
+        table: Any = load_dataset(str(folder), split=split)
+    except Exception as error:  # of many kinds
         raise InputError(
-            f"data {name}",
-            f"{type(error).__name__}",
-            "a folder that exists, or a data set of the hub that can be reached",
-            "give a folder with --set data=FOLDER",
+            f"data {name}", first_line(error), "whole files of reviews", f"remove {folder}"
         ) from error
     return _pairs(table.to_dict(), name)
 
@@ -193,15 +192,18 @@ def _made_up(split: str) -> Reviews:
 
 
 def fingerprint(params: Params) -> str:
-    """SHA-256 of the labelled texts of both splits.
+    """SHA-256 of the labelled texts of both splits; "" where they are not at hand.
 
-    Where the data are not at hand, the fingerprint that the study expects stands for them; where
-    they are and differ from it, `InputError`.
+    Of the hub's data the study's word is taken, as stored runs are shown without them; `check`
+    takes none. Raises `InputError` where the texts are not those that the study pins.
     """
-    expected = params.data_fingerprint
-    if expected and params.data != MADE_UP and paths.local(params.data) is None:
-        return expected
-    found = _fingerprint(params.data)
+    of_hub = params.data != MADE_UP and paths.local(params.data) is None
+    return params.data_fingerprint if params.data_fingerprint and of_hub else check(params)
+
+
+def check(params: Params) -> str:
+    """`fingerprint`, of the texts themselves."""
+    found, expected = contents(params.data), params.data_fingerprint
     if expected and found != expected:
         raise InputError(
             f"data {params.data}",
@@ -212,8 +214,11 @@ def fingerprint(params: Params) -> str:
     return found
 
 
-def _fingerprint(source: str) -> str:
+def contents(source: str) -> str:
     """Computed once, then remembered while the files stay as they are."""
+    folder = None if source == MADE_UP else hub.at_hand(source, *hub.REVIEWS)
+    if folder is None and source != MADE_UP:
+        return ""
 
     def compute() -> str:
         total = hashlib.sha256()
@@ -223,7 +228,6 @@ def _fingerprint(source: str) -> str:
                 total.update(_digest(text) + bytes([label]))
         return total.hexdigest()
 
-    folder = paths.local(source)
     held = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
     return files.remembered(source, held, compute)
 
@@ -298,6 +302,10 @@ PAD, EOS = 0, 1
 """T5's ids of <pad>, with which its decoder starts too, and of </s>."""
 
 
+AT_ONCE = 1000
+"""Reviews that are tokenized together."""
+
+
 def tokens(params: Params, split: str) -> Tokens:
     """The study's reviews of one split: tokenized once, then read from the cache."""
     name = params.tokenizer or params.backbone
@@ -324,7 +332,11 @@ def _tokenize(reviews: Reviews, tokenize: Any, path: Path) -> None:
     import numpy as np
 
     texts = [normalize(text) for text, _ in reviews]
-    ids = tokenize(texts, add_special_tokens=False)["input_ids"]
+    ids: list[list[int]] = []
+    with Progress(f"tokens {path.name}", len(texts)) as progress:
+        for at in range(0, len(texts), AT_ONCE):  # Ctrl-C waits for one part
+            ids += tokenize(texts[at : at + AT_ONCE], add_special_tokens=False)["input_ids"]
+            progress.add(AT_ONCE)
     arrays = {
         "ids": np.fromiter((token for review in ids for token in review), np.int32),
         "starts": np.cumsum([0, *map(len, ids)], dtype=np.int64),

@@ -39,7 +39,7 @@ def of_ours(*names: str) -> set[str]:
     return {f"{PACKAGE}.{name}" for name in names}
 
 
-KEPT = of_ours("errors", "files", "machine", "paths", "records", "runs", "trace")
+KEPT = of_ours("errors", "files", "hub", "machine", "paths", "records", "runs", "trace")
 """How things are found and stored: what is given to these counts, they do not."""
 
 SAID = {"print", "warnings.warn"} | of_ours("progress")
@@ -272,7 +272,7 @@ class Reader:
     def tree(self, node: Any, scope: Scope) -> Any:
         """A syntax tree as plain lists, its names as what they stand for."""
         if isinstance(node, list):
-            return [self.tree(each, scope) for each in node if not self.is_silent(each, scope)]
+            return [self.tree(each, scope) for each in self.counting(node, scope)]
         if isinstance(node, ast.AnnAssign) and node.value and not scope.is_class:
             node = ast.Assign([node.target], node.value)
         if isinstance(node, ast.Constant) or not isinstance(node, ast.AST):
@@ -320,6 +320,16 @@ class Reader:
             return found
         self.meet(module, name)
         return "*"
+
+    def counting(self, nodes: Iterable[Any], scope: Scope) -> Iterator[Any]:
+        """What decides something among statements; what goes on while something is said does."""
+        for node in nodes:
+            if isinstance(node, ast.With):
+                items = [x for x in node.items if not self.speaks(x.context_expr, scope)]
+                whole = [ast.With(items, node.body)]
+                yield from whole if items else self.counting(node.body, scope)
+            elif not self.is_silent(node, scope):
+                yield node
 
     def is_silent(self, node: Any, scope: Scope) -> bool:
         """Is this a statement that decides nothing?"""
@@ -399,6 +409,9 @@ def bindings(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, Any]]:
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
                 yield name, node
                 within = [node.value] if node.value else ()
+            case ast.withitem(optional_vars=ast.Name(id=name) as target):
+                yield name, ast.Assign([target], node.context_expr)
+                within = [node.context_expr]
             case ast.Lambda():
                 within = ()
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():

@@ -23,3 +23,8 @@ class InputError(OneLine):
     def __init__(self, thing: str, found: object, expected: str, way_out: str) -> None:
         self.thing, self.found, self.expected, self.way_out = thing, found, expected, way_out
         super().__init__(f"{thing}: found {found}, expected {expected}; {way_out}")
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says of its error; the rest is for those who read its code."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

@@ -1,65 +1,120 @@
-"""Models by name: the folder that has one on this machine, local or the hub's cache; or fetched.
+"""Models and data by name: the folder on this machine, local or in the hub's cache; or fetched.
 
-A snapshot of the hub counts where it is whole: `FILES` are fetched together, and one that was cut
-off, or of which another program asked for its configuration alone, is as good as none.
+A snapshot of the hub counts where it is whole, and then the hub is not asked. One that was cut off,
+or of which another program asked for its configuration alone, is as good as none.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from t5peft import paths
-from t5peft.errors import InputError
+from t5peft.errors import InputError, first_line
+from t5peft.progress import Progress
 
 CONFIG, TENSORS = "config.json", "*.safetensors"
 PIECES = ("tokenizer.json", "spiece.model")
 """What holds a tokenizer: the first that is there is the one that is loaded."""
 
 WEIGHTS = (CONFIG, TENSORS)
-FILES = (*WEIGHTS, "*.safetensors.index.json", *PIECES, "*token*.json", "generation_config.json")
+PARQUET = ".parquet"
+REVIEWS = tuple(f"{split}-*{PARQUET}" for split in ("train", "test"))
+
 SHA256 = 64
 """Hexadecimal digits; the hub's cache names a large file by it."""
 
+PATIENCE = 10.0
+"""Seconds that the hub may take to answer."""
+
+AGAIN = "the same command goes on where it was"
+MISSPELT = "is it misspelt? A private one wants `hf auth login`"
+WAYS_OUT = {
+    401: MISSPELT,
+    403: "ask for access on its page of the hub, then `hf auth login`",
+    404: MISSPELT,
+    429: f"wait some minutes; {AGAIN}",
+}
+"""By what the hub answers."""
+
 
 def at_hand(name: str, *needed: str, revision: str | None = None) -> Path | None:
-    """The folder (or file) of a model on this machine; None where it lacks a part.
+    """The folder (or file) of a model or data set on this machine; None where it lacks a part.
 
-    needed: of `WEIGHTS` and `PIECES`. The hub is not asked. revision: a commit, else the latest
-    that is here.
+    needed: of `WEIGHTS`, `PIECES` or `REVIEWS`. The hub is not asked. revision: a commit, else the
+    latest that is here.
     """
     found = paths.local(name)
     if found:
         return found
     from huggingface_hub import snapshot_download
 
+    kind = repo_type(needed)
     try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        folder = snapshot_download(name, repo_type=kind, revision=revision, local_files_only=True)
     except Exception:  # no such snapshot, and names that are none of the hub's
         return None
-    return None if lacking(folder, needed) else folder
+    return None if lacking(Path(folder), needed) else Path(folder)
 
 
 def fetch(name: str, *needed: str, revision: str | None = None) -> Path:
     """`at_hand`, or asked for at the hub; what a cut left is not fetched again.
 
-    Raises `InputError` where the hub does not give it, or gives no whole model.
+    Raises `InputError` where the hub does not give it, or what is there is not whole.
     """
-    if found := at_hand(name, *needed, revision=revision):
-        return found
-    from huggingface_hub import snapshot_download
-
-    kind = "backbone" if CONFIG in needed else "tokenizer"
+    folder = at_hand(name, *needed, revision=revision)
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*FILES]))
+        folder = folder or download(name, needed, revision)
     except Exception as error:  # the hub's client raises many kinds
-        told = str(error).strip().partition("\n")[0].rstrip(".")
-        raise unreachable(name, told, kind) from error
-    if missing := lacking(folder, needed):
-        raise unreachable(name, f"no {missing}", kind)
+        raise refused(name, needed, error) from error
+    if folder.is_dir() and (missing := lacking(folder, needed)):
+        raise unreachable(name, f"no {missing}", setting(needed))
     return folder
+
+
+def download(name: str, needed: Sequence[str], revision: str | None) -> Path:
+    """The snapshot with the parts that are needed, and what else is small and belongs to them."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    kind = repo_type(needed)
+    files = [f"*{part}" for part in needed] if kind == "dataset" else [*needed, "*.json"]
+    disable_progress_bars()  # they are silent in retries and stalls
+    with Progress(f"{name} from the hub", state=partial(fetched, name, kind)):
+        # asked by ourselves, as `snapshot_download` waits for ever, and hides why it is refused
+        HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=PATIENCE)
+        return Path(
+            snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=files)
+        )
+
+
+def fetched(name: str, kind: str) -> str:
+    """How much of a model or data set is in the cache, whole files or not."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type=kind), "blobs")
+    with suppress(OSError):  # one is renamed meanwhile
+        return f"{sum(blob.stat().st_size for blob in blobs.glob('*')) / 1e6:,.1f} MB"
+    return "..."
+
+
+def setting(needed: Sequence[str]) -> str:
+    """Which setting of a study names what has these parts."""
+    if needed[0].endswith(PARQUET):
+        return "data"
+    return "backbone" if CONFIG in needed else "tokenizer"
+
+
+def repo_type(needed: Sequence[str]) -> str:
+    """What the hub calls it."""
+    return "dataset" if setting(needed) == "data" else "model"
 
 
 def lacking(folder: Path, needed: Sequence[str]) -> str:
@@ -76,9 +131,20 @@ def lacking(folder: Path, needed: Sequence[str]) -> str:
         if missing := sorted({*wanted} - held):
             return missing[0]
         if not any(Path(name).match(TENSORS) for name in held):
-            return TENSORS
+            pickles = sorted(name for name in held if Path(name).match("*.bin"))
+            return TENSORS + (f", {pickles[0]} alone, which may run code" if pickles else "")
     pieces = set(PIECES)
-    return " or ".join(PIECES) if pieces & {*needed} and not pieces & held else ""
+    if pieces & {*needed} and not pieces & held:
+        return " or ".join(PIECES)
+    files = (each for each in needed if each.endswith(PARQUET))
+    return next((each for each in files if lacks_shards(folder, each)), "")
+
+
+def lacks_shards(folder: Path, pattern: str) -> bool:
+    """Are there fewer files than those names, as NAME-00000-of-00002.parquet, speak of?"""
+    names = [path.name for path in folder.rglob(pattern) if path.is_file()]
+    counts = [int(found[1]) for name in names if (found := re.search(r"-of-(\d+)", name))]
+    return len(names) < max(counts, default=1)
 
 
 def check(path: Path) -> None:
@@ -100,12 +166,39 @@ def check(path: Path) -> None:
         )
 
 
-def unreachable(name: str, found: str, kind: str = "backbone") -> InputError:
-    """The line about a backbone or tokenizer that is not there, or not whole."""
-    holds = "a T5" if kind == "backbone" else " or ".join(reversed(PIECES))
+def refused(name: str, needed: Sequence[str], error: BaseException) -> InputError:
+    """The line about what the hub did not give: by its answer, or by what kept it from one."""
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
+    causes, found, way_out = [error], "", AGAIN
+    while deeper := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(deeper)
+    for each in causes:
+        told = getattr(each, "response", None)
+        if told is not None:
+            found, way_out = (
+                f"{told.status_code} {told.reason}",
+                WAYS_OUT.get(told.status_code, AGAIN),
+            )
+        elif isinstance(each, OfflineModeIsEnabled):
+            found, way_out = "not on this machine, and HF_HUB_OFFLINE is set", "unset it"
+        elif isinstance(each, HFValidationError):
+            found, way_out = "no folder, and no name that the hub could have", MISSPELT
+        elif getattr(each, "errno", None) == errno.ENOSPC:
+            found, way_out = first_line(each), f"free space, or set HF_HOME; {AGAIN}"
+    return unreachable(name, found or first_line(causes[-1]), setting(needed), way_out)
+
+
+def unreachable(name: str, found: str, part: str = "backbone", way_out: str = "") -> InputError:
+    """The line about a backbone, tokenizer or data set that is not there, or not whole."""
+    holds = {
+        "backbone": "a T5 in safetensors",
+        "tokenizer": " or ".join(reversed(PIECES)),
+        "data": "the reviews",
+    }
     return InputError(
-        f"{kind} {name}",
+        f"{part} {name}",
         found,
-        f"a folder with {holds}, or a hub name that can be reached",
-        f"give a folder with --set {kind}=FOLDER",
+        f"a folder with {holds[part]}, or a name on the hub",
+        f"{way_out}{'; or ' * bool(way_out)}give a folder with --set {part}=FOLDER",
     )

@@ -6,23 +6,22 @@ the hub `data.fingerprint` takes the study's word, so that stored runs are shown
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from pathlib import Path
 
-from t5peft import backbone, bfloat16, data, hub
+from t5peft import backbone, bfloat16, data, hub, paths
 from t5peft.errors import InputError
 from t5peft.params import Params
 
 
 def check(study: Params) -> None:
-    """`fetch`, `check_backbone` and `check_data`, for what reads both.
+    """`fetch`, `check_backbone` and `data.check`, for what reads all.
 
     Warns of a wide bottleneck, and provides for bf16 where the processor lacks it.
     """
     fetch(study)
     check_backbone(study)
-    check_data(study)
+    data.check(study)
     width = backbone.load_on_meta(study.backbone).config.d_model
     for name in ("bottleneck", "bottleneck_small"):
         if (given := getattr(study, name)) > width:
@@ -35,22 +34,13 @@ def check(study: Params) -> None:
 
 
 def fetch(study: Params) -> None:
-    """Have the backbone here, whole, before anything is asked of it. Raises `InputError`."""
+    """Have backbone, tokenizer and reviews here before anything is asked of them; `InputError`."""
     if not study.backbone.startswith(backbone.RANDOM):
         hub.fetch(study.backbone, *backbone.needed(study))
-
-
-def check_data(study: Params) -> None:
-    """Refuse texts, the hub's too, that are not those that the study pins; `InputError`."""
-    expected = study.data_fingerprint
-    found = data.fingerprint(dataclasses.replace(study, data_fingerprint=""))
-    if expected and found != expected:
-        raise InputError(
-            f"data {study.data}",
-            f"texts with fingerprint {found[:12]}",
-            f"{expected[:12]}, as the study pins them",
-            "give the study's data, or --set data_fingerprint= to take these as they are",
-        )
+    if study.tokenizer:
+        hub.fetch(study.tokenizer, *hub.PIECES)
+    if study.data != data.MADE_UP and not paths.local(study.data):
+        hub.fetch(study.data, *hub.REVIEWS)
 
 
 def check_backbone(study: Params) -> None:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from t5peft import data, files, paths, spans
-from t5peft.errors import InputError
+from t5peft import data, files, hub, paths, spans
+from t5peft.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from t5peft.pretrain import BackboneParams
@@ -37,15 +37,16 @@ def read_sst2(source: str, split: str = "train") -> data.Reviews:
 
     Raises `InputError` where there are none, or other columns or labels.
     """
-    from datasets import load_dataset
-
     try:
-        table: Any = load_dataset(str(paths.local(source) or source), split=split)
+        from datasets import load_dataset
+
+        folder = paths.local(source) or hub.fetch(source, f"{split}-*.parquet")
+        table: Any = load_dataset(str(folder), split=split)
     except Exception as error:  # of many kinds, by what is missing
         raise InputError(
             f"SST-2 {source}",
-            type(error).__name__,
-            "a folder of parquet files, or a data set of the hub that can be reached",
+            error.found if isinstance(error, InputError) else first_line(error),
+            "a folder of parquet files, or the name of a data set of the hub",
             "give --set sst2=FOLDER",
         ) from error
     way_out = "give SST-2 in the hub's layout"

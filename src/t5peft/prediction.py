@@ -134,11 +134,10 @@ def predict(
     model.to(machine.device())  # type: ignore[arg-type]
     words = tokenizer.load(params.tokenizer or params.backbone)
     tokens = as_tokens(reviews, words)
-    progress = Progress(run.name, len(tokens))
-    answers = evaluation.predict(
-        model, words, tokens, params.max_length, run.placeholders, progress.add
-    )
-    progress.close()
+    with Progress(run.name, len(tokens)) as progress:
+        answers = evaluation.predict(
+            model, words, tokens, params.max_length, run.placeholders, progress.add
+        )
     label_ids, shown = evaluation.word_ids(words), [0.0] * len(tokens)
     size = evaluation.BATCH[model.device.type]
     for picked in evaluation.by_length(tokens, params.max_length, size):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from t5peft import (
     backbone,
     counting,
+    data,
     figures,
     hub,
     intact,
@@ -87,7 +88,7 @@ def result(run: Run, study: Params) -> dict[str, Any]:
     """The record of a run: stored, or trained now if `study.train` allows it.
 
     auto: trains where there is an accelerator or the run takes about a minute. Raises `InputError`
-    with the command to run otherwise, and what `intact.check_data` raises.
+    with the command to run otherwise, and what `data.check` raises.
     """
     from t5peft import bfloat16, training
 
@@ -105,7 +106,7 @@ def result(run: Run, study: Params) -> dict[str, Any]:
             f"{params.arguments(study)} --only {run.name}, or render with train=yes",
         )
     intact.fetch(study)
-    intact.check_data(study)
+    data.check(study)
     bfloat16.provide(study.precision)
     return training.train_alone(run, study)
 

@@ -77,12 +77,12 @@ def of_study(params: Params) -> dict[str, Any]:
         **{name: getattr(params, name) for name in STUDY_SETTINGS},
         "backbone": backbone.fingerprint(params) or pinned(params, "backbone"),
         "tokenizer": words and (tokenizer.fingerprint(words) or pinned(params, "tokenizer")),
-        "data": data.fingerprint(params),
+        "data": data.fingerprint(params) or pinned(params, "data"),
     }
 
 
 def pinned(params: Params, part: str) -> str:
-    """The backbone or tokenizer of a study, which is not at hand: what all its stored runs name.
+    """Backbone, tokenizer or data of a study, not at hand: what all its stored runs name.
 
     Raises `InputError` where there are none, or they name several.
     """
@@ -92,13 +92,13 @@ def pinned(params: Params, part: str) -> str:
     raise InputError(
         f"{part} {getattr(params, part)}",
         f"not on this machine, and {len(names)} named by the stored runs of study {params.study}",
-        f"a {part} at hand, or one that all runs name",
+        f"{part} at hand, or one that all runs name",
         f"t5peft train {arguments(params)} asks the hub for it; or give --set {part}=FOLDER",
     )
 
 
 def stored_with(params: Params, part: str) -> Iterator[dict[str, Any]]:
-    """The records of a study's runs on its backbone, or tokenizer, as far as they are whole."""
+    """The records of a study's runs on its backbone, or the like, as far as they are whole."""
     for path in (paths.weights() / params.study).glob(f"*/{RECORD}"):
         with suppress(InputError):
             record = read(path.parent)

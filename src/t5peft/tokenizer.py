@@ -13,14 +13,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t5peft import hub, paths
-from t5peft.errors import InputError
+from t5peft import hub
+from t5peft.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from transformers import T5TokenizerFast
 
 MODEL_FILE = "spiece.model"
 SENTINELS = 100
+ANY_LENGTH = 10**9
+"""Reviews are cut where they are read: no alarm of longer ones."""
 
 
 def train(texts: Iterable[str], vocabulary: int, folder: Path) -> None:
@@ -73,15 +75,17 @@ def load(name: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    path = paths.local(name)
+    path = hub.fetch(name, *hub.PIECES)
     try:
-        if path and path.is_file():
+        if path.is_file():
             return from_model_file(path)
-        if path and not (path / "tokenizer.json").exists():
+        if not (path / "tokenizer.json").exists():
             return from_model_file(path / MODEL_FILE)
-        return AutoTokenizer.from_pretrained(path or name, trust_remote_code=False)
-    except Exception as error:  # the hub's client and the tokenizers' parser raise many kinds
-        raise hub.unreachable(name, type(error).__name__, "tokenizer") from error
+        return AutoTokenizer.from_pretrained(
+            path, trust_remote_code=False, model_max_length=ANY_LENGTH
+        )
+    except Exception as error:  # of many kinds
+        raise hub.unreachable(name, first_line(error), "tokenizer") from error
 
 
 def fingerprint(name: str) -> str:

@@ -182,17 +182,14 @@ def steps(job: Job, epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
 
 def train_epoch(job: Job, epoch: int, most: int | None = None) -> np.ndarray:
     """The loss of each step (nats) of one pass, or of its first steps: `most` of them."""
-    progress = Progress(
-        f"{job.run.name}, epoch {epoch} of {job.params.epochs}",
-        min(len(job.train), job.params.batch_size * (most or len(job.train))),
-    )
+    reviews = min(len(job.train), job.params.batch_size * (most or len(job.train)))
     losses: list[float] = []
     todo, size = islice(steps(job, epoch), most), CHECK_EVERY[job.accelerator.device.type]
-    while some := [*islice(todo, size)]:
-        losses += torch.stack([loss for _, loss in some]).tolist()
-        check_finite(job, epoch, losses, [batch for batch, _ in some])
-        progress.add(sum(len(batch) for batch, _ in some), f"loss {losses[-1]:.4f}")
-    progress.close()
+    with Progress(f"{job.run.name}, epoch {epoch} of {job.params.epochs}", reviews) as progress:
+        while some := [*islice(todo, size)]:
+            losses += torch.stack([loss for _, loss in some]).tolist()
+            check_finite(job, epoch, losses, [batch for batch, _ in some])
+            progress.add(sum(len(batch) for batch, _ in some), f"loss {losses[-1]:.4f}")
     return np.array(losses, np.float32)
 
 
@@ -222,18 +219,11 @@ def check_finite(job: Job, epoch: int, losses: list[float], batches: list[np.nda
 
 def answers(job: Job, tokens: Tokens, title: str) -> list[str]:
     """What the model as it is answers to each review."""
-    progress = Progress(f"{job.run.name}, {title}", len(tokens))
-    with job.accelerator.autocast():
-        found = evaluation.predict(
-            job.model,
-            job.tokenizer,
-            tokens,
-            job.params.max_length,
-            job.run.placeholders,
-            progress.add,
+    room, placeholders = job.params.max_length, job.run.placeholders
+    with Progress(f"{job.run.name}, {title}", len(tokens)) as progress, job.accelerator.autocast():
+        return evaluation.predict(
+            job.model, job.tokenizer, tokens, room, placeholders, progress.add
         )
-    progress.close()
-    return found
 
 
 def accuracy(job: Job, tokens: Tokens, title: str) -> float:
