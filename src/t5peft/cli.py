@@ -27,6 +27,7 @@ WRONG_INPUT = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (2 after one line about wrong input)."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are not our word
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # nor are its seconds
     machine.keep_freed_memory()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no child is left behind
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -192,13 +193,15 @@ def train_all(options: argparse.Namespace) -> int:
         (todo,) = launch.from_main([todo])
     if not todo:
         return 0
-    from t5peft import intact, training
+    from t5peft import intact
 
     intact.check(settings)
     if not options.replace:
         keep_others(runs.look(todo, settings), settings)
     if options.jobs > 1 and len(todo) > 1:
         return side_by_side(options, todo)
+    from t5peft import training
+
     attempt = launch.attempt if machine.launched() else training.attempt
 
     def done(run: Run) -> bool:

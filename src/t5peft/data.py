@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from t5peft import deciding, files, hub, paths, tokenizer
 from t5peft.errors import InputError, first_line
 from t5peft.params import Params
-from t5peft.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -263,7 +262,7 @@ class Tokens:
 
         ids = [self.ids[self.starts[i] : self.starts[i + 1]] for i in reviews]
         starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-        return Tokens(np.concatenate(ids), starts, self.labels[reviews])
+        return Tokens(np.concatenate([self.ids[:0], *ids]), starts, self.labels[reviews])
 
     def lengths(self, room: int) -> np.ndarray:
         """Tokens of each review once it is cut to `room` and its end of sequence is set."""
@@ -302,10 +301,6 @@ PAD, EOS = 0, 1
 """T5's ids of <pad>, with which its decoder starts too, and of </s>."""
 
 
-AT_ONCE = 1000
-"""Reviews that are tokenized together."""
-
-
 def tokens(params: Params, split: str) -> Tokens:
     """The study's reviews of one split: tokenized once, then read from the cache."""
     name = params.tokenizer or params.backbone
@@ -332,11 +327,8 @@ def _tokenize(reviews: Reviews, tokenize: Any, path: Path) -> None:
     import numpy as np
 
     texts = [normalize(text) for text, _ in reviews]
-    ids: list[list[int]] = []
-    with Progress(f"tokens {path.name}", len(texts)) as progress:
-        for at in range(0, len(texts), AT_ONCE):  # Ctrl-C waits for one part
-            ids += tokenize(texts[at : at + AT_ONCE], add_special_tokens=False)["input_ids"]
-            progress.add(AT_ONCE)
+    title = f"tokens of {path.name.rpartition('-')[2]} reviews"
+    ids = tokenizer.ids(tokenize, texts, title, add_special_tokens=False)
     arrays = {
         "ids": np.fromiter((token for review in ids for token in review), np.int32),
         "starts": np.cumsum([0, *map(len, ids)], dtype=np.int64),

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from http.client import IncompleteRead
 from pathlib import Path
 
 from t5peft import paths
@@ -30,7 +31,7 @@ REVIEWS = tuple(f"{split}-*{PARQUET}" for split in ("train", "test"))
 SHA256 = 64
 """Hexadecimal digits; the hub's cache names a large file by it."""
 
-PATIENCE = 10.0
+PATIENCE = 8.0
 """Seconds that the hub may take to answer."""
 
 AGAIN = "the same command goes on where it was"
@@ -184,6 +185,10 @@ def refused(name: str, needed: Sequence[str], error: BaseException) -> InputErro
             found, way_out = "not on this machine, and HF_HUB_OFFLINE is set", "unset it"
         elif isinstance(each, HFValidationError):
             found, way_out = "no folder, and no name that the hub could have", MISSPELT
+        elif isinstance(each, IncompleteRead):
+            found = "a download that broke off"
+        elif isinstance(each, TimeoutError | ConnectionError):
+            found = f"no answer ({first_line(each)})"
         elif getattr(each, "errno", None) == errno.ENOSPC:
             found, way_out = first_line(each), f"free space, or set HF_HOME; {AGAIN}"
     return unreachable(name, found or first_line(causes[-1]), setting(needed), way_out)

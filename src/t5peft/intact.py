@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from t5peft import backbone, bfloat16, data, hub, paths
+from t5peft import backbone, data, hub, paths
 from t5peft.errors import InputError
 from t5peft.params import Params
 
@@ -20,6 +20,8 @@ def check(study: Params) -> None:
     Warns of a wide bottleneck, and provides for bf16 where the processor lacks it.
     """
     fetch(study)
+    from t5peft import bfloat16  # with torch: a hub that fails is told of before that is imported
+
     check_backbone(study)
     data.check(study)
     width = backbone.load_on_meta(study.backbone).config.d_model

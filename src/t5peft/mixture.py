@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from t5peft import data, files, hub, paths, spans
+from t5peft import data, files, hub, paths, spans, tokenizer
 from t5peft.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def pack(texts: list[str], words: Any, pieces: Path) -> np.ndarray:
     """All texts as one stream of token ids, a text's end marked by </s>; kept in `pieces`."""
     path = pieces / "stream.npy"
     if not path.exists():
-        ids = [np.array(ids, np.uint16) for ids in words(texts)["input_ids"]]
+        found = tokenizer.ids(words, texts, "tokens of all reviews")
+        ids = [np.array(ids, np.uint16) for ids in found]
         content = io.BytesIO()
         np.save(content, np.concatenate(ids))
         files.write_bytes(path, content.getvalue())

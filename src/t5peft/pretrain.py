@@ -36,6 +36,7 @@ from t5peft import (
 )
 from t5peft.errors import InputError
 from t5peft.params import Precision, check_types, require, require_name
+from t5peft.progress import Progress
 from t5peft.sizes import SIZES, config
 
 CHECKPOINT = "checkpoint.pt"
@@ -222,7 +223,8 @@ def pretrain_alone(params: BackboneParams, work: Path) -> Path:
     state = start(params, checkpoint, device)
     span = mixture.feed(mixture.Spans(stream, params, words), workers=int(device.type == "cuda"))
     sst2 = mixture.sst2_batches(sentences, params, words)
-    fit(state, params, span, sst2, checkpoint)
+    with Progress(params.name, state=lambda: f"step {state.step:,}"):
+        fit(state, params, span, sst2, checkpoint)
     return store(state, params, pieces, measure(state, params, stream, words))
 
 

@@ -76,7 +76,8 @@ class Progress:
         told = f"{self.done:,} of {self.total:,} reviews"
         if self.done:
             speed = self.done / (time.perf_counter() - self.began)
-            told += f", {speed:.3g}/s, {(self.total - self.done) / speed:.0f} s left  {self.note}"
+            pace = f"{speed:,.0f}" if speed > 10 else f"{speed:.2g}"
+            told += f", {pace}/s, {(self.total - self.done) / speed:,.0f} s left  {self.note}"
         return told
 
     def waited(self) -> str:

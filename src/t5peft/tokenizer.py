@@ -9,18 +9,23 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t5peft import hub
 from t5peft.errors import InputError, first_line
+from t5peft.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import T5TokenizerFast
 
 MODEL_FILE = "spiece.model"
 SENTINELS = 100
+AT_ONCE = 1000
+"""Texts that are tokenized together."""
+
 ANY_LENGTH = 10**9
 """Reviews are cut where they are read: no alarm of longer ones."""
 
@@ -32,10 +37,12 @@ def train(texts: Iterable[str], vocabulary: int, folder: Path) -> None:
     """
     import sentencepiece
 
+    aside = ThreadPoolExecutor(1)  # in the main thread Ctrl-C would wait for its end
     with tempfile.TemporaryDirectory() as scratch:
         prefix = Path(scratch) / "spiece"
         try:
-            sentencepiece.SentencePieceTrainer.train(
+            aside.submit(
+                sentencepiece.SentencePieceTrainer.train,
                 sentence_iterator=iter(texts),
                 model_prefix=str(prefix),
                 vocab_size=vocabulary,
@@ -47,7 +54,7 @@ def train(texts: Iterable[str], vocabulary: int, folder: Path) -> None:
                 normalization_rule_name="nmt_nfkc",
                 num_threads=1,  # with more, the pieces depend on timing
                 minloglevel=2,
-            )
+            ).result()
         except RuntimeError as error:  # it says how many pieces the texts can give
             raise InputError(
                 "vocabulary", vocabulary, str(error).rsplit("] ", 1)[-1], "give fewer pieces"
@@ -86,6 +93,16 @@ def load(name: str) -> Any:
         )
     except Exception as error:  # of many kinds
         raise hub.unreachable(name, first_line(error), "tokenizer") from error
+
+
+def ids(tokenize: Any, texts: Sequence[str], title: str, **how: Any) -> list[list[int]]:
+    """The token ids of each text, in parts: Ctrl-C waits for one."""
+    found: list[list[int]] = []
+    with Progress(title, len(texts)) as progress:
+        for at in range(0, len(texts), AT_ONCE):
+            found += tokenize(texts[at : at + AT_ONCE], **how)["input_ids"]
+            progress.add(AT_ONCE)
+    return found
 
 
 def fingerprint(name: str) -> str:

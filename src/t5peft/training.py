@@ -23,7 +23,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
@@ -218,12 +218,16 @@ def check_finite(job: Job, epoch: int, losses: list[float], batches: list[np.nda
 
 
 def answers(job: Job, tokens: Tokens, title: str) -> list[str]:
-    """What the model as it is answers to each review."""
+    """What the model as it is answers to each review; each process asks it about its share."""
     room, placeholders = job.params.max_length, job.run.placeholders
-    with Progress(f"{job.run.name}, {title}", len(tokens)) as progress, job.accelerator.autocast():
-        return evaluation.predict(
-            job.model, job.tokenizer, tokens, room, placeholders, progress.add
+    every = np.arange(len(tokens))
+    mine = every[job.accelerator.process_index :: job.accelerator.num_processes]
+    with Progress(f"{job.run.name}, {title}", len(mine)) as progress, job.accelerator.autocast():
+        found = evaluation.predict(
+            job.model, job.tokenizer, tokens.picked(mine), room, placeholders, progress.add
         )
+    said = dict(gather_object([*zip(mine.tolist(), found, strict=True)]))
+    return [said[review] for review in every.tolist()]
 
 
 def accuracy(job: Job, tokens: Tokens, title: str) -> float:
