@@ -27,6 +27,22 @@ def test_findings_say_which_way_it_went(records: list[dict[str, Any]]) -> None:
     assert "level with full fine-tuning's" in findings.findings(records, [])
 
 
+def test_runs_that_write_no_label_word_are_not_compared(records: list[dict[str, Any]]) -> None:
+    assert findings.silent_sentence(records) == ""
+    for record in records[:2]:
+        record["best_accuracy"] = 0.0
+        record["history"][record["best_epoch"] - 1]["other_words"] = 1.0
+    text = findings.findings(records, [])
+    assert "reaches 0.0%: not to be compared with full fine-tuning's 0.0%" in text
+    assert "**2 of the 10 runs wrote no label word** to any test review" in text
+    for record in records:
+        record["best_accuracy"] = 0.0
+        record["history"][record["best_epoch"] - 1]["other_words"] = 1.0
+    told = findings.findings(records, []) + claims.order_sentence(records, [])
+    assert "**All 10 runs wrote no label word**" in told
+    assert "evel" not in told, "neither level with, nor Level are"
+
+
 def made(record: dict[str, Any], accuracies: dict[int, float]) -> list[dict[str, Any]]:
     """A run with several seeds, by seed."""
     return [

@@ -334,6 +334,22 @@ def test_a_stored_backbone_is_not_written_over(small: BackboneParams) -> None:
     assert _weights(folder) == before
 
 
+def test_a_backbone_is_replaced_whole_or_not_at_all(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pretrain.pretrain(small)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    longer, card = dataclasses.replace(small, steps=14), pretrain.model_card
+    monkeypatch.setattr(pretrain, "model_card", None)  # the last of its files cannot be written
+    with pytest.raises(TypeError):
+        pretrain.pretrain(longer)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    monkeypatch.setattr(pretrain, "model_card", card)
+    pretrain.pretrain(longer)
+    assert json.loads((folder / "pretraining.json").read_text())["steps"] == 14
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
 def test_other_texts_are_not_gone_on_with(small: BackboneParams, sst2: Path) -> None:
     pretrain.pretrain(small)
     rows = pd.read_parquet(sst2 / "train-00000-of-00001.parquet")

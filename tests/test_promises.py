@@ -222,6 +222,57 @@ def test_ctrl_c_ends_within_two_seconds_and_says_how_to_go_on(
     assert "Traceback" not in said
 
 
+TRAIN_PIECES = """
+import os, random, sys, time
+from pathlib import Path
+from t5peft import tokenizer
+draw = random.Random(0)
+texts = [" ".join("%x" % draw.getrandbits(40) for _ in range(50)) for _ in range(20000)]
+print("begun", flush=True)
+try:
+    tokenizer.train(texts, 8000, Path(sys.argv[1]) / "pieces")
+    print("at its end", flush=True)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+os._exit(0)
+"""
+
+
+def test_ctrl_c_stops_the_training_of_pieces_too(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAIN_PIECES, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    began = time.perf_counter()
+    assert process.communicate(timeout=60)[0] == "stopped\n"
+    assert time.perf_counter() - began < 2
+
+
+def test_a_checkout_that_cannot_be_written_answers(
+    study: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.train(run_named(study, NAME), study)
+    shutil.rmtree(paths.cache())
+
+    def read_only(*given: Any, **named: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("mkdir", "write_bytes", "unlink", "replace"):
+        monkeypatch.setattr(Path, name, read_only)
+    monkeypatch.setattr(files.tempfile, "NamedTemporaryFile", read_only)
+    deciding.code.cache_clear()
+    command = ["status", *params.arguments(study).split()]
+    assert cli.main(command) == 0
+    assert f"{NAME:27} fresh" in capsys.readouterr().out
+    assert cli.main([*command, "--why", NAME]) == 0
+
+
 @pytest.mark.parametrize(
     ("stop", "interrupt"),
     [(signal.SIGINT, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_IGN)],
@@ -632,18 +683,20 @@ def test_the_source_opens_nothing_that_could_run() -> None:
 
 
 def test_an_offline_hub_is_not_called(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path,
+    words_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     called: list[object] = []
     monkeypatch.setattr(socket.socket, "connect", lambda self, where: called.append(where))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *where, **_: called.append(where))
     assert os.environ["HF_HUB_OFFLINE"] == "1"
-    made_up = "--set data=made-up --set data_fingerprint="
-    others = "--set backbone=random:tiny --set tokenizer=nobody/nothing"
+    here = "--set backbone=random:tiny"
     changes = {
         "": "backbone google-t5/t5-small",
-        others: "data stanfordnlp/imdb",
-        f"{made_up} {others}": "nobody/nothing",
+        f"{here} --set tokenizer=nobody/nothing": "tokenizer nobody/nothing",
+        f"{here} --set tokenizer={words_folder}": "data stanfordnlp/imdb",
     }
     for change, asked in changes.items():
         command = f"train assignment --only full {change}"

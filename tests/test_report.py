@@ -13,8 +13,9 @@ from typing import Any
 import nbformat
 import pytest
 import torch
+from conftest import run_named
 
-from t5peft import backbone, cli, handin, methods, params, paths, render, report, runs
+from t5peft import backbone, cli, handin, methods, params, paths, render, report, runs, training
 from t5peft.errors import InputError
 from t5peft.params import Params
 from t5peft.records import Status
@@ -50,8 +51,23 @@ def rendered(home: Path, tokenizer: dict[str, Any]) -> Path:
 
 
 def test_the_whole_report_is_a_pdf(rendered: Path, home: Path) -> None:
-    assert rendered == home / "_output" / "report.pdf"
+    assert rendered == home / "_output" / "report-smoke.pdf", "the default study's is report.pdf"
     assert rendered.read_bytes().startswith(b"%PDF")
+
+
+def test_a_partial_report_shows_what_is_there_and_marks_the_gaps(
+    home: Path, tokenizer: dict[str, Any]
+) -> None:
+    changes = tokenizer | {"study": "begun", "train": "partial"}
+    study = params.load("smoke", changes)
+    training.train(run_named(study, "lora-scratch-r8"), study)
+    target = render.render("smoke", changes)
+    assert target == home / "_output" / "report-begun.pdf"
+    text = target.with_suffix(".md").read_text()
+    assert "| 9 of 10 runs missing (never trained) |" in text
+    assert len(re.findall(r"PEFT \(missing\)", text)) == 2
+    assert "Derived equals counted" in text, "what needs no run is there"
+    assert not (paths.weights() / "begun" / "full" / runs.RECORD).exists(), "nothing is trained"
 
 
 def test_its_cells_trained_and_stored_the_ten_runs(
@@ -87,7 +103,7 @@ def test_it_names_its_study_beside_every_table_of_results(rendered: Path) -> Non
 
 
 def test_its_pictures_have_no_date(rendered: Path) -> None:
-    pictures = list(rendered.with_name("report_files").glob("*.svg"))
+    pictures = list(rendered.with_name("report-smoke_files").glob("*.svg"))
     assert len(pictures) == rendered.with_suffix(".md").read_text().count("::: {#fig-")
     assert not any("dc:date" in picture.read_text() for picture in pictures)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+from collections.abc import Iterable
 
 import pytest
 from conftest import run_named
@@ -61,21 +62,21 @@ def test_the_command_trains_in_the_place_of_a_stored_run_where_it_is_told_to(
     assert told[7:9] == [["8", NAME, "fresh"], ["9", "lora-peft-r1", "missing"]]
 
 
-def test_a_report_that_may_not_train_names_the_command_that_does(smoke: Params) -> None:
-    other = dataclasses.replace(smoke, train="no", lora_rank=16)
-    told = r"t5peft train smoke --set tokenizer=\S+ --set lora_rank=16 --only lora-scratch-r16"
-    with pytest.raises(InputError, match=told):
-        report.results(other, "lora")
-
-
 @pytest.mark.parametrize(("codes", "worst"), [([0, 2, 0], 2), ([0, -9, 0], 9)])
 def test_a_run_that_fails_side_by_side_is_not_passed_over(
-    codes: list[int], worst: int, smoke: Params, monkeypatch: pytest.MonkeyPatch
+    codes: list[int],
+    worst: int,
+    smoke: Params,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     left = iter(codes)
 
     class Child:
-        def __init__(self, command: list[str]) -> None:
+        stdout: Iterable[str] = ("one\n", "two\n")
+        stderr: Iterable[str] = ("a warning\n",)
+
+        def __init__(self, command: list[str], **how: object) -> None:
             self.code = next(left)
 
         def wait(self) -> int:
@@ -85,3 +86,7 @@ def test_a_run_that_fails_side_by_side_is_not_passed_over(
     names = ["full", "lora-scratch-r8", "lora-peft-r8"]
     settings = ["--set", f"tokenizer={smoke.tokenizer}"]
     assert cli.main(["train", "smoke", "--jobs", "2", "--only", *names, *settings]) == worst
+    out, err = capsys.readouterr()
+    assert sorted(out.splitlines()[3:]) == [*["one"] * 3, *["two"] * 3], "whole lines"
+    assert err.splitlines() == ["a warning"] * 3
+    assert [*(paths.cache() / "tokens").iterdir()], "made before the runs are begun"

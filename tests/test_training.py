@@ -25,9 +25,7 @@ from t5peft import (
     data,
     evaluation,
     launch,
-    machine,
     prediction,
-    report,
     runs,
     training,
 )
@@ -142,20 +140,6 @@ def test_a_loss_that_is_no_number_stops_the_run(smoke: Params) -> None:
     ):
         training.train(run_named(study, "full"), study)
     assert runs.status(run_named(study, "full"), study).state == "missing"
-
-
-def test_a_missing_run_stops_a_render_with_the_command(smoke: Params) -> None:
-    study = dataclasses.replace(smoke, train="no")
-    with pytest.raises(InputError, match=r"t5peft train smoke .*--only lora-peft-r1") as caught:
-        report.result(run_named(study, "lora-peft-r1"), study)
-    assert "min on this machine" in str(caught.value)
-
-
-def test_auto_trains_what_takes_a_minute_and_no_more(smoke: Params) -> None:
-    run = run_named(smoke, "soft-prompt-scratch-n10")
-    assert training.estimate(run, smoke) < training.A_MINUTE
-    large = dataclasses.replace(smoke, backbone="random:t5-small", train_examples=25_000)
-    assert training.estimate(run, large) > training.A_MINUTE or training.machine.has_accelerator()
 
 
 LAUNCH = """
@@ -326,25 +310,6 @@ def test_the_first_loss_that_is_no_number_is_named_with_its_reviews(smoke: Param
     losses = [0.1, 0.5, math.nan, math.inf]
     with pytest.raises(InputError, match=r"epoch 7, step 3, reviews 3, 4, \.\.\.: found nan"):
         training.check_finite(job, 7, losses, batches)
-
-
-@pytest.mark.parametrize(
-    ("train", "seconds", "trains"),
-    [("auto", 60, True), ("auto", 3600, False), ("yes", 3600, True), ("no", 60, False)],
-)
-def test_a_missing_run_is_trained_where_it_may_be(
-    train: Any, seconds: float, trains: bool, smoke: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "estimate", lambda *_: seconds)
-    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
-    monkeypatch.setattr(training, "train_alone", lambda *_: {"trained": "now"})
-    study = dataclasses.replace(smoke, train=train)
-    run = run_named(study, "lora-peft-r1")
-    if trains:
-        assert report.result(run, study) == {"trained": "now"}
-    else:
-        with pytest.raises(InputError, match=f"train = {train}"):
-            report.result(run, study)
 
 
 def test_answers_are_given_in_the_studys_precision(

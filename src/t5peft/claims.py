@@ -8,7 +8,7 @@ from typing import Any
 
 from t5peft import counting
 from t5peft.backbone import RANDOM
-from t5peft.findings import apart, beside, of_all, versus
+from t5peft.findings import NEITHER, apart, beside, of_all, versus
 from t5peft.overfitting import claim_3
 from t5peft.show import (
     ADAMW_BYTES,
@@ -168,7 +168,8 @@ def order_sentence(records: Sequence[Record], seeds: Sequence[Sequence[Record]])
     here = ", ".join(f"{method(r)} {percent(r['best_accuracy'])}%" for r in ours)
     there = ", ".join(f"{method(r)} {reference(r):.1f}%" for r in published)
     text = f"Ours, from the best down: {here}."
-    near = [f"{method(a)} and {method(b)}" for a, b in pairwise(ours) if not apart(a, b, seeds)]
+    pairs = [pair for pair in pairwise(ours) if versus(*pair) != NEITHER]
+    near = [f"{method(a)} and {method(b)}" for a, b in pairs if not apart(a, b, seeds)]
     if near:
         level = "By their seeds these are not told apart" if seeds else "Level are"
         text += f" {level}: {'; '.join(near)}."

@@ -13,11 +13,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from t5peft import deciding, files, launch, machine, measured, methods, params, records, runs
+from t5peft import (
+    data,
+    deciding,
+    files,
+    launch,
+    machine,
+    measured,
+    methods,
+    params,
+    records,
+    runs,
+)
 from t5peft.errors import InputError, OneLine
 from t5peft.methods import Run
 from t5peft.params import Params
-from t5peft.progress import Progress
+from t5peft.progress import Progress, say
 from t5peft.records import AS_MADE, SHOWN
 from t5peft.sizes import SIZES
 
@@ -199,7 +210,7 @@ def train_all(options: argparse.Namespace) -> int:
     if not options.replace:
         keep_others(runs.look(todo, settings), settings)
     if options.jobs > 1 and len(todo) > 1:
-        return side_by_side(options, todo)
+        return side_by_side(options, todo, settings)
     from t5peft import training
 
     attempt = launch.attempt if machine.launched() else training.attempt
@@ -225,20 +236,27 @@ def keep_others(found: runs.Found, settings: Params) -> None:
         )
 
 
-def side_by_side(options: argparse.Namespace, todo: list[Run]) -> int:
+def side_by_side(options: argparse.Namespace, todo: list[Run], settings: Params) -> int:
     """One process a run, `--jobs` at a time; the exit code is the worst of theirs."""
     import subprocess
     from concurrent.futures import ThreadPoolExecutor
 
-    started: list[subprocess.Popen[bytes]] = []
+    for split in data.SPLITS:
+        data.tokens(settings, split)  # once, for all of them
+    started: list[subprocess.Popen[str]] = []
 
     def one(run: Run) -> int:
         changes = [part for text in options.set for part in ("--set", text)]
         changes += [] if options.seed is None else ["--seed", str(options.seed)]
         changes += ["--replace"] if options.replace else []
         command = [sys.executable, "-m", "t5peft", "train", options.study, "--only", run.name]
-        process = subprocess.Popen([*command, *changes])
+        pipe = subprocess.PIPE
+        process = subprocess.Popen([*command, *changes], stdout=pipe, stderr=pipe, text=True)
         started.append(process)
+        with ThreadPoolExecutor(1) as beside:  # whole lines: theirs would run into each other
+            beside.submit(lambda: [say(line) for line in process.stderr or ()])
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
         return abs(process.wait())  # negative where a signal ended it
 
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -351,7 +369,7 @@ def render_command(options: argparse.Namespace) -> int:
     """Render the report: by Quarto where it is found, else by the project's own path."""
     from t5peft import render
 
-    changes = params.overrides(options.set)
+    changes = params.overrides(options.set) | ({"train": "partial"} if options.partial else {})
     print(render.render(options.study, changes, options.chapter, options.to))
     return 0
 
@@ -529,6 +547,8 @@ def add_papers(commands: Any) -> None:
     added = command(commands, render_command, "Render the report to _output/.", SET)
     added.add_argument("study", nargs="?", default=params.DEFAULT, help=STUDY)
     added.add_argument("--chapter", help="this chapter alone")
+    text = "train nothing; where a run is missing, show the gap"
+    added.add_argument("--partial", action="store_true", help=text)
     added.add_argument("--to", choices=("pdf", "html"), default="pdf")
 
     text = "Write PDF, notebooks and weights as the exercise wants them."

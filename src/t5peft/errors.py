@@ -25,6 +25,10 @@ class InputError(OneLine):
         super().__init__(f"{thing}: found {found}, expected {expected}; {way_out}")
 
 
+class Missing(InputError):
+    """Stored runs are asked for that are not there: a report may go on, with a gap."""
+
+
 def first_line(error: BaseException) -> str:
     """What a library says of its error; the rest is for those who read its code."""
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

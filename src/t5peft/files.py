@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -100,6 +101,25 @@ def share(items: Iterable[T], attempt: Callable[[T], bool]) -> None:
     todo = [*items]
     while todo := [item for item in todo if not attempt(item)]:
         time.sleep(1)
+
+
+def beside(folder: Path) -> Path:
+    """An empty folder in which a new content of this one is written."""
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    return new
+
+
+def put_in_place(new: Path, folder: Path) -> Path:
+    """Let a folder that is whole take the place of another; a kill before leaves the old one."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
 
 
 def write_text(path: Path, content: str) -> None:

@@ -41,7 +41,24 @@ def findings(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> st
         if record["run"]["method"] != "full"
     ]
     told = [twin_sentence(pair, seeds) for pair in twins(records)]
-    return bullets([*items, *told, seeds_sentence(seeds), selection_sentence(records)])
+    silent = filter(None, [silent_sentence(records)])
+    return bullets([*items, *told, *silent, seeds_sentence(seeds), selection_sentence(records)])
+
+
+def is_silent(record: Record) -> bool:
+    """Did it write no label word at all, at its best epoch?"""
+    return record["history"][record["best_epoch"] - 1]["other_words"] == 1
+
+
+def silent_sentence(records: Sequence[Record]) -> str:
+    """Which runs have not learned what to write; "" where all have."""
+    names = [run_name(record["run"]) for record in records if is_silent(record)]
+    if not names:
+        return ""
+    return (
+        f"**{of_all(len(names), len(records)).capitalize()} runs wrote no label word** to any test "
+        f"review, and so have not learned the task: {'; '.join(names)}."
+    )
 
 
 def seeds_sentence(seeds: Sequence[Sequence[Record]]) -> str:
@@ -81,8 +98,8 @@ def beside(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> 
     if both := shared_seeds(record, other, seeds):
         means = listed([f"{percent(mean(found))}%" for found in both])
         return f"; over {len(both[0])} seeds the means are {means}, and the ranges {ranges(*both)}"
-    level = versus(record, other) == LEVEL
-    return "" if level or apart(record, other, seeds) else ", within the spread between seeds"
+    equal = versus(record, other) in (LEVEL, NEITHER)
+    return "" if equal or apart(record, other, seeds) else ", within the spread between seeds"
 
 
 def ranges_apart(some: Sequence[float], others: Sequence[float]) -> bool:
@@ -194,10 +211,13 @@ def twin_sentence(pair: tuple[Record, Record], seeds: Sequence[Sequence[Record]]
 
 
 LEVEL = "level with"
+NEITHER = "not to be compared with"
 
 
 def versus(record: Record, other: Record) -> str:
-    """`1.2 points below`, or `0.4 points above`, or `level with`."""
+    """`1.2 points below`, or `0.4 points above`, or `level with`; where one is silent, neither."""
+    if is_silent(record) or is_silent(other):
+        return NEITHER
     points = 100 * (record["best_accuracy"] - other["best_accuracy"])
     if round(abs(points), 1) == 0:
         return LEVEL

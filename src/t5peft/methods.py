@@ -43,6 +43,11 @@ class Run:
         return self.settings["tokens"] if scratch_prompt else 0
 
 
+def facts(run: Run) -> dict[str, Any]:
+    """What a record says of its run."""
+    return {"name": run.name, **vars(run)}
+
+
 def runs(params: Params) -> list[Run]:
     """The ten runs of a study, in the order of the exercise."""
     p = params

@@ -19,7 +19,7 @@ import yaml
 from nbformat import NotebookNode, v4
 
 from t5peft import files, paths, show
-from t5peft.errors import InputError, OneLine
+from t5peft.errors import InputError, Missing, OneLine
 
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 INCLUDE = re.compile(r"^\{\{< include (\S+) >\}\}[ \t]*$", re.MULTILINE)
@@ -143,6 +143,8 @@ def fill(text: str, namespace: dict[str, Any]) -> Any:
     def value(match: re.Match[str]) -> str:
         try:
             found = eval(match[1], namespace)  # the report's own source
+        except Missing:
+            return show.DASH
         except Exception as error:
             raise OneLine(f"{match[0]}: {type(error).__name__}: {error}") from error
         if not str(found):

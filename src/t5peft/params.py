@@ -24,7 +24,7 @@ from t5peft import paths
 from t5peft.errors import InputError
 
 Precision = Literal["fp32", "bf16"]
-Train = Literal["auto", "yes", "no"]
+Train = Literal["auto", "yes", "no", "partial"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Params:
     """
 
     study: str  # name of the folder in weights/
-    train: Train  # may a render train what is missing? auto: if it is a matter of a minute
+    train: Train  # may a render train what is missing? auto: if it takes a minute; partial: gaps
 
     backbone: str  # hub name, folder, or random:SIZE
     backbone_fingerprint: str  # "" or the backbone that is expected

@@ -393,8 +393,11 @@ def zero_shot(state: State, params: BackboneParams, words: Any) -> dict[str, flo
 
 
 def store(state: State, params: BackboneParams, pieces: Path, measured: dict[str, Any]) -> Path:
-    """Write the backbone's folder: int8 shards, tokenizer, pre-training record, history."""
-    target = folder(params)
+    """Write the backbone's folder: int8 shards, tokenizer, pre-training record, history.
+
+    It takes the place of an older one once it is whole.
+    """
+    target = files.beside(folder(params))
     state.model.config.dropout_rate = 0.1  # what fine-tuning uses, as T5's own configuration
     backbone.save_int8(state.model, target)
     files.write_bytes(target / tokenizer.MODEL_FILE, (pieces / tokenizer.MODEL_FILE).read_bytes())
@@ -413,7 +416,7 @@ def store(state: State, params: BackboneParams, pieces: Path, measured: dict[str
     files.write_json(target / "pretraining.json", record)
     files.write_json(target / "history.json", state.history)
     files.write_text(target / "README.md", model_card(record))
-    return target
+    return files.put_in_place(target, folder(params))
 
 
 def model_card(record: dict[str, Any]) -> str:

@@ -17,11 +17,11 @@ import json
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from t5peft import files
 from t5peft.deciding import Code
-from t5peft.errors import InputError
+from t5peft.errors import InputError, Missing
 
 AS_MADE = ("fresh", "verified")
 SHOWN = (*AS_MADE, "stale")
@@ -61,6 +61,28 @@ def status(record: dict[str, Any], identity: dict[str, Any], code: Code) -> Stat
 def marked(record: dict[str, Any], status: Status) -> dict[str, Any]:
     """The record, and under `stale` why it is, or ""."""
     return record | {"stale": status.reason if status.state == "stale" else ""}
+
+
+class Incomplete(list[dict[str, Any]]):
+    """The stored ones of some records where others are missing: what needs all is refused.
+
+    stored: those that are there; lacking: {"run": ...} of the others.
+    """
+
+    def __init__(
+        self, stored: list[dict[str, Any]], lacking: list[dict[str, Any]], refused: Missing
+    ) -> None:
+        super().__init__(stored)
+        self.stored, self.lacking, self.refused = stored, lacking, refused
+
+    def __bool__(self) -> bool:
+        return True
+
+    def refuse(self, *_: object) -> NoReturn:
+        """Raise `Missing`."""
+        raise self.refused
+
+    __iter__ = __getitem__ = __len__ = __contains__ = __reversed__ = refuse  # type: ignore[assignment]
 
 
 def _short(value: object) -> str:

@@ -53,11 +53,12 @@ def render(
     if chapter:
         notebook.chapter_path(chapter)  # refuses a name that is none
     values = from_anywhere(vars(params.load(study, changes)))  # refuses unknown and mistyped ones
-    target = paths.output() / f"{chapter or 'report'}.{to}"
+    own = "" if values["study"] == params.DEFAULT else f"-{values['study']}"
+    target = paths.output() / f"{chapter or 'report'}{own}.{to}"
     quarto = os.environ.get("QUARTO") or shutil.which("quarto")
     with files.lock(paths.output() / ".lock", wait=True):
-        if quarto and not chapter:
-            with_quarto(quarto, values, to, author)
+        if quarto and not chapter and values["train"] != "partial":  # it has no gaps in sentences
+            with_quarto(quarto, values, target, author)
         else:
             book = notebook.build(chapter)
             typeset(run(book, values, target.with_suffix(".ipynb")), target, chapter, author)
@@ -89,12 +90,15 @@ def from_anywhere(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, **here}
 
 
-def with_quarto(quarto: str, values: Mapping[str, Any], to: Format, author: str) -> None:
+def with_quarto(quarto: str, values: Mapping[str, Any], target: Path, author: str) -> None:
     """`quarto render report.qmd` with the parameters in a file; `RenderError` where it fails."""
+    made = target.with_name(f"report{target.suffix}")  # Quarto's own name for it,
+    other = made.read_bytes() if made != target and made.exists() else b""  # as for another study
+    to = "typst" if target.suffix == ".pdf" else "html"
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         yaml.safe_dump(dict(values), file)
         file.flush()
-        command = [quarto, "render", "report.qmd", "--to", "typst" if to == "pdf" else to]
+        command = [quarto, "render", "report.qmd", "--to", to]
         command += ["--execute-params", file.name]
         command += ["--metadata", f"{AUTHOR}:{author}"] if author else []
         env = {"QUARTO_PYTHON": sys.executable, **os.environ}  # the environment that has Jupyter
@@ -104,6 +108,10 @@ def with_quarto(quarto: str, values: Mapping[str, Any], to: Format, author: str)
             raise RenderError(f"{quarto}: {error.strerror}; mend QUARTO, or unset it") from None
     if code:
         raise RenderError(f"{quarto} ended with code {code}; its last lines say why")
+    if made != target:
+        made.replace(target)
+        if other:
+            files.write_bytes(made, other)
 
 
 def run(book: NotebookNode, values: Mapping[str, Any], output: Path) -> NotebookNode:
@@ -143,7 +151,7 @@ def typeset(
     executed: NotebookNode, target: Path, chapter: str | None = None, author: str = ""
 ) -> None:
     """An executed notebook -> markdown -> Typst -> PDF (or self-contained HTML)."""
-    base = paths.output() / (chapter or "report")
+    base = target.with_suffix("")
     pictures = base.with_name(f"{base.name}_files")
     shutil.rmtree(pictures, ignore_errors=True)
     source = base.with_suffix(".md")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from t5peft import (
     backbone,
     counting,
-    data,
     figures,
+    gaps,
     hub,
     intact,
     machine,
@@ -22,10 +22,10 @@ from t5peft import (
     show,
 )
 from t5peft.counting import Count, Derivation
-from t5peft.errors import InputError
+from t5peft.errors import InputError, Missing
 from t5peft.methods import Run
 from t5peft.params import Params
-from t5peft.records import SHOWN
+from t5peft.records import SHOWN, Incomplete, Status
 from t5peft.sizes import SIZES
 
 if TYPE_CHECKING:
@@ -58,8 +58,12 @@ def notebook_params(namespace: Mapping[str, Any]) -> Params:
             "study", repr(given.get("study")), "a name in params/ or a file", "give a study"
         )
     if given.keys() >= known:
-        return params.build(Params, given, "parameters")
-    return params.load(given.pop("study"), given)
+        study = params.build(Params, given, "parameters")
+    else:
+        study = params.load(given.pop("study"), given)
+    if study.train == "partial":
+        gaps.mark()
+    return study
 
 
 def use_svg() -> None:
@@ -70,44 +74,76 @@ def use_svg() -> None:
     set_matplotlib_formats("svg", metadata={"Date": None})
 
 
+A_MINUTE = 90.0
+"""Seconds that a run may take for `train: auto` to train it on a CPU."""
+
+
 def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
     """The records of the runs (of the `wanted` methods), each trained if missing and allowed.
 
-    Raises `CountsDifferError` where a run has another number of parameters than is derived.
+    Where `study.train` is `partial`, `Incomplete` ones if some are missing. Raises `Missing`
+    that names all of the study's where they may not be trained, and `CountsDifferError` where a run
+    has another number of parameters than is derived.
     """
     intact.check_backbone(study)
-    records = []
-    for run in methods.runs(study):
-        if not wanted or run.method in wanted:
-            records.append(result(run, study))
+    every = methods.runs(study)
+    chosen = [run for run in every if not wanted or run.method in wanted]
+    found = runs.look(every, study)
+    lacking = [run for run in chosen if is_missing(found[run.name][0])]
+    if lacking and study.train == "partial":
+        there = [runs.shown(run, study, *found[run.name]) for run in chosen if run not in lacking]
+        check_records(study, there)
+        gone = [{"run": methods.facts(run)} for run in lacking]
+        return Incomplete(there, gone, missing(study, found))
+    if lacking:
+        allow(study, lacking, found)
+    records = [
+        train(run, study) if run in lacking else runs.shown(run, study, *found[run.name])
+        for run in chosen
+    ]
     check_records(study, records)
     return records
 
 
-def result(run: Run, study: Params) -> dict[str, Any]:
-    """The record of a run: stored, or trained now if `study.train` allows it.
+def is_missing(state: Status) -> bool:
+    """Is there none that could be shown? Of a damaged run its own line tells."""
+    return state.state == "missing"
 
-    auto: trains where there is an accelerator or the run takes about a minute. Raises `InputError`
-    with the command to run otherwise, and what `data.check` raises.
-    """
-    from t5peft import bfloat16, training
 
-    state = runs.status(run, study)
-    if state.state != "missing" or state.replaces:  # none is trained in the place of a stored one
-        return runs.load(run, study)
-    may = study.train == "yes" or (study.train == "auto" and machine.has_accelerator())
-    seconds = 0.0 if may else training.estimate(run, study)
-    if not may and (study.train == "no" or seconds > training.A_MINUTE):
-        raise InputError(
-            f"run {run.name} of study {study.study}",
-            f"{state.state} ({state.reason}), and train = {study.train}",
-            "a stored run",
-            f"about {seconds / 60:.0f} min on this machine: t5peft train "
-            f"{params.arguments(study)} --only {run.name}, or render with train=yes",
-        )
-    intact.fetch(study)
-    data.check(study)
-    bfloat16.provide(study.precision)
+def allow(study: Params, lacking: list[Run], found: runs.Found) -> None:
+    """Raise `Missing` unless these runs may be trained now."""
+    replaces = any(found[run.name][0].replaces for run in lacking)  # never by a render
+    free = study.train == "yes" or (study.train == "auto" and machine.has_accelerator())
+    if free and not replaces:
+        return
+    from t5peft import estimate
+
+    times = estimate.seconds(lacking, study)
+    if study.train == "no" or replaces or max(times.values()) > A_MINUTE:
+        raise missing(study, found, sum(times.values()))
+
+
+def missing(study: Params, found: runs.Found, seconds: float = 0) -> Missing:
+    """The line about all missing runs of a study."""
+    states = {name: state for name, (state, _) in found.items() if is_missing(state)}
+    reasons = "; ".join(sorted({state.reason for state in states.values()}))
+    command = f"t5peft train {params.arguments(study)}"
+    if any(state.replaces for state in states.values()):
+        command += f" {runs.REPLACE}"
+    takes = f" takes about {show.duration(seconds)} here" if seconds else " makes them"
+    return Missing(
+        f"study {study.study}",
+        f"{len(states)} of {len(found)} runs missing ({reasons}): {', '.join(states)}",
+        f"stored runs, as train = {study.train}",
+        f"{command}{takes}; or render with train=yes, or with --partial and gaps",
+    )
+
+
+def train(run: Run, study: Params) -> dict[str, Any]:
+    """The record of a missing run that is trained now; raises what `intact.check` does."""
+    from t5peft import training
+
+    intact.check(study)
     return training.train_alone(run, study)
 
 
@@ -131,7 +167,7 @@ def prompt_rms(study: Params) -> tuple[dict[str, Any], float | None, float]:
     The start is the backbone's: None where that is not on this machine.
     """
     run = scratch(study, "soft-prompt")
-    results(study, "soft-prompt")  # trains it where it is missing
+    list(results(study, "soft-prompt"))  # trains it, or is refused, where it is missing
     record, tensors = runs.tensors(runs.folder(run, study))
     (rows,) = tensors.values()
     if not study.backbone.startswith(backbone.RANDOM) and not backbone.at_hand(study):

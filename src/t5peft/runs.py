@@ -247,7 +247,11 @@ def load(run: Run, params: Params) -> dict[str, Any]:
 
     Raises `InputError` where it is missing or damaged.
     """
-    state, record = _look(run, params, lambda: of_study(params))
+    return shown(run, params, *_look(run, params, lambda: of_study(params)))
+
+
+def shown(run: Run, params: Params, state: Status, record: dict[str, Any]) -> dict[str, Any]:
+    """The same of a run that was looked at."""
     if state.state not in SHOWN:
         raise InputError(
             f"run {run.name} of study {params.study}",

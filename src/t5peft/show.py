@@ -172,10 +172,12 @@ def marks(records: Sequence[Record]) -> tuple[str, list[str]]:
 def table(rows: Iterable[Sequence[object]], head: Sequence[str], left: int = 1) -> str:
     """A pipe table; the first `left` columns are text, the others numbers, to the right.
 
+    A row that is too short ends in dashes.
+
     The dashes of the second line are the columns' widths for pandoc: as wide as the longest cell,
     or the longest word of a head, which may be broken.
     """
-    rows = [[str(cell) for cell in row] for row in rows]
+    rows = [[str(cell) for cell in (*row, *[DASH] * (len(head) - len(row)))] for row in rows]
     align = ["left"] * left + ["right"] * (len(head) - left)
     lines = tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True).split("\n")
     widths = [

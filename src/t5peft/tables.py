@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from t5peft.overfitting import best_gap, points, rise
+from t5peft.records import Incomplete
 from t5peft.show import (
     ADAMW_BYTES,
     DASH,
@@ -33,20 +34,36 @@ from t5peft.show import (
 
 def results(records: Sequence[Record]) -> str:
     """The runs of one method."""
+    stored, lacking = parts(records)
     rows = [
         (
-            implementation(record) + mark(record),
-            setting_name(record["run"]) or DASH,
-            rate(record["run"]["learning_rate"]),
+            *names(record, mark(record)),
             f"{record['parameters']['trained']:,}",
             f"{record['parameters']['total']:,}",
-            *score(record, records),
+            *score(record, stored),
         )
-        for record in records
+        for record in stored
     ]
+    rows += [names(record, MISSING) for record in lacking]
     head = ("implementation", "setting", "learning rate", "trained parameters", "all parameters",
-            *score_heads(records))  # fmt: skip
+            *score_heads(stored))  # fmt: skip
     return table(rows, head, left=2)
+
+
+MISSING = " (missing)"
+
+
+def parts(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Record]]:
+    """The records that are stored, and what is known of the others."""
+    if isinstance(records, Incomplete):
+        return records.stored, records.lacking
+    return records, ()
+
+
+def names(record: Record, state: str) -> tuple[str, ...]:
+    """A run's implementation, setting and learning rate."""
+    run = record["run"]
+    return implementation(record) + state, setting_name(run) or DASH, rate(run["learning_rate"])
 
 
 def score(record: Record, records: Iterable[Record]) -> list[str]:
@@ -64,19 +81,21 @@ def score_heads(records: Iterable[Record]) -> list[str]:
 
 def ten_results(records: Sequence[Record]) -> str:
     """The exercise's ten numbers in its order, the published reference run beside them."""
+    stored, lacking = parts(records)
+    heads = score_heads(stored)
+    every = [(record, mark(record), score(record, stored)) for record in stored]
+    every += [(record, MISSING, [DASH] * len(heads)) for record in lacking]
     rows = [
         (
             record["run"]["number"],
-            METHOD_NAMES[record["run"]["method"]] + mark(record),
-            implementation(record),
-            setting_name(record["run"]) or DASH,
-            rate(record["run"]["learning_rate"]),
-            *score(record, records),
+            METHOD_NAMES[record["run"]["method"]] + state,
+            *names(record, ""),
+            *scored,
             f"{REFERENCE.accuracy[record['run']['number'] - 1]:.1f}",
         )
-        for record in records
+        for record, state, scored in sorted(every, key=lambda each: each[0]["run"]["number"])
     ]
-    head = ("run", "method", "implementation", "setting", "learning rate", *score_heads(records),
+    head = ("run", "method", "implementation", "setting", "learning rate", *heads,
             "published reference (%)")  # fmt: skip
     return table(rows, head, left=4)
 

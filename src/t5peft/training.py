@@ -43,9 +43,6 @@ REVIEWS_AT_ONCE = {"cpu": 8}
 """On a CPU a batch goes through the model in parts of similar length that the caches hold: less
 padding, a fraction of the memory, the same gradients. A GPU takes the batch whole."""
 
-A_MINUTE = 90.0
-"""Seconds that a run may take for `train: auto` to train it on a CPU."""
-
 
 @dataclass
 class Job:
@@ -368,7 +365,7 @@ def describe(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
     }
     reviews = {"train": len(job.train), "test": len(job.test)}
     return {
-        "run": {"name": job.run.name, **vars(job.run)},
+        "run": methods.facts(job.run),
         "study": job.params.study,
         "identity": identity,
         "params": vars(job.params),
@@ -407,17 +404,3 @@ def train_alone(run: Run, params: Params) -> dict[str, Any]:
     """`attempt`, and where another process has the run, wait and take its record."""
     files.share([run], lambda run: attempt(run, params) is not None)
     return runs.load(run, params)
-
-
-def estimate(run: Run, params: Params) -> float:
-    """Seconds that a run may take here: its arithmetic over a matrix product's measured rate.
-
-    6 operations a parameter and token for a trained step, 4 where the backbone is frozen (Kaplan et
-    al., 2020, count 2 forward and 4 backward), 2 for an evaluation; a third of the rate is reached.
-    """
-    settings = backbone.load_on_meta(params.backbone)
-    size = settings.num_parameters() - settings.config.vocab_size * settings.config.d_model
-    step = 6 if run.method == "full" else 4
-    tokens = params.max_length * params.epochs
-    work = size * tokens * (step * params.train_examples + 2 * params.test_examples)
-    return 10 + 3 * work / machine.matrix_peak(params.precision)
