@@ -64,7 +64,7 @@ def test_missing_runs_are_trained_where_they_may_be(
         report.results(study, "lora")
     line = str(refused.value)
     assert "study smoke: found 10 of 10 runs missing (never trained): full, " in line
-    assert f"expected stored runs, as train = {train}; t5peft train smoke " in line
+    assert "expected stored runs; t5peft train smoke " in line
     assert f"takes about {'3 min' if seconds == 60 else '3.0 h'} here" in line
 
 

@@ -113,5 +113,5 @@ def test_stretches_are_of_test_reviews(short: Params) -> None:
 def test_wrong_input_is_refused(short: Params) -> None:
     with pytest.raises(InputError, match="--reviews: found 0"):
         retention.measure(short, 0)
-    with pytest.raises(InputError, match="found missing"):
+    with pytest.raises(InputError, match="10 of 10 runs missing"):
         retention.measure(short, 8)

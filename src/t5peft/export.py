@@ -21,14 +21,14 @@ def export(params: Params, folder: Path) -> list[Path]:
     A stale run is written as it is stored. Raises `InputError` where one is missing or damaged, or
     a file cannot be written.
     """
-    contents = {}
-    for run in methods.runs(params):
-        if run.implementation == "scratch" and run.method in FILES:
-            runs.load(run, params)
-            content = io.BytesIO()
-            tensors = runs.tensors(runs.folder(run, params))[1]
-            torch.save(dict(sorted(tensors.items())), content)
-            contents[folder / FILES[run.method]] = content.getvalue()
+    ours = [run for run in methods.runs(params) if run.implementation == "scratch"]
+    wanted, contents = [run for run in ours if run.method in FILES], {}
+    runs.require(wanted, params)
+    for run in wanted:
+        content = io.BytesIO()
+        tensors = runs.tensors(runs.folder(run, params))[1]
+        torch.save(dict(sorted(tensors.items())), content)
+        contents[folder / FILES[run.method]] = content.getvalue()
     for path in contents:  # all three are written, or none
         if path.is_dir():
             raise InputError(f"file {path}", "a folder of that name", "a file", "give another -o")

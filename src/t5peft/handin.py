@@ -15,7 +15,6 @@ import nbformat
 from t5peft import cells, export, files, methods, notebook, params, render, runs
 from t5peft.errors import InputError
 from t5peft.params import Params
-from t5peft.records import AS_MADE
 
 NOTEBOOKS = {
     "1_full_fine_tuning": ("full-fine-tuning", ""),
@@ -63,16 +62,15 @@ def handin(
 
 
 def require_as_made(settings: Params) -> None:
-    """Refuse a study with a run that is missing, damaged or stale."""
-    for run in methods.runs(settings):
-        state = runs.status(run, settings)
-        if state.state not in AS_MADE:
-            raise InputError(
-                f"run {run.name} of study {settings.study}",
-                f"{state.state} ({state.reason})",
-                "ten runs that are fresh or verified",
-                f"run: t5peft verify {params.arguments(settings)}, or train where they are not",
-            )
+    """Refuse a study with runs that are missing, damaged or stale."""
+    stored = runs.require(methods.runs(settings), settings)
+    if stale := [record["run"]["name"] for record in stored if record["stale"]]:
+        raise InputError(
+            f"study {settings.study}",
+            f"{len(stale)} of {len(stored)} runs stale: {', '.join(stale)}",
+            "ten runs that are fresh or verified",
+            f"run: t5peft verify {params.arguments(settings)}, or train where they are not",
+        )
 
 
 def zipped(target: Path, parts: Iterable[Path]) -> Path:

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from t5peft import paths
-from t5peft.errors import InputError
+from t5peft.errors import InputError, first_line
 
 Precision = Literal["fp32", "bf16"]
 Train = Literal["auto", "yes", "no", "partial"]
@@ -138,7 +138,7 @@ def check_types(settings: Any) -> None:
             ok = isinstance(value, kind) and not isinstance(value, bool)
             wanted = {int: "a whole number", str: "a text"}[kind]
         if not ok:
-            found = f"{reprlib.repr(value):.60} ({type(value).__name__})"
+            found = f"{reprlib.repr(value):.60}"
             raise InputError(name, found, wanted, f"give another {name}")
         if kind is float:
             object.__setattr__(settings, name, float(value))
@@ -161,7 +161,7 @@ def build(
             raise InputError(
                 f"setting {key}" if key in changes else f"{source}: key {key!r}",
                 "no such setting",
-                f"one of the settings of {cls.__name__}",
+                "one of the settings that its file in params/ lists",
                 f"did you mean {near[0]!r}?" if near else "remove it",
             )
     missing = [name for name in names if name not in values]
@@ -213,7 +213,7 @@ def parse(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise yaml.YAMLError(f"{type(error).__name__} of a value") from error
+        raise yaml.YAMLError(f"a value that cannot be read: {first_line(error)}") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -228,9 +228,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(str(path), error, "a readable YAML file", "mend the file") from None
     if not isinstance(values, dict):
-        raise InputError(
-            str(path), type(values).__name__, "lines 'setting: value'", "mend the file"
-        )
+        found = "nothing" if values is None else reprlib.repr(values)
+        raise InputError(str(path), found, "lines 'setting: value'", "mend the file")
     return values
 
 

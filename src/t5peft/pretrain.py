@@ -34,7 +34,7 @@ from t5peft import (
     tokenizer,
     training,
 )
-from t5peft.errors import InputError
+from t5peft.errors import InputError, first_line
 from t5peft.params import Precision, check_types, require, require_name
 from t5peft.progress import Progress
 from t5peft.sizes import SIZES, config
@@ -158,7 +158,7 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
             raise
         raise InputError(
             f"checkpoint {path}",
-            f"a damaged file ({type(error).__name__})",
+            f"a damaged file ({first_line(error)})",
             "what pre-training wrote",
             "remove it to begin anew",
         ) from error

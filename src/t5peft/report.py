@@ -22,10 +22,10 @@ from t5peft import (
     show,
 )
 from t5peft.counting import Count, Derivation
-from t5peft.errors import InputError, Missing
+from t5peft.errors import InputError
 from t5peft.methods import Run
 from t5peft.params import Params
-from t5peft.records import SHOWN, Incomplete, Status
+from t5peft.records import SHOWN, Incomplete
 from t5peft.sizes import SIZES
 
 if TYPE_CHECKING:
@@ -89,12 +89,12 @@ def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
     every = methods.runs(study)
     chosen = [run for run in every if not wanted or run.method in wanted]
     found = runs.look(every, study)
-    lacking = [run for run in chosen if is_missing(found[run.name][0])]
+    lacking = [run for run in chosen if found[run.name][0].state == "missing"]
     if lacking and study.train == "partial":
         there = [runs.shown(run, study, *found[run.name]) for run in chosen if run not in lacking]
         check_records(study, there)
         gone = [{"run": methods.facts(run)} for run in lacking]
-        return Incomplete(there, gone, missing(study, found))
+        return Incomplete(there, gone, runs.missing(study, found))
     if lacking:
         allow(study, lacking, found)
     records = [
@@ -103,11 +103,6 @@ def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
     ]
     check_records(study, records)
     return records
-
-
-def is_missing(state: Status) -> bool:
-    """Is there none that could be shown? Of a damaged run its own line tells."""
-    return state.state == "missing"
 
 
 def allow(study: Params, lacking: list[Run], found: runs.Found) -> None:
@@ -120,23 +115,8 @@ def allow(study: Params, lacking: list[Run], found: runs.Found) -> None:
 
     times = estimate.seconds(lacking, study)
     if study.train == "no" or replaces or max(times.values()) > A_MINUTE:
-        raise missing(study, found, sum(times.values()))
-
-
-def missing(study: Params, found: runs.Found, seconds: float = 0) -> Missing:
-    """The line about all missing runs of a study."""
-    states = {name: state for name, (state, _) in found.items() if is_missing(state)}
-    reasons = "; ".join(sorted({state.reason for state in states.values()}))
-    command = f"t5peft train {params.arguments(study)}"
-    if any(state.replaces for state in states.values()):
-        command += f" {runs.REPLACE}"
-    takes = f" takes about {show.duration(seconds)} here" if seconds else " makes them"
-    return Missing(
-        f"study {study.study}",
-        f"{len(states)} of {len(found)} runs missing ({reasons}): {', '.join(states)}",
-        f"stored runs, as train = {study.train}",
-        f"{command}{takes}; or render with train=yes, or with --partial and gaps",
-    )
+        takes = f"takes about {show.duration(sum(times.values()))} here"
+        raise runs.missing(study, found, f"{takes}; or render with train=yes, or --partial")
 
 
 def train(run: Run, study: Params) -> dict[str, Any]:

@@ -37,8 +37,7 @@ def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
     if not 0 < reviews <= params.train_examples:
         there = f"1 to the study's {params.train_examples:,}"
         raise InputError("--reviews", reviews, there, "give another number")
-    for run in methods.runs(params):
-        runs.load(run, params)
+    runs.require(methods.runs(params), params)
     found = runs.look(methods.runs(params), params)
     return measured.made(measured.retention(params, reviews, found))
 

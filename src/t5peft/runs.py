@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t5peft import backbone, data, deciding, files, machine, paths, records, tokenizer
-from t5peft.errors import InputError
+from t5peft import backbone, data, deciding, files, machine, methods, paths, records, tokenizer
+from t5peft.errors import InputError, Missing
 from t5peft.methods import Run
 from t5peft.params import Params, arguments
 from t5peft.records import SHOWN, Status
@@ -262,6 +262,27 @@ def shown(run: Run, params: Params, state: Status, record: dict[str, Any]) -> di
         )
     found = verification(folder(run, params), record) if state.state == "verified" else {}
     return records.marked(record, state) | {"verified": found}
+
+
+def require(wanted: Iterable[Run], params: Params) -> list[dict[str, Any]]:
+    """What `load` gives of several runs; `Missing` names all that the study lacks."""
+    found = look(methods.runs(params), params)
+    if any(found[run.name][0].state == "missing" for run in wanted):
+        raise missing(params, found)
+    return [shown(run, params, *found[run.name]) for run in wanted]
+
+
+def missing(params: Params, found: Found, takes: str = "makes them") -> Missing:
+    """The line about all missing runs of a study; takes: what is said of the command."""
+    states = {name: state for name, (state, _) in found.items() if state.state == "missing"}
+    reasons = "; ".join(sorted({state.reason for state in states.values()}))
+    replaces = any(state.replaces for state in states.values())
+    return Missing(
+        f"study {params.study}",
+        f"{len(states)} of {len(found)} runs missing ({reasons}): {', '.join(states)}",
+        "stored runs",
+        f"t5peft train {arguments(params)}{f' {REPLACE}' if replaces else ''} {takes}",
+    )
 
 
 # --- save --------------------------------------------------------------------------------------
