@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -172,6 +175,20 @@ def test_a_change_of_the_same_size_changes_fingerprint_and_tokens(smoke: Params,
     path.write_text(path.read_text().replace("Review", "Rewiev"))
     assert data.fingerprint(study) != before
     assert not np.array_equal(data.tokens(study, "train").ids, ids)
+
+
+def test_no_alarm_of_reviews_that_are_longer_than_a_tokenizer_thinks_right(
+    words: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are cut where they are read."""
+    words.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "T5TokenizerFast", "model_max_length": 8})
+    )
+    logging.getLogger("transformers").propagate = True
+    with caplog.at_level(logging.WARNING, "transformers"):
+        assert len(tokenizer.load(str(tmp_path))("a long film " * 9)["input_ids"]) > 8
+    assert "longer than" not in caplog.text
 
 
 def test_another_tokenizer_has_tokens_of_its_own(smoke: Params, tmp_path: Path) -> None:

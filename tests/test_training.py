@@ -145,14 +145,19 @@ def test_a_loss_that_is_no_number_stops_the_run(smoke: Params) -> None:
 LAUNCH = """
 import json, sys
 from conftest import dry, run_named
-from t5peft import backbone, launch, params, training
-load = backbone.load
+from t5peft import backbone, evaluation, launch, params, training
+load, predict, asked = backbone.load, evaluation.predict, []
+def share(model, words, tokens, *rest):
+    asked.append(len(tokens))
+    return predict(model, words, tokens, *rest)
+evaluation.predict = share
 backbone.load = lambda name, seed=0: dry(load(name, seed))
 study = params.load("smoke", json.loads(sys.argv[1]))
 job = training.prepare(run_named(study, "lora-scratch-r8"), study)
 losses = [training.mean_loss(training.train_epoch(job, epoch), study) for epoch in (1, 2)]
+answers = training.answers(job, job.test, "test")
 if job.accelerator.is_main_process:
-    print("LOSSES", json.dumps([job.accelerator.num_processes, losses]))
+    print("FOUND", json.dumps([job.accelerator.num_processes, losses, answers, asked]))
 launch.leave()
 """
 
@@ -173,20 +178,24 @@ def launched(count: int, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_two_processes_give_the_losses_of_one(smoke: Params, tmp_path: Path) -> None:
-    """Batches of 20, each share in two parts, and a rest of 5 give what one process gives."""
+def test_two_processes_give_what_one_gives(smoke: Params, tmp_path: Path) -> None:
+    """Batches of 20, each share in two parts, and a rest of 5; of the answers each its share."""
     script = tmp_path / "launch.py"
     script.write_text(LAUNCH)
     study = vars(smoke) | {"train_examples": 45, "batch_size": 20, "lora_learning_rate": 0.1}
-    losses = []
+    losses, answers = [], []
     for count in (1, 2):
         done = launched(count, str(script), json.dumps(study))
-        lines = [x for x in done.stdout.splitlines() if x.startswith("LOSSES")]
+        lines = [x for x in done.stdout.splitlines() if x.startswith("FOUND")]
         assert lines, done.stderr[-2000:]
-        processes, found = json.loads(lines[0].removeprefix("LOSSES"))
+        processes, found, said, asked = json.loads(lines[0].removeprefix("FOUND"))
         assert processes == count, "or nothing is compared"
+        assert asked == [smoke.test_examples // count]
         losses.append(found)
+        answers.append(said)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert answers[0] == answers[1]
+    assert len(answers[0]) == smoke.test_examples
 
 
 def test_two_processes_train_and_store_one_run(smoke: Params) -> None:
