@@ -111,10 +111,10 @@ def import_locally(tree: Path) -> None:
 def import_otherwise(tree: Path) -> None:
     edit(
         tree / "training.py",
-        "from accelerate.utils import set_seed",
+        "from accelerate.utils import gather_object, set_seed",
         "import accelerate.utils as u",
     )
-    everywhere(tree, r"\bset_seed\(", "u.set_seed(")
+    everywhere(tree, r"\b(set_seed|gather_object)\(", r"u.\1(")
 
 
 def rename_a_variable(tree: Path) -> None:
@@ -204,7 +204,7 @@ OTHER = {
     "a default": ("data.py", "placeholders: int = 0, multiple: int = 1\n    ) -> tuple[torch", "placeholders: int = 1, multiple: int = 1\n    ) -> tuple[torch"),
     "a default that is a constant": ("data.py", "MULTIPLE = 16", "MULTIPLE = 8"),
     "a third party's import": ("lora.py", "from torch import Tensor, nn", "from torch import Tensor\nfrom torch.ao import nn"),
-    "a third party's seed": ("training.py", "from accelerate.utils import set_seed", "from transformers import set_seed"),
+    "a third party's seed": ("training.py", "from accelerate.utils import gather_object, set_seed", "from accelerate.utils import gather_object\nfrom transformers import set_seed"),
     "one of our imports": ("soft_prompt.py", "from t5peft.inject import Sites, find, replace", "from t5peft.inject import Sites, find, claim as replace"),
     "a decorator": ("evaluation.py", "@torch.inference_mode()\ndef predict", "@torch.enable_grad()\ndef predict"),
     "the seed": ("training.py", "set_seed(1000 * job", "set_seed(100 * job"),

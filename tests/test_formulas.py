@@ -128,8 +128,8 @@ def test_results_are_shown_only_with_the_derived_counts(
 ) -> None:
     made = {item["run"]["name"]: item for item in records}
     here = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t")
-    monkeypatch.setattr(report, "result", lambda run, _: made[run.name])
-    monkeypatch.setattr(runs, "status", lambda *_: Status("fresh", ""))
+    fresh = Status("fresh", "")
+    monkeypatch.setattr(runs, "look", lambda *_: {name: (fresh, made[name]) for name in made})
     with pytest.raises(CountsDifferError, match="lora-scratch-r8 as trained"):
         report.results(here, "lora")
 

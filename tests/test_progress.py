@@ -63,4 +63,4 @@ def test_a_terminal_shows_a_bar(
         bar.add(50, "loss 1")
         assert "50/200" in said(capsys, "50/200")
     with Progress("outside", state=lambda: "3 MB"):
-        assert "outside: 00:00, 3 MB" in said(capsys, "3 MB")
+        assert "outside, 3 MB, 0 s" in said(capsys, "3 MB")

@@ -59,15 +59,15 @@ class Progress:
     def draw(self) -> None:
         """The bar, where there is a terminal."""
         if sys.stderr.isatty() and self.bar is None:
-            form = None if self.total else "{desc}: {elapsed}{postfix}"
-            kind = {"total": self.total or None, "unit": "review", "bar_format": form}
-            self.bar = tqdm(desc=self.title, **kind)
+            kind = {"total": self.total, "unit": "review"}
+            waiting = {"bar_format": "{desc}{postfix}", "leave": False}
+            self.bar = tqdm(desc=self.title, **(kind if self.total else waiting))
 
     def tell(self) -> None:
         """The line, or the bar anew."""
         self.draw()
         if self.bar is not None:
-            self.bar.set_postfix_str(self.note if self.total else self.state())
+            self.bar.set_postfix_str(self.note if self.total else self.waited())
         else:
             say(f"{self.title}: {self.counted() if self.total else self.waited()}")
 
