@@ -238,8 +238,8 @@ def accuracy(job: Job, tokens: Tokens, title: str) -> float:
 def train(run: Run, params: Params) -> dict[str, Any]:
     """Train a run to its end and store it; returns its record. Call again after a kill."""
     machine.reset_peak_memory()
+    identity, held = runs.identity(run, params), backbone.described(params)  # as they are loaded
     job = prepare(run, params)
-    identity = runs.identity(run, params)
     checkpoint = runs.folder(run, params) / "checkpoint.pt"
     restore(job, checkpoint, digest(identity))
     for done in epochs(job):
@@ -250,7 +250,7 @@ def train(run: Run, params: Params) -> dict[str, Any]:
             flush=True,
         )
         save_checkpoint(job, checkpoint, digest(identity))
-    record = describe(job, identity)
+    record = describe(job) | {"identity": identity, "backbone": held}
     runs.save(run, params, record, job.best, job.trace.packed())
     checkpoint.unlink(missing_ok=True)
     return record
@@ -350,8 +350,8 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     return torch.load(path, map_location=device, weights_only=True)
 
 
-def describe(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
-    """The record of a finished run, but for what `runs.save` adds."""
+def describe(job: Job) -> dict[str, Any]:
+    """What a finished run came to, for its record."""
     best = best_epoch(job)
     counts = {
         "total": sum(p.numel() for p in job.model.parameters()),
@@ -367,9 +367,7 @@ def describe(job: Job, identity: dict[str, Any]) -> dict[str, Any]:
     return {
         "run": methods.facts(job.run),
         "study": job.params.study,
-        "identity": identity,
         "params": vars(job.params),
-        "backbone": backbone.described(job.params),
         "history": job.history,
         "best_epoch": best["epoch"],
         "best_accuracy": best["test_accuracy"],
