@@ -214,6 +214,11 @@ def test_handin_refuses_while_a_run_is_missing(
 
 
 def test_handin_refuses_a_stale_run(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "status", lambda *_: Status("stale", "the source has changed"))
-    with pytest.raises(InputError, match=r"run full of study smoke: found stale"):
+    stale = Status("stale", "the source has changed"), {}
+    names = [run.name for run in methods.runs(smoke)]
+    monkeypatch.setattr(runs, "look", lambda *_: dict.fromkeys(names, stale))
+    monkeypatch.setattr(
+        runs, "shown", lambda run, *_: {"run": {"name": run.name}, "stale": stale[0].reason}
+    )
+    with pytest.raises(InputError, match=r"study smoke: found 10 of 10 runs stale: full, "):
         handin.require_as_made(smoke)
