@@ -1,5 +1,5 @@
 # make report   the PDF, from the stored runs         make test   the tests
-# make lint     format, lint, types                   make venv   the environment (every target calls it)
+# make lint     format, lint, types, rooms   make venv   the environment (every target calls it)
 
 PYTHON ?= python3
 STUDY ?= self-contained
@@ -18,6 +18,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff format --check src tests
 	$(BIN)/ruff check src tests
+	$(BIN)/lint-imports
 	$(BIN)/pyright
 
 venv: $(READY)

@@ -18,16 +18,17 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from t5peft import backbone, bfloat16, data, methods, params, paths, tokenizer
-from t5peft.methods import Run
-from t5peft.params import Params
+from t5peft.base import bfloat16, paths, studies
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, data, tokenizers
+from t5peft.methods.table import Run, runs_of
 
 PIECES = 110
 
 
 def run_named(study: Params, name: str) -> Run:
     """One of the study's ten runs."""
-    return next(run for run in methods.runs(study) if run.name == name)
+    return next(run for run in runs_of(study) if run.name == name)
 
 
 def dry(model: torch.nn.Module) -> torch.nn.Module:
@@ -61,7 +62,7 @@ def words_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     texts = [data.normalize(text) for text, _ in data.read(data.MADE_UP, "train")]
     labels = [f"{a} {word} {b}" for word in data.LABELS for a in "ax " for b in "by "]
-    tokenizer.train(texts + 100 * labels, PIECES, folder)
+    tokenizers.train(texts + 100 * labels, PIECES, folder)
     return folder
 
 
@@ -71,7 +72,7 @@ ANSWERS = ("positive", "negative", "positive positive", "film", "negative film",
 
 @pytest.fixture(scope="session")
 def words(words_folder: Path) -> Any:
-    return tokenizer.load(str(words_folder))
+    return tokenizers.load(str(words_folder))
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +105,7 @@ def home(tmp_path: Path, words_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def smoke(home: Path, words_folder: Path) -> Params:
     """The smoke study with the session's tokenizer."""
-    return params.load("smoke", {"tokenizer": str(words_folder)})
+    return studies.load("smoke", {"tokenizer": str(words_folder)})
 
 
 # --- records made up -----------------------------------------------------------------------------
@@ -117,13 +118,13 @@ ADDED = {"full": 0, "soft-prompt": 10, "adapter": 100, "lora": 1000}
 
 @pytest.fixture
 def exercise() -> Params:
-    return params.load(paths.CHECKOUT / "params" / "assignment.yaml")
+    return studies.load(paths.CHECKOUT / "params" / "assignment.yaml")
 
 
 @pytest.fixture
 def records(exercise: Params) -> list[dict[str, Any]]:
     """Ten runs of two epochs; run k ends at (60 + k)%, one point below its first epoch."""
-    return [record(run) for run in methods.runs(exercise)]
+    return [record(run) for run in runs_of(exercise)]
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def one_epoch(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return records
 
 
-def record(run: methods.Run) -> dict[str, Any]:
+def record(run: Run) -> dict[str, Any]:
     last = 0.60 + run.number / 100
     added = ADDED[run.method]
     history = [

@@ -8,14 +8,9 @@ from typing import Any
 
 from conftest import cells
 
-from t5peft import (
-    about,
-    params,
-    paths,
-    report,
-    show,
-)
-from t5peft.params import Params
+from t5peft.base import paths, studies
+from t5peft.base.studies import Params
+from t5peft.report import about, evidence, show
 
 
 def test_the_banner_names_study_and_backbone_and_warns_of_smoke(
@@ -40,12 +35,12 @@ def test_the_studies_beside_are_named(records: list[dict[str, Any]]) -> None:
 
 
 def test_the_first_page_says_what_the_numbers_are_not(exercise: Params) -> None:
-    models = report.models(exercise)
+    models = evidence.models(exercise)
     assert about.departures(exercise, exercise, models) == ""
     ours = dataclasses.replace(
         exercise, backbone="weights/backbone/mini", epochs=1, lora_learning_rate=0.1
     )
-    models = report.models(
+    models = evidence.models(
         dataclasses.replace(ours, backbone=str(paths.weights() / "backbone/mini"))
     )
     text = about.departures(ours, exercise, models)
@@ -58,7 +53,7 @@ def test_the_first_page_says_what_the_numbers_are_not(exercise: Params) -> None:
 
 def test_the_first_page_names_every_other_setting(exercise: Params) -> None:
     wider = dataclasses.replace(exercise, lora_rank=16, batch_size=8)
-    text = about.departures(wider, exercise, report.models(exercise))
+    text = about.departures(wider, exercise, evidence.models(exercise))
     assert "departs from 2 of them (@sec-differences): `batch_size` 8 instead of 32" in text
     assert "`lora_rank` 16 instead of 8." in text
     assert "parameters of" not in text
@@ -83,7 +78,7 @@ def test_reasons_are_the_comments_behind_settings(tmp_path: Path) -> None:
     study.write_text(
         "# a study\nepochs: 3  # two cores\nbatch_size: 16 #\nseed: 0\ndata: made-up # no hub\n"
     )
-    here = params.load("smoke", {"epochs": 3})
+    here = studies.load("smoke", {"epochs": 3})
     assert about.reasons(study, here) == {"epochs": "two cores", "data": "no hub"}
     changed = dataclasses.replace(here, epochs=4)
     assert about.reasons(study, changed) == {"data": "no hub"}, "the file knows not why"

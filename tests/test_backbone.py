@@ -13,9 +13,11 @@ import pytest
 import torch
 from transformers import BertConfig, T5Config
 
-from t5peft import backbone, runs, sizes
-from t5peft.errors import InputError
-from t5peft.params import Params
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, int8
+from t5peft.inputs.sizes import SIZES
+from t5peft.runs.identity import of_study
 
 
 @pytest.fixture
@@ -45,13 +47,13 @@ def test_random_weights_depend_on_the_seed_and_leave_the_draw_alone() -> None:
 
 def test_a_t5_small_is_stored_in_shards_that_any_host_takes(tmp_path: Path) -> None:
     model = backbone.load("random:t5-small")
-    backbone.save_int8(model, tmp_path)
+    int8.save(model, tmp_path)
     sizes_of_shards = [path.stat().st_size for path in tmp_path.glob("int8-*")]
     assert len(sizes_of_shards) > 1
     assert max(sizes_of_shards) < 16 * 2**20
     stored = backbone.load(str(tmp_path))
     for name, parameter in model.named_parameters():
-        dequantized = backbone.dequantize(*backbone.quantize(parameter))
+        dequantized = int8.dequantize(*int8.quantize(parameter))
         assert torch.equal(stored.get_parameter(name), dequantized), name
 
 
@@ -122,7 +124,7 @@ def test_the_hubs_name_wants_a_pin_where_the_hub_is_away(smoke: Params) -> None:
     study = dataclasses.replace(smoke, backbone="google-t5/t5-small")
     assert backbone.fingerprint(study) == ""
     with pytest.raises(InputError, match=r"not on this machine.*--set backbone=FOLDER"):
-        runs.of_study(study)
+        of_study(study)
     pinned = dataclasses.replace(study, backbone_fingerprint="f" * 64)
     assert backbone.fingerprint(pinned) == "f" * 64
 
@@ -148,11 +150,11 @@ def test_the_published_sizes_have_the_published_counts() -> None:
     }
     for size, total in totals.items():
         assert backbone.load_on_meta(size).num_parameters() == total
-    assert set(totals) < set(sizes.SIZES)
+    assert set(totals) < set(SIZES)
 
 
 def test_a_row_of_zeros_stays_one() -> None:
-    assert not backbone.dequantize(*backbone.quantize(torch.zeros(2, 3))).any()
+    assert not int8.dequantize(*int8.quantize(torch.zeros(2, 3))).any()
 
 
 def test_shards_of_an_earlier_backbone_do_not_stay(
@@ -160,8 +162,8 @@ def test_shards_of_an_earlier_backbone_do_not_stay(
 ) -> None:
     model = backbone.load("random:tiny")
     with monkeypatch.context() as patched:
-        patched.setattr(backbone, "SHARD_BYTES", 2**14)
-        backbone.save_int8(model, tmp_path)
+        patched.setattr(int8, "SHARD_BYTES", 2**14)
+        int8.save(model, tmp_path)
     assert len(list(tmp_path.glob("int8-*"))) > 1
-    backbone.save_int8(model, tmp_path)
+    int8.save(model, tmp_path)
     assert [path.name for path in tmp_path.glob("int8-*")] == ["int8-01-of-01.safetensors"]

@@ -20,20 +20,14 @@ import pytest
 import torch
 from transformers import T5EncoderModel, T5Model
 
-from t5peft import (
-    backbone,
-    cli,
-    data,
-    intact,
-    methods,
-    params,
-    paths,
-    runs,
-    tokenizer,
-    training,
-)
-from t5peft.errors import InputError
-from t5peft.params import Params
+from t5peft.__main__ import main
+from t5peft.base import paths, studies
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, checks, data, int8, tokenizers
+from t5peft.methods.table import runs_of
+from t5peft.runs import make, store
+from t5peft.training import loop
 
 Make = Callable[[Path], object]
 """Puts something wrong into a folder."""
@@ -64,7 +58,7 @@ def refused(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that a command prints before it exits with 2; nothing is written."""
     before = written(paths.root())
     capsys.readouterr()
-    assert cli.main(shlex.split(command)) == 2
+    assert main(shlex.split(command)) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     assert written(paths.root()) == before
@@ -295,7 +289,7 @@ def configuration(**values: Any) -> Make:
 
 def whole(folder: Path) -> None:
     """A sound backbone as the project stores its own."""
-    backbone.save_int8(backbone.load("random:tiny"), folder)
+    int8.save(backbone.load("random:tiny"), folder)
 
 
 def damaged_record(folder: Path) -> None:
@@ -389,8 +383,8 @@ def test_no_command_takes_a_backbone_that_lacks_tensors(
 
 
 def check_backbone(study: Params, folder: Path | str) -> None:
-    """`intact.check_backbone` of a folder whose tokenizer is the study's."""
-    intact.check_backbone(dataclasses.replace(study, backbone=str(folder)))
+    """`checks.check_backbone` of a folder whose tokenizer is the study's."""
+    checks.check_backbone(dataclasses.replace(study, backbone=str(folder)))
 
 
 def test_a_backbone_of_the_hub_that_is_not_here_is_not_asked_for(smoke: Params) -> None:
@@ -400,10 +394,10 @@ def test_a_backbone_of_the_hub_that_is_not_here_is_not_asked_for(smoke: Params) 
 def test_a_bottleneck_wider_than_the_model_is_allowed_but_warned(smoke: Params) -> None:
     wide = dataclasses.replace(smoke, bottleneck=33)
     with pytest.warns(UserWarning, match="bottleneck = 33 is wider than .* d_model = 32: no bott"):
-        intact.check(wide)
+        checks.check(wide)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        intact.check(dataclasses.replace(smoke, bottleneck=32))
+        checks.check(dataclasses.replace(smoke, bottleneck=32))
 
 
 def test_a_head_of_its_own_must_be_there(smoke: Params, tmp_path: Path) -> None:
@@ -430,11 +424,11 @@ def test_a_whole_backbone_is_taken_however_it_was_saved(smoke: Params, tmp_path:
 
 def wordless(folder: Path) -> None:
     """A tokenizer whose pieces are too few for the label words."""
-    tokenizer.train([text for text, _ in data.read(data.MADE_UP, "train")], 60, folder)
+    tokenizers.train([text for text, _ in data.read(data.MADE_UP, "train")], 60, folder)
 
 
 def not_a_model(folder: Path) -> None:
-    (folder / tokenizer.MODEL_FILE).write_bytes(b"no model")
+    (folder / tokenizers.MODEL_FILE).write_bytes(b"no model")
 
 
 TOKENIZERS: dict[str, tuple[Make, str]] = {
@@ -471,15 +465,15 @@ def test_a_tokenizer_with_more_pieces_than_the_backbone(
 @pytest.fixture
 def stored(place: Path) -> Path:
     """The folder of a stored run, and beside it another's."""
-    study = params.load("smoke", {"epochs": 1})
-    for run in methods.runs(study):
+    study = studies.load("smoke", {"epochs": 1})
+    for run in runs_of(study):
         if run.name in ("full", "lora-scratch-r8", "adapter-scratch-b8"):
-            training.train_alone(run, study)
+            make.train_alone(run, study)
     return place / "weights" / "smoke" / "lora-scratch-r8"
 
 
 def tensors_of(folder: Path) -> Path:
-    return folder / runs.DELTA
+    return folder / store.DELTA
 
 
 def cut_tensors(folder: Path) -> None:
@@ -528,18 +522,18 @@ def test_each_line_has_its_label(
     stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", ["a good film\n", "  a bad film\n"])
-    assert cli.main(["predict", str(stored)]) == 0
+    assert main(["predict", str(stored)]) == 0
     shown = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
     assert shown == ["a good film", "a bad film"]
     monkeypatch.setattr("sys.stdin", ["a good film\n"])
-    assert cli.main(["predict", str(stored), "-"]) == 0
+    assert main(["predict", str(stored), "-"]) == 0
     assert capsys.readouterr().out.endswith("\ta good film\n")
     monkeypatch.setattr("sys.stdin", ["a good film\n", "\n", "a bad film\n"])
     assert "review 2: found no word" in refused(f"predict {stored}", capsys)
 
 
 def test_the_right_command_is_not_refused(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["predict", "smoke/lora-scratch-r8", "a good film"]) == 0
+    assert main(["predict", "smoke/lora-scratch-r8", "a good film"]) == 0
     assert capsys.readouterr().out.endswith("\ta good film\n")
 
 
@@ -556,7 +550,7 @@ def test_memory_that_runs_out_is_one_line(
         def fail(*_: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr(training, "train_epoch", fail)
+        monkeypatch.setattr(loop, "train_epoch", fail)
         line = refused("train smoke --only lora-scratch-r8", capsys)
         assert "memory: found too little" in line
         assert_complete(line)
@@ -566,14 +560,14 @@ def test_another_error_is_not_hidden(place: Path, monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> None:
         raise RuntimeError("a fault of the program")
 
-    monkeypatch.setattr(training, "train_epoch", fail)
+    monkeypatch.setattr(loop, "train_epoch", fail)
     with pytest.raises(RuntimeError, match="a fault of the program"):
-        cli.main(["train", "smoke", "--only", "lora-scratch-r8"])
+        main(["train", "smoke", "--only", "lora-scratch-r8"])
 
 
 def test_the_smoke_study_is_a_right_input(place: Path) -> None:
-    assert isinstance(params.load("smoke"), Params)
-    assert cli.main(["status", "smoke"]) == 0
+    assert isinstance(studies.load("smoke"), Params)
+    assert main(["status", "smoke"]) == 0
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback(home: Path) -> None:
@@ -590,7 +584,7 @@ def test_a_reader_that_leaves_early_gets_no_traceback(home: Path) -> None:
 def test_a_hub_that_cannot_be_reached_says_nothing_before_our_line() -> None:
     """Its client tells of each of five retries unless it is told otherwise before its import."""
     code = (
-        "from t5peft import cli; cli.main(['no-such-command']); "
+        "from t5peft.__main__ import main; main(['no-such-command']); "
         "from huggingface_hub.utils import logging; print(logging.get_verbosity())"
     )
     command = [sys.executable, "-c", code]

@@ -8,20 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from t5peft import baselines, cli, data, evaluation, measured, params, tokenizer
-from t5peft.params import Params
+from t5peft.__main__ import main
+from t5peft.base import studies
+from t5peft.base.studies import Params
+from t5peft.inputs import data, tokenizers
+from t5peft.measure import baselines, measurements
+from t5peft.training import evaluation
 
 
 def test_baselines_are_measured_stored_and_found_again(
     smoke: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert measured.baselines(smoke).load() == {}
-    assert cli.main(["baselines", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
+    assert measurements.baselines(smoke).load() == {}
+    assert main(["baselines", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
     capsys.readouterr()
-    assert cli.main(["status", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
+    assert main(["status", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
     *_, last = capsys.readouterr().out.splitlines()
     assert last.split()[:2] == ["baselines", "fresh"]
-    record = measured.baselines(smoke).load()
+    record = measurements.baselines(smoke).load()
     assert record["bag_of_words_accuracy"] > 0.9, "the made-up reviews say it in a word"
     assert record["zero_shot_accuracy"] == 0, "a random backbone writes no label word"
     assert record["zero_shot_other_words"] == 1
@@ -33,29 +37,29 @@ def test_the_backbone_is_scored_as_a_run_is(smoke: Params, monkeypatch: pytest.M
     answers = [data.LABELS[label] for label in test.labels]
     answers[:16] = 16 * ["something else"]
     monkeypatch.setattr(evaluation, "predict", lambda *_, **__: answers)
-    words = tokenizer.load(smoke.tokenizer)
+    words = tokenizers.load(smoke.tokenizer)
     assert baselines.zero_shot_accuracy(smoke, words, test) == (0.75, 0.25)
 
 
 def test_baselines_of_other_settings_are_not_shown(smoke: Params) -> None:
     def stored(**changes: Any) -> dict[str, Any]:
-        return measured.baselines(dataclasses.replace(smoke, **changes)).load()
+        return measurements.baselines(dataclasses.replace(smoke, **changes)).load()
 
-    measured.made([measured.baselines(smoke)])
+    measurements.made([measurements.baselines(smoke)])
     assert stored(epochs=9) == stored() != {}
     assert stored(max_length=20) == {}
     assert stored(seed=1) == {}, "another random backbone"
 
 
 def test_the_baselines_of_a_backbone_that_is_stored_know_no_seed() -> None:
-    study = params.load(params.DEFAULT)
-    stored = measured.baselines(study).load()
+    study = studies.load(studies.DEFAULT)
+    stored = measurements.baselines(study).load()
     assert "zero_shot_accuracy" in stored
-    assert measured.baselines(dataclasses.replace(study, seed=1)).load() == stored
+    assert measurements.baselines(dataclasses.replace(study, seed=1)).load() == stored
 
 
 def test_texts_are_cut_to_what_the_runs_see(smoke: Params) -> None:
-    words, room = tokenizer.load(smoke.tokenizer), 9
+    words, room = tokenizers.load(smoke.tokenizer), 9
     test = data.tokens(smoke, "test")
     ids, mask = test.batch(np.arange(len(test)), room)
     seen = words.batch_decode([row[: kept - 1] for row, kept in zip(ids, mask.sum(1), strict=True)])
@@ -63,7 +67,7 @@ def test_texts_are_cut_to_what_the_runs_see(smoke: Params) -> None:
 
 
 def test_the_bag_learns_from_the_training_labels_alone(smoke: Params) -> None:
-    words = tokenizer.load(smoke.tokenizer)
+    words = tokenizers.load(smoke.tokenizer)
     train, test = data.tokens(smoke, "train"), data.tokens(smoke, "test")
     turned = dataclasses.replace(train, labels=1 - train.labels)
     assert baselines.bag_of_words_accuracy(smoke, words, turned, test) < 0.1

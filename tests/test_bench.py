@@ -14,8 +14,14 @@ import pytest
 from accelerate.state import AcceleratorState
 from conftest import run_named
 
-from t5peft import bench, cli, data, evaluation, files, measured, methods
-from t5peft.params import Params
+from t5peft.__main__ import explain, main
+from t5peft.base import files
+from t5peft.base.studies import Params
+from t5peft.inputs import data
+from t5peft.measure import bench, measurements
+from t5peft.methods.table import METHODS, runs_of
+from t5peft.report import speed
+from t5peft.training import evaluation
 
 
 def test_both_loops_are_measured(smoke: Params, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,7 +34,7 @@ def test_both_loops_are_measured(smoke: Params, capsys: pytest.CaptureFixture[st
         whole = 4 * figures["step"] + figures["evaluation"]  # 64 reviews in batches of 16
         assert figures["epoch"] == pytest.approx(whole)
         assert figures["peak_bytes"] > 1e6
-        assert 0 < bench.share(figures) < 1
+        assert 0 < speed.share(figures) < 1
     # parts of similar length are padded less, never more
     assert sides[bench.OURS]["operations"] <= sides[bench.EXERCISE]["operations"]
 
@@ -41,26 +47,28 @@ def test_a_bench_is_printed_before_it_is_stored(
     sides = dict.fromkeys((bench.EXERCISE, bench.OURS), figures | {"matrix_rate": 10})
     monkeypatch.setattr(bench, "measure", lambda *_: sides)
     command = ["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]
-    assert cli.main(command) == 0
-    stored = measured.bench(smoke).load()
-    assert capsys.readouterr().out.endswith(f"{measured.bench(smoke).path}\n")
-    assert stored["methods"] == dict.fromkeys(methods.METHODS, sides)
-    other = measured.bench(dataclasses.replace(smoke, test_examples=8))
+    assert main(command) == 0
+    stored = measurements.bench(smoke).load()
+    assert capsys.readouterr().out.endswith(f"{measurements.bench(smoke).path}\n")
+    assert stored["methods"] == dict.fromkeys(METHODS, sides)
+    other = measurements.bench(dataclasses.replace(smoke, test_examples=8))
     assert other.load() == {}, "not that study's"
-    assert cli.main([*command, "--set", "precision=bf16"]) == 0
+    assert main([*command, "--set", "precision=bf16"]) == 0
     capsys.readouterr()
     for first, other in (("fp32", "bf16"), ("bf16", "fp32")):
-        kept = measured.loaded(measured.benches(dataclasses.replace(smoke, precision=first)))
+        kept = measurements.loaded(
+            measurements.benches(dataclasses.replace(smoke, precision=first))
+        )
         assert [record["params"]["precision"] for record in kept] == [first, other]
     other = [*command, "--set", "test_examples=8"]
-    assert cli.main(other) == 0
+    assert main(other) == 0
     assert "(it is replaced; --set study=NAME keeps both)" in capsys.readouterr().out
 
     def full_disk(path: Path, _: object) -> None:
         raise files.unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
 
     monkeypatch.setattr(files, "write_text", full_disk)
-    assert cli.main(command) == 2
+    assert main(command) == 2
     assert "90%" in capsys.readouterr().out
 
 
@@ -83,7 +91,7 @@ def text(tokens: data.Tokens, review: int) -> bytes:
 def test_the_operations_of_a_step_are_those_of_its_matrix_products(smoke: Params) -> None:
     """Full fine-tuning: 6 a weight of the encoder and token, and some for all the rest."""
     study = dataclasses.replace(smoke, train_examples=16)
-    run = next(run for run in methods.runs(study) if run.method == "full")
+    run = next(run for run in runs_of(study) if run.method == "full")
     bench.start(run, study, bench.EXERCISE)
     tokens = 16 * bench.job.train.lengths(study.max_length).max()
     encoder = bench.job.model.get_encoder().named_parameters()
@@ -119,8 +127,8 @@ def test_what_is_measured_is_kept_and_printed(
     figures |= {"operations": 1e9, "matrix_rate": 2e9}
     slow = {name: 3 * value for name, value in figures.items()}
     monkeypatch.setattr(bench, "measure", lambda *_: {"exercise": slow, "ours": figures})
-    assert cli.main(["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
-    assert list(measured.bench(smoke).load()["methods"]) == list(methods.METHODS)
+    assert main(["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
+    assert list(measurements.bench(smoke).load()["methods"]) == list(METHODS)
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.startswith("lora ")]
     assert [row[1:] for row in rows] == [
@@ -132,16 +140,14 @@ def test_what_is_measured_is_kept_and_printed(
     assert "25% (LoRA)" in printed
     assert "differs in the mathematics: nothing" in printed, "fp32 in both"
     assert (
-        cli.main(
-            ["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--set", "precision=bf16"]
-        )
+        main(["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--set", "precision=bf16"])
         == 0
     )
     assert "differs in the mathematics: precision (fp32" in capsys.readouterr().out
 
 
 def test_no_repeats_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench", "smoke", "--repeats", "0"]) == 2
+    assert main(["bench", "smoke", "--repeats", "0"]) == 2
     assert "--repeats: found 0, expected a number from 1" in capsys.readouterr().err
 
 
@@ -152,17 +158,17 @@ def test_wrong_settings_are_one_line_and_no_broken_process(
     smoke: Params, wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ["--set", f"tokenizer={smoke.tokenizer}", "--set", wrong]
-    assert cli.main(["bench", "smoke", *settings]) == 2
+    assert main(["bench", "smoke", *settings]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert wrong.split("=")[1] in line
 
 
 def test_a_side_that_lacks_memory_is_one_line(smoke: Params) -> None:
     study = dataclasses.replace(smoke, bottleneck=900_000_000)
-    run = next(run for run in methods.runs(study) if run.method == "adapter")
+    run = next(run for run in runs_of(study) if run.method == "adapter")
     with pytest.raises(RuntimeError) as failed, bench.started(run, study):
         pass
-    assert "memory: found too little" in str(cli.explain(failed.value))
+    assert "memory: found too little" in str(explain(failed.value))
 
 
 def test_medians_are_scaled_to_all_test_reviews(smoke: Params) -> None:

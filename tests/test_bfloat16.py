@@ -11,8 +11,10 @@ from accelerate.state import AcceleratorState
 from conftest import run_named
 from torch import Tensor
 
-from t5peft import bfloat16, intact, machine, training
-from t5peft.params import Params
+from t5peft.base import bfloat16, machine
+from t5peft.base.studies import Params
+from t5peft.inputs import checks
+from t5peft.training import jobs, loop
 
 BATCH, ROWS, INNER, COLUMNS = 3, 5, 64, 7
 
@@ -76,7 +78,7 @@ def test_a_study_in_float32_and_a_processor_with_bf16_are_left_alone(
 
 
 def test_it_is_provided_before_a_study_is_trained_or_measured(smoke: Params) -> None:
-    intact.check(dataclasses.replace(smoke, precision="bf16"))
+    checks.check(dataclasses.replace(smoke, precision="bf16"))
     assert bfloat16.provided
 
 
@@ -93,7 +95,7 @@ def test_a_training_in_bf16_goes_as_bf16s_own(name: str, smoke: Params) -> None:
 
     def losses() -> Tensor:
         AcceleratorState._reset_state()
-        return torch.tensor(training.train_epoch(training.prepare(run, study), 1))
+        return torch.tensor(loop.train_epoch(jobs.prepare(run, study), 1))
 
     theirs = losses()
     bfloat16.provide("bf16")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from nbformat import NotebookNode, v4
 
-from t5peft import cells, render
+from t5peft.report.render import cells, render
 
 TABLE = "| run | accuracy |\n|:----|---------:|\n| ours | 86.0 |"
 

@@ -10,18 +10,13 @@ from typing import Any
 
 import pytest
 
-from t5peft import (
-    about,
-    findings,
-    methods,
-    notebook,
-    params,
-    paths,
-    report,
-    show,
-)
-from t5peft.errors import InputError
-from t5peft.params import Params
+from t5peft.base import paths, studies
+from t5peft.base.errors import InputError
+from t5peft.base.settings import read_yaml
+from t5peft.base.studies import Params
+from t5peft.methods.table import LIBRARY
+from t5peft.report import about, evidence, findings, show
+from t5peft.report.render import notebook
 
 ROOT = paths.CHECKOUT
 
@@ -50,23 +45,23 @@ def given(**injected: Any) -> Params:
     """What the set-up cell makes of the parameters cell and what was injected after it."""
     namespace: dict[str, Any] = {"fig_width": 7, "open": open}  # Quarto's and IPython's own
     exec(parameters_cell(), namespace)
-    return report.notebook_params({**namespace, **injected})
+    return evidence.notebook_params({**namespace, **injected})
 
 
 def test_parameters_are_the_study_and_what_was_injected() -> None:
-    assert given() == params.load("self-contained")
-    smoke = params.read_yaml(ROOT / "params" / "smoke.yaml")
-    assert given(study="smoke", lora_rank=16) == params.load("smoke", {"lora_rank": 16})
-    assert given(**smoke) == params.load("smoke")
+    assert given() == studies.load("self-contained")
+    smoke = read_yaml(ROOT / "params" / "smoke.yaml")
+    assert given(study="smoke", lora_rank=16) == studies.load("smoke", {"lora_rank": 16})
+    assert given(**smoke) == studies.load("smoke")
 
 
 def test_cells_may_be_run_again_with_another_setting() -> None:
     namespace: dict[str, Any] = {}
     exec(parameters_cell(), namespace)
-    namespace["params"] = report.notebook_params(namespace)
+    namespace["params"] = evidence.notebook_params(namespace)
     assert namespace["params"].lora_rank == 8
     exec(parameters_cell().replace("lora_rank = None", "lora_rank = 16"), namespace)
-    assert report.notebook_params(namespace).lora_rank == 16
+    assert evidence.notebook_params(namespace).lora_rank == 16
 
 
 @pytest.mark.parametrize(
@@ -96,7 +91,7 @@ def test_a_chapters_cells_are_short_and_it_has_no_front_matter(chapter: Path) ->
 def test_peft_chapters_share_their_headings() -> None:
     headings = [
         re.findall(r"^## (.*?)(?: \{.*)?$", (ROOT / "chapters" / f"{name}.qmd").read_text(), re.M)
-        for name in methods.LIBRARY
+        for name in LIBRARY
     ]
     assert headings[0] == [
         *("Idea and equation", "Our implementation", "With the library"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from t5peft import claims
+from t5peft.report import claims
 
 
 def test_claims_are_sentences_about_the_records(records: list[dict[str, Any]]) -> None:

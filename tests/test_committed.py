@@ -12,64 +12,56 @@ import pytest
 import torch
 from conftest import run_named
 
-from t5peft import (
-    backbone,
-    data,
-    export,
-    measured,
-    methods,
-    mixture,
-    params,
-    paths,
-    prediction,
-    pretrain,
-    report,
-    runs,
-    tokenizer,
-    trace,
-    training,
-)
-from t5peft.methods import Run
-from t5peft.params import Params
-from t5peft.records import AS_MADE, Status
+from t5peft.base import paths, studies
+from t5peft.base.settings import build, read_yaml
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, data, tokenizers
+from t5peft.measure import measurements, predict
+from t5peft.methods.table import METHODS, Run, runs_of
+from t5peft.pretrain import loop, mixture
+from t5peft.pretrain.settings import BackboneParams
+from t5peft.report import evidence, export
+from t5peft.runs import records, reopen, store
+from t5peft.runs.records import AS_MADE, Status
+from t5peft.training import jobs
 
-STUDY = params.load(paths.CHECKOUT / "params" / "self-contained.yaml")
-RATES = params.load(paths.CHECKOUT / "params" / "exercise-rates.yaml")
-LONGER = params.load(paths.CHECKOUT / "params" / "ten-epochs.yaml")
-RUNS = methods.runs(STUDY)
+STUDY = studies.load(paths.CHECKOUT / "params" / "self-contained.yaml")
+RATES = studies.load(paths.CHECKOUT / "params" / "exercise-rates.yaml")
+LONGER = studies.load(paths.CHECKOUT / "params" / "ten-epochs.yaml")
+RUNS = runs_of(STUDY)
 
 
 @pytest.mark.parametrize("study", [STUDY, RATES, LONGER], ids=lambda study: study.study)
 @pytest.mark.parametrize("number", range(10), ids=[run.name for run in RUNS])
 def test_every_run_of_the_shipped_studies_is_stored_whole(study: Params, number: int) -> None:
-    assert runs.status(methods.runs(study)[number], study).state in AS_MADE
+    assert store.status(runs_of(study)[number], study).state in AS_MADE
 
 
 RECORDS = [  # with other seeds, too
     path
     for study in (STUDY, RATES, LONGER)
-    for path in sorted((paths.CHECKOUT / "weights").glob(f"{study.study}*/*/{runs.RECORD}"))
+    for path in sorted((paths.CHECKOUT / "weights").glob(f"{study.study}*/*/{records.RECORD}"))
 ]
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_every_record_is_what_the_code_makes_now(path: Path) -> None:
     """Fresh or verified; told by the record's own study and seed."""
-    record = runs.read(path.parent)
-    study = params.build(Params, record["params"], str(path))
-    assert runs.status(run_named(study, path.parent.name), study).state in AS_MADE
+    record = records.read_run(path.parent)
+    study = build(Params, record["params"], str(path))
+    assert store.status(run_named(study, path.parent.name), study).state in AS_MADE
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_every_run_has_the_losses_of_its_first_steps(path: Path) -> None:
-    held = trace.load(path.parent)
+    held = reopen.trace_of(path.parent)
     assert len(held.losses) >= 20
     assert held.losses_by
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_no_record_tells_where_a_machine_kept_its_files(path: Path) -> None:
-    settings = runs.read(path.parent)["params"]
+    settings = records.read_run(path.parent)["params"]
     assert not any(Path(settings[key]).is_absolute() for key in ("backbone", "tokenizer", "data"))
 
 
@@ -77,7 +69,7 @@ def test_no_record_tells_where_a_machine_kept_its_files(path: Path) -> None:
 def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run) -> None:
     tried = {
         trial["learning_rate"]: trial["accuracy"]
-        for trial in measured.tried(STUDY)
+        for trial in measurements.tried(STUDY)
         if trial["method"] == run.method
     }
     assert len(tried) >= 3
@@ -86,37 +78,37 @@ def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run)
 
 
 def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
-    found = {records[0]["run"]["name"]: records for records in report.seeds(STUDY)}
-    for method in methods.METHODS:
-        name = report.scratch(STUDY, method).name
+    found = {records[0]["run"]["name"]: records for records in evidence.seeds(STUDY)}
+    for method in METHODS:
+        name = evidence.scratch(STUDY, method).name
         assert [record["params"]["seed"] for record in found[name]] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("study", [RATES, LONGER], ids=lambda study: study.study)
 def test_a_companion_study_is_shown(study: Params) -> None:
     name = study.study
-    assert {record["study"] for record in report.companion(STUDY, name)} == {name}
+    assert {record["study"] for record in evidence.companion(STUDY, name)} == {name}
     other = dataclasses.replace(STUDY, backbone="random:mini", tokenizer=STUDY.backbone)
-    assert report.companion(other, name) == [], "they have another backbone"
-    assert report.companion(dataclasses.replace(STUDY, study="mine"), name) == []
+    assert evidence.companion(other, name) == [], "they have another backbone"
+    assert evidence.companion(dataclasses.replace(STUDY, study="mine"), name) == []
 
 
 def test_a_companion_without_a_run_to_compare_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    status, missing = runs.status, Status("missing", "never trained")
+    status, missing = store.status, Status("missing", "never trained")
     for kept in (True, False):
         monkeypatch.setattr(
-            runs,
+            store,
             "status",
             lambda r, p, k=kept: status(r, p) if (r.method == "full") == k else missing,
         )
-        assert report.companion(STUDY, "exercise-rates") == []
+        assert evidence.companion(STUDY, "exercise-rates") == []
 
 
 @pytest.mark.parametrize("method", export.FILES)
 def test_the_weight_files_are_those_of_the_stored_runs(method: str) -> None:
     run = next(r for r in RUNS if r.method == method and r.implementation == "scratch")
     handed_in = torch.load(paths.CHECKOUT / "weights" / export.FILES[method], weights_only=True)
-    _, stored = runs.tensors(runs.folder(run, STUDY))
+    _, stored = store.tensors(store.folder(run, STUDY))
     assert handed_in.keys() == stored.keys()
     assert all(torch.equal(handed_in[name], stored[name]) for name in stored)
 
@@ -139,8 +131,8 @@ def test_readmes_recipe_puts_a_file_into_its_backbone(
     made: dict[str, Any] = {}
     monkeypatch.chdir(paths.CHECKOUT)
     exec(recipe, made)
-    _, stored = runs.tensors(runs.folder(report.scratch(STUDY, method), STUDY))
-    trained = training.trained(made["model"])
+    _, stored = store.tensors(store.folder(evidence.scratch(STUDY, method), STUDY))
+    trained = jobs.trained(made["model"])
     assert trained.keys() == stored.keys()
     assert all(torch.equal(trained[name], stored[name]) for name in stored)
 
@@ -154,7 +146,7 @@ def test_readme_quotes_the_model_card() -> None:
 
 def test_a_stored_run_labels_reviews() -> None:
     texts = ["a wonderful, moving film, one of the best of the year", "awful, boring and stupid"]
-    answers = prediction.predict("self-contained/adapter-scratch-b8", texts)
+    answers = predict.predict("self-contained/adapter-scratch-b8", texts)
     assert [answer for answer, _, _ in answers] == ["positive", "negative"]
     assert all(0.5 < probability < 1 for _, probability, _ in answers)
 
@@ -167,7 +159,7 @@ BACKBONES = sorted((paths.CHECKOUT / "weights" / "backbone").iterdir())
 def test_a_backbone_is_the_one_of_its_card(folder: Path) -> None:
     card = backbone.card(str(folder))
     assert backbone.load(str(folder)).num_parameters() == card["parameters"]
-    words = tokenizer.load(str(folder))
+    words = tokenizers.load(str(folder))
     assert words.tokenize("a positive review") == ["▁a", "▁positive", "▁review"]
     shards = list(folder.glob("int8-*.safetensors"))
     assert shards
@@ -176,7 +168,7 @@ def test_a_backbone_is_the_one_of_its_card(folder: Path) -> None:
 
 def test_the_shipped_recipe_is_the_one_that_made_the_newest_backbone() -> None:
     """All but where the data lay."""
-    shipped = params.read_yaml(paths.params() / "backbone-mini.yaml")
+    shipped = read_yaml(paths.params() / "backbone-mini.yaml")
     made_with = backbone.card(str(paths.weights() / "backbone" / shipped["name"]))["params"]
     places = {"data", "sst2"}
     assert made_with.keys() == shipped.keys()
@@ -184,10 +176,10 @@ def test_the_shipped_recipe_is_the_one_that_made_the_newest_backbone() -> None:
 
 
 @pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
-@pytest.mark.parametrize("study", ["assignment", "self-contained", *report.COMPANIONS])
+@pytest.mark.parametrize("study", ["assignment", "self-contained", *evidence.COMPANIONS])
 def test_the_texts_that_a_study_pins_are_imdbs(study: str) -> None:
-    unpinned = params.load(study, {"data": str(IMDB), "data_fingerprint": ""})
-    assert data.fingerprint(unpinned) == params.load(study).data_fingerprint
+    unpinned = studies.load(study, {"data": str(IMDB), "data_fingerprint": ""})
+    assert data.fingerprint(unpinned) == studies.load(study).data_fingerprint
 
 
 @pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
@@ -195,18 +187,18 @@ def test_the_texts_that_a_study_pins_are_imdbs(study: str) -> None:
 def test_a_backbone_reads_its_input_as_its_card_says(folder: Path, tmp_path: Path) -> None:
     """On a few other texts, so only about."""
     card = backbone.card(str(folder))
-    settings = params.build(pretrain.BackboneParams, card["params"], "card")
-    words = tokenizer.load(str(folder))
+    settings = build(BackboneParams, card["params"], "card")
+    words = tokenizers.load(str(folder))
     texts = [data.normalize(text) for text, _ in data.read(str(IMDB), "train")[:300]]
     stream = mixture.pack(texts, words, tmp_path)
     batch = next(mixture.span_batches(stream, settings, words))
-    found = pretrain.reading(backbone.load(str(folder)), settings, *batch)
+    found = loop.reading(backbone.load(str(folder)), settings, *batch)
     for name in ("span_loss", "span_loss_other_input"):
         assert found[name] == pytest.approx(card[name], abs=0.3)
 
 
 def test_what_the_runs_keep_is_measured_of_all_ten() -> None:
-    kept = measured.retained(STUDY)
+    kept = measurements.retained(STUDY)
     assert len(kept) == 10
     assert len({(x["reviews"], x["stretches"], x["span_loss_before"]) for x in kept.values()}) == 1
 
@@ -214,8 +206,8 @@ def test_what_the_runs_keep_is_measured_of_all_ten() -> None:
 @pytest.mark.parametrize("command", [["status", "self-contained"], ["--help"]])
 def test_what_needs_neither_torch_nor_numpy_does_not_wait_for_them(command: list[str]) -> None:
     code = (
-        "import sys; from contextlib import suppress; from t5peft import cli\n"
-        f"with suppress(SystemExit): cli.main({command})\n"
+        "import sys; from contextlib import suppress; from t5peft.__main__ import main\n"
+        f"with suppress(SystemExit): main({command})\n"
         "sys.exit(len({'torch', 'numpy'} & sys.modules.keys()))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -224,8 +216,8 @@ def test_what_needs_neither_torch_nor_numpy_does_not_wait_for_them(command: list
 def test_stored_measurements_are_shown_without_the_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "tokens", None)
     monkeypatch.setattr(data, "read", None)
-    assert len(measured.tried(STUDY)) == sum(map(len, measured.GRID.values()))
-    assert len(measured.retained(STUDY)) == 10
-    assert len(measured.loaded(measured.benches(STUDY))) == 2
-    assert measured.baselines(STUDY).load()
-    assert len(measured.stored(STUDY, runs.look(methods.runs(STUDY), STUDY))) == 16 + 10 + 2 + 1
+    assert len(measurements.tried(STUDY)) == sum(map(len, measurements.GRID.values()))
+    assert len(measurements.retained(STUDY)) == 10
+    assert len(measurements.loaded(measurements.benches(STUDY))) == 2
+    assert measurements.baselines(STUDY).load()
+    assert len(measurements.stored(STUDY, store.look(runs_of(STUDY), STUDY))) == 16 + 10 + 2 + 1

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import sympy
 
-from t5peft import adapter, cli, counting, lora, methods, soft_prompt
-from t5peft.errors import InputError
-from t5peft.sizes import SIZES
+from t5peft.__main__ import main
+from t5peft.base.errors import InputError
+from t5peft.inputs.sizes import SIZES
+from t5peft.methods import adapter, counting, formulas, lora, soft_prompt
+from t5peft.methods.table import LETTER
 
 SETTINGS: list[tuple[str, dict[str, int]]] = [("full", {})] + [
     (method, {name: number})
-    for method, (name, _) in counting.SETTINGS.items()
+    for method, (name, _) in formulas.SETTINGS.items()
     for number in (1, 5, 8, 13)
 ]
 SMALL = ("tiny", "mini", "t5-small")  # with every setting; the others with a few
@@ -67,7 +69,7 @@ def test_the_numbers_of_the_exercise(
 @pytest.mark.parametrize("method", SITES)
 def test_sites_formula_is_the_number_of_matched_modules(method: str, size: str) -> None:
     sites = SITES[method](counting.hollow(size))
-    assert len(sites) == counting.value(counting.FORMULAS[method].sites, counting.dimensions(size))
+    assert len(sites) == formulas.value(formulas.FORMULAS[method].sites, formulas.dimensions(size))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -86,7 +88,7 @@ def test_each_part_of_the_backbone_is_where_it_is_said_to_be(size: str) -> None:
     for name, parameter in counting.hollow(size).named_parameters():
         part = next(p for p, words in where.items() if all(w in name for w in words.split()))
         counted[part] += parameter.numel()
-    assert counting.parts(size) == counted
+    assert formulas.parts(size) == counted
 
 
 def test_encoder_and_decoder_of_unequal_depth_and_projections_that_are_not_square() -> None:
@@ -102,26 +104,26 @@ def test_encoder_and_decoder_of_unequal_depth_and_projections_that_are_not_squar
 
 
 WRONG = {
-    "soft-prompt": 2 * counting.n * counting.d,  # the rows of a decoder's prompt too
-    "adapter": 2 * counting.d * counting.b,  # no bias
-    "lora": 2 * counting.r * counting.d,  # a projection taken for square
+    "soft-prompt": 2 * formulas.n * formulas.d,  # the rows of a decoder's prompt too
+    "adapter": 2 * formulas.d * formulas.b,  # no bias
+    "lora": 2 * formulas.r * formulas.d,  # a projection taken for square
 }
 
 
 @pytest.mark.parametrize("method", WRONG)
 def test_a_wrong_formula_is_noticed(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = counting.FORMULAS[method]
-    wrong = counting.Formula(right.rule, right.sites, WRONG[method], ())
-    monkeypatch.setitem(counting.FORMULAS, method, wrong)
-    printed, equal = counting.command(method, "t5-11b", {counting.SETTINGS[method][0]: 8})
+    right = formulas.FORMULAS[method]
+    wrong = formulas.Formula(right.rule, right.sites, WRONG[method], ())
+    monkeypatch.setitem(formulas.FORMULAS, method, wrong)
+    printed, equal = counting.command(method, "t5-11b", {formulas.SETTINGS[method][0]: 8})
     assert not equal
     assert printed.endswith("NOT EQUAL")
 
 
 def test_a_number_of_sites_is_a_factor_whichever_it_is() -> None:
     for sites in range(4):
-        formula = counting.Formula("somewhere", sympy.Integer(sites), counting.n * counting.d, ())
-        assert formula.added.subs({counting.n: 5, counting.d: 7}) == sites * 35
+        formula = formulas.Formula("somewhere", sympy.Integer(sites), formulas.n * formulas.d, ())
+        assert formula.added.subs({formulas.n: 5, formulas.d: 7}) == sites * 35
 
 
 def test_a_model_that_trains_too_little_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +140,12 @@ def test_a_model_that_trains_too_little_is_noticed(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_wrong_backbone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(counting.PARTS, "relative positions")
+    monkeypatch.delitem(formulas.PARTS, "relative positions")
     assert not counting.count("full", "tiny", {}).equal
 
 
 def test_derivation_goes_from_the_sites_to_the_number() -> None:
-    derivation = counting.derive("lora", "t5-small", {"rank": 8})
+    derivation = formulas.derive("lora", "t5-small", {"rank": 8})
     assert [step.text for step in derivation.steps] == [
         "2*(L_e + 2*L_d) = 2*(6 + 2*6) = 36",
         "d*r + r*h*d_kv",
@@ -160,17 +162,17 @@ def test_derivation_goes_from_the_sites_to_the_number() -> None:
 @pytest.mark.parametrize(("method", "settings"), SETTINGS)
 def test_every_form_of_a_formula_is_the_same_number(method: str, settings: dict[str, int]) -> None:
     """What is printed is what is checked: read back, each printed form gives the derived number."""
-    derivation = counting.derive(method, "t5-11b", settings)
+    derivation = formulas.derive(method, "t5-11b", settings)
     letters: dict[str, Any] = {str(symbol): number for symbol, number in derivation.values.items()}
     for form in (derivation.added, derivation.simplified, derivation.substituted):
-        assert sympy.parse_expr(counting.text(form), letters) == derivation.derived
+        assert sympy.parse_expr(formulas.text(form), letters) == derivation.derived
 
 
 def test_letters_are_those_of_the_runs_names() -> None:
-    for name, symbol in counting.SETTINGS.values():
-        assert methods.LETTER[name] == str(symbol)
-    used = set().union(*(formula.free_symbols for formula in counting.PARTS.values()))
-    assert set(counting.MEANING) >= used
+    for name, symbol in formulas.SETTINGS.values():
+        assert LETTER[name] == str(symbol)
+    used = set().union(*(formula.free_symbols for formula in formulas.PARTS.values()))
+    assert set(formulas.MEANING) >= used
 
 
 def test_command_prints_formula_numbers_and_verdict() -> None:
@@ -221,8 +223,8 @@ def test_a_bottleneck_wider_than_the_model_is_warned_of_and_counted() -> None:
 
 def test_formulas_need_no_torch() -> None:
     code = (
-        "import sys; from t5peft import counting;"
-        "counting.derive('lora', 't5-11b', {'rank': 8}).steps; counting.parts('t5-11b');"
+        "import sys; from t5peft.methods import formulas;"
+        "formulas.derive('lora', 't5-11b', {'rank': 8}).steps; formulas.parts('t5-11b');"
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -231,7 +233,7 @@ def test_formulas_need_no_torch() -> None:
 def test_the_largest_t5_is_counted_in_seconds_and_without_its_memory() -> None:
     """44 GB of weights would be: asked is 20 s (here of CPU, imports included) and 1.5 GB."""
     code = (
-        "import resource, time; from t5peft import counting;"
+        "import resource, time; from t5peft.methods import counting;"
         "assert counting.count('lora', 't5-11b', {'rank': 64}, 'library').equal;"
         "print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
@@ -244,9 +246,9 @@ def test_the_largest_t5_is_counted_in_seconds_and_without_its_memory() -> None:
 def test_a_count_that_differs_is_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    right = counting.FORMULAS["lora"]
+    right = formulas.FORMULAS["lora"]
     monkeypatch.setitem(
-        counting.FORMULAS, "lora", dataclasses.replace(right, share=right.share + 1)
+        formulas.FORMULAS, "lora", dataclasses.replace(right, share=right.share + 1)
     )
-    assert cli.main(["count", "lora", "--size", "tiny"]) == 1
+    assert main(["count", "lora", "--size", "tiny"]) == 1
     assert capsys.readouterr().out.endswith("NOT EQUAL\n")

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from t5peft import data, params, tokenizer
-from t5peft.errors import InputError
-from t5peft.params import Params
+from t5peft.base import studies
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import data, tokenizers
 
 
 @pytest.fixture
@@ -42,22 +43,22 @@ def acl(tmp_path: Path) -> Path:
 def test_every_layout_gives_the_same_texts_tokens_and_fingerprint(
     smoke: Params, parquet: Path, acl: Path
 ) -> None:
-    studies = [
-        params.load("smoke", vars(smoke) | {"data": str(x)}) for x in ("made-up", parquet, acl)
+    layouts = [
+        studies.load("smoke", vars(smoke) | {"data": str(x)}) for x in ("made-up", parquet, acl)
     ]
-    made_up, *others = ([data.tokens(study, split) for split in data.SPLITS] for study in studies)
+    made_up, *others = ([data.tokens(study, split) for split in data.SPLITS] for study in layouts)
     for other in others:
         for one, two in zip(made_up, other, strict=True):
             assert np.array_equal(one.ids, two.ids)
             assert np.array_equal(one.labels, two.labels)
-    assert len({data.fingerprint(study) for study in studies}) == 1
+    assert len({data.fingerprint(study) for study in layouts}) == 1
 
 
 def test_one_changed_letter_changes_the_fingerprint(smoke: Params, acl: Path) -> None:
-    before = data.fingerprint(params.load("smoke", vars(smoke) | {"data": str(acl)}))
+    before = data.fingerprint(studies.load("smoke", vars(smoke) | {"data": str(acl)}))
     path = next((acl / "train" / "neg").iterdir())
     path.write_text(path.read_text() + "!")
-    assert data.fingerprint(params.load("smoke", vars(smoke) | {"data": str(acl)})) != before
+    assert data.fingerprint(studies.load("smoke", vars(smoke) | {"data": str(acl)})) != before
 
 
 def test_text_is_lower_cased_and_line_breaks_are_spaces() -> None:
@@ -66,7 +67,7 @@ def test_text_is_lower_cased_and_line_breaks_are_spaces() -> None:
 
 def test_tokens_are_made_once(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     data.tokens(smoke, "train")
-    monkeypatch.setattr(tokenizer, "load", lambda name: pytest.fail("tokenized again"))
+    monkeypatch.setattr(tokenizers, "load", lambda name: pytest.fail("tokenized again"))
     assert len(data.tokens(smoke, "train")) == smoke.train_examples
 
 
@@ -97,7 +98,7 @@ def test_a_batch_is_as_wide_as_a_multiple_or_the_room(lengths: list[int], width:
 
 
 def test_truncation_is_the_tokenizers_own(words_folder: Path, smoke: Params) -> None:
-    words = tokenizer.load(str(words_folder))
+    words = tokenizers.load(str(words_folder))
     texts = [data.normalize(text) for text, _ in data.read(data.MADE_UP, "test")]
     ids, mask = data.tokens(smoke, "test").batch(np.arange(64), 12)
     theirs = words(texts[:64], max_length=12, truncation=True, padding=True, return_tensors="pt")
@@ -108,8 +109,8 @@ def test_truncation_is_the_tokenizers_own(words_folder: Path, smoke: Params) -> 
 def test_the_fast_tokenizer_is_the_slow_one(words_folder: Path) -> None:
     from transformers import T5Tokenizer
 
-    slow = T5Tokenizer(str(words_folder / tokenizer.MODEL_FILE), legacy=True)
-    fast = tokenizer.load(str(words_folder))
+    slow = T5Tokenizer(str(words_folder / tokenizers.MODEL_FILE), legacy=True)
+    fast = tokenizers.load(str(words_folder))
     for text in ["a film that is great", "positive", "negative", "", "two  spaces, review 7."]:
         assert fast(text)["input_ids"] == slow(text)["input_ids"]
 
@@ -147,16 +148,16 @@ def test_an_unreachable_hub_is_one_line() -> None:
 
 def test_more_reviews_than_there_are_is_refused(smoke: Params) -> None:
     with pytest.raises(InputError, match="at most the 400 reviews"):
-        data.tokens(params.load("smoke", vars(smoke) | {"train_examples": 401}), "train")
+        data.tokens(studies.load("smoke", vars(smoke) | {"train_examples": 401}), "train")
 
 
 def test_other_texts_than_the_study_pins_are_refused(smoke: Params) -> None:
     with pytest.raises(InputError, match="as the study pins them"):
-        data.fingerprint(params.load("smoke", vars(smoke) | {"data_fingerprint": "0" * 64}))
+        data.fingerprint(studies.load("smoke", vars(smoke) | {"data_fingerprint": "0" * 64}))
 
 
 def test_a_pinned_fingerprint_stands_for_data_that_are_not_here(smoke: Params) -> None:
-    away = params.load("smoke", vars(smoke) | {"data": "some/where", "data_fingerprint": "f" * 64})
+    away = studies.load("smoke", vars(smoke) | {"data": "some/where", "data_fingerprint": "f" * 64})
     assert data.fingerprint(away) == "f" * 64
 
 
@@ -187,13 +188,13 @@ def test_no_alarm_of_reviews_that_are_longer_than_a_tokenizer_thinks_right(
     )
     logging.getLogger("transformers").propagate = True
     with caplog.at_level(logging.WARNING, "transformers"):
-        assert len(tokenizer.load(str(tmp_path))("a long film " * 9)["input_ids"]) > 8
+        assert len(tokenizers.load(str(tmp_path))("a long film " * 9)["input_ids"]) > 8
     assert "longer than" not in caplog.text
 
 
 def test_another_tokenizer_has_tokens_of_its_own(smoke: Params, tmp_path: Path) -> None:
     texts = [text for text, _ in data.read(data.MADE_UP, "train")]
-    tokenizer.train(texts, 60, tmp_path / "other")
+    tokenizers.train(texts, 60, tmp_path / "other")
     before = data.tokens(smoke, "train").ids
     other = dataclasses.replace(smoke, tokenizer=str(tmp_path / "other"))
     assert not np.array_equal(data.tokens(other, "train").ids, before)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import edit
 
-from t5peft import deciding
+from t5peft.base import deciding
 
 
 @pytest.fixture
@@ -36,14 +36,19 @@ def everywhere(folder: Path, pattern: str, new: str) -> None:
 
 
 def move_a_function(tree: Path) -> None:
-    """`training.order` to `methods`, where numpy is imported under another name."""
-    text = (tree / "training.py").read_text()
+    """`loop.order` to `methods.table`, where numpy is imported under another name."""
+    text = (tree / "training/loop.py").read_text()
     order = re.search(r"def order.*?\n\n\n", text, re.DOTALL)
     assert order
     moved = order[0].replace("np.", "numpy.")
-    edit(tree / "training.py", order[0], "")
-    edit(tree / "training.py", "order(job.params", "methods.order(job.params")
-    path = tree / "methods.py"
+    edit(tree / "training/loop.py", order[0], "")
+    edit(tree / "training/loop.py", "order(job.params", "table.order(job.params")
+    edit(
+        tree / "training/loop.py",
+        "import numpy as np\n",
+        "import numpy as np\nfrom t5peft.methods import table\n",
+    )
+    path = tree / "methods/table.py"
     path.write_text(
         path.read_text().replace("import dataclass\n", "import dataclass\nimport numpy\n")
     )
@@ -51,35 +56,35 @@ def move_a_function(tree: Path) -> None:
 
 
 def move_a_constant(tree: Path) -> None:
-    edit(tree / "data.py", "PAD, EOS = 0, 1", "PAD = 0")
-    (tree / "ends.py").write_text("EOS: int = 1\n")
+    edit(tree / "inputs/data.py", "PAD, EOS = 0, 1", "PAD = 0")
+    (tree / "inputs/ends.py").write_text("EOS: int = 1\n")
     edit(
-        tree / "evaluation.py",
-        "from t5peft.data import EOS,",
-        "from t5peft.ends import EOS\nfrom t5peft.data import",
+        tree / "training/evaluation.py",
+        "from t5peft.inputs.data import EOS,",
+        "from t5peft.inputs.ends import EOS\nfrom t5peft.inputs.data import",
     )
-    edit(tree / "data.py", "import io\n", "import io\nfrom t5peft.ends import EOS\n")
+    edit(tree / "inputs/data.py", "import io\n", "import io\nfrom t5peft.inputs.ends import EOS\n")
 
 
 def split_a_module(tree: Path) -> None:
     """`fast` into a package: dropout in a module of its own, which the other half imports."""
-    text = (tree / "fast.py").read_text()
+    text = (tree / "training/fast.py").read_text()
     head = text[: text.index("Model = TypeVar")]
     at = text.index("def dropout_layer")
-    (tree / "fast.py").unlink()
-    (tree / "quick").mkdir()
-    (tree / "quick" / "__init__.py").write_text("from .arithmetic import round_frozen, speed_up\n")
-    (tree / "quick" / "drop.py").write_text(head + text[at:])
+    (tree / "training/fast.py").unlink()
+    (tree / "training/quick").mkdir()
+    (tree / "training/quick/__init__.py").write_text("from .arithmetic import round_frozen, speed_up\n")
+    (tree / "training/quick/drop.py").write_text(head + text[at:])
     names = "from .drop import dropout, dropout_layer\n"
-    (tree / "quick" / "arithmetic.py").write_text(text[:at].replace("FUSED =", f"{names}\nFUSED ="))
+    (tree / "training/quick/arithmetic.py").write_text(text[:at].replace("FUSED =", f"{names}\nFUSED ="))
     everywhere(tree, r"\bfast\.(speed_up|round_frozen)", r"quick.\1")
-    edit(tree / "training.py", "evaluation, fast, files", "evaluation, quick, files")
+    edit(tree / "training/jobs.py", "evaluation, fast", "evaluation, quick")
 
 
 def rename_a_module(tree: Path) -> None:
-    (tree / "lora.py").rename(tree / "low_rank.py")
-    edit(tree / "methods.py", "import adapter, lora, soft", "import adapter, low_rank, soft")
-    edit(tree / "methods.py", "lora.inject}", "low_rank.inject}")
+    (tree / "methods/lora.py").rename(tree / "methods/low_rank.py")
+    edit(tree / "methods/table.py", "import adapter, lora, soft", "import adapter, low_rank, soft")
+    edit(tree / "methods/table.py", "lora.inject}", "low_rank.inject}")
 
 
 def rename_a_function(tree: Path) -> None:
@@ -95,14 +100,14 @@ def rename_a_constant(tree: Path) -> None:
 
 
 def rename_a_local_import(tree: Path) -> None:
-    edit(tree / "methods.py", "inject import claim, freeze", "inject import claim as take, freeze")
-    edit(tree / "methods.py", "    claim(model", "    take(model")
+    edit(tree / "methods/table.py", "sites import claim, freeze", "sites import claim as take, freeze")
+    edit(tree / "methods/table.py", "    claim(model", "    take(model")
 
 
 def import_locally(tree: Path) -> None:
-    edit(tree / "soft_prompt.py", "import torch\n", "")
+    edit(tree / "methods/soft_prompt.py", "import torch\n", "")
     edit(
-        tree / "soft_prompt.py",
+        tree / "methods/soft_prompt.py",
         "        batch, tokens =",
         "        import torch\n\n        batch, tokens =",
     )
@@ -110,8 +115,13 @@ def import_locally(tree: Path) -> None:
 
 def import_otherwise(tree: Path) -> None:
     edit(
-        tree / "training.py",
+        tree / "training/loop.py",
         "from accelerate.utils import gather_object, set_seed",
+        "import accelerate.utils as u",
+    )
+    edit(
+        tree / "training/jobs.py",
+        "from accelerate.utils import set_seed",
         "import accelerate.utils as u",
     )
     everywhere(tree, r"\b(set_seed|gather_object)\(", r"u.\1(")
@@ -122,16 +132,16 @@ def rename_a_variable(tree: Path) -> None:
 
 
 def change_a_comment(tree: Path) -> None:
-    edit(tree / "lora.py", "# x W + (alpha / r) x A B", "# the sum")
+    edit(tree / "methods/lora.py", "# x W + (alpha / r) x A B", "# the sum")
 
 
 def change_a_docstring(tree: Path) -> None:
-    edit(tree / "lora.py", "A frozen linear map with a trained", "A linear map with a")
+    edit(tree / "methods/lora.py", "A frozen linear map with a trained", "A linear map with a")
 
 
 def remove_a_docstring(tree: Path) -> None:
     edit(
-        tree / "inject.py",
+        tree / "methods/sites.py",
         '    """Take every parameter out of training; what is injected later trains because it is new."""\n',
         "",
     )
@@ -139,11 +149,11 @@ def remove_a_docstring(tree: Path) -> None:
 
 def change_annotations(tree: Path) -> None:
     edit(
-        tree / "training.py",
+        tree / "training/loop.py",
         "def train_epoch(job: Job, epoch: int, most: int | None = None) -> np.ndarray:",
         "def train_epoch(job, epoch: object, most=None):",
     )
-    edit(tree / "training.py", "losses: list[float] = []", "losses = []")
+    edit(tree / "training/loop.py", "losses: list[float] = []", "losses = []")
 
 
 def change_the_layout(tree: Path) -> None:
@@ -152,22 +162,22 @@ def change_the_layout(tree: Path) -> None:
 
 
 def change_what_is_said(tree: Path) -> None:
-    edit(tree / "training.py", 'f"loss {losses[-1]:.4f}"', '"well"')
-    edit(tree / "training.py", '"lower the learning rate or set precision=fp32"', '"begin anew"')
-    edit(tree / "training.py", "test accuracy {100 * done['test_accuracy']:.2f}%", "done")
-    edit(tree / "progress.py", "SECONDS = 5.0", "SECONDS = 9.0")
-    edit(tree / "errors.py", "expected {expected}", "wanted {expected}")
+    edit(tree / "training/loop.py", 'f"loss {losses[-1]:.4f}"', '"well"')
+    edit(tree / "training/loop.py", '"lower the learning rate or set precision=fp32"', '"begin anew"')
+    edit(tree / "runs/make.py", "test accuracy {100 * done['test_accuracy']:.2f}%", "done")
+    edit(tree / "base/progress.py", "SECONDS = 5.0", "SECONDS = 9.0")
+    edit(tree / "base/errors.py", "expected {expected}", "wanted {expected}")
 
 
 def change_how_things_are_kept(tree: Path) -> None:
-    edit(tree / "files.py", "0o644", "0o600")
-    edit(tree / "paths.py", '".cache"', '"cache"')
-    edit(tree / "training.py", '"best_epoch": best["epoch"],', '"best": best["epoch"],')
-    edit(tree / "data.py", '"data._tokenize")', '"data.Tokens")')
+    edit(tree / "base/files.py", "0o644", "0o600")
+    edit(tree / "base/paths.py", '".cache"', '"cache"')
+    edit(tree / "runs/make.py", '"best_epoch": best["epoch"],', '"best": best["epoch"],')
+    edit(tree / "inputs/data.py", '"inputs.data._tokenize"', '"inputs.data.Tokens"')
 
 
 def change_a_plot(tree: Path) -> None:
-    path = tree / "plots.py"
+    path = tree / "report/plots.py"
     path.write_text(path.read_text() + "\nMARK = 1\n")
 
 
@@ -191,33 +201,33 @@ def test_what_changes_no_result_changes_no_digest(
 
 
 OTHER = {
-    "LoRA's scale": ("lora.py", "alpha / rank", "alpha * rank"),
-    "the end of sequence": ("data.py", "PAD, EOS = 0, 1", "PAD, EOS = 0, 2"),
-    "the attention's scale": ("fast.py", "dropout_p=p, scale=1.0", "dropout_p=p"),
-    "dropout": ("fast.py", "ctx.scale = 1 / (1 - p)", "ctx.scale = 1 - p"),
-    "dropout's bits": ("fast.py", "round(p * 2**16)", "round(p * 2**15)"),
-    "the loader of the backbone": ("training.py", "backbone.load(params", "backbone.load_on_meta(params"),
-    "the loader of the reviews": ("data.py", "reviews = _from_parquet(", "reviews = _from_text_files("),
-    "the loader of transformers": ("backbone.py", "T5ForConditionalGeneration.from_pretrained(", "T5ForConditionalGeneration.from_config("),
-    "an optimizer's argument": ("training.py", "fused=True,", "fused=True, weight_decay=0.0,"),
-    "the optimizer": ("training.py", "torch.optim.AdamW(", "torch.optim.Adam("),
-    "a default": ("data.py", "placeholders: int = 0, multiple: int = 1\n    ) -> tuple[torch", "placeholders: int = 1, multiple: int = 1\n    ) -> tuple[torch"),
-    "a default that is a constant": ("data.py", "MULTIPLE = 16", "MULTIPLE = 8"),
-    "a third party's import": ("lora.py", "from torch import Tensor, nn", "from torch import Tensor\nfrom torch.ao import nn"),
-    "a third party's seed": ("training.py", "from accelerate.utils import gather_object, set_seed", "from accelerate.utils import gather_object\nfrom transformers import set_seed"),
-    "one of our imports": ("soft_prompt.py", "from t5peft.inject import Sites, find, replace", "from t5peft.inject import Sites, find, claim as replace"),
-    "a decorator": ("evaluation.py", "@torch.inference_mode()\ndef predict", "@torch.enable_grad()\ndef predict"),
-    "the seed": ("training.py", "set_seed(1000 * job", "set_seed(100 * job"),
-    "the order": ("training.py", "[params.seed, epoch]", "[params.seed]"),
-    "the number of epochs": ("training.py", "params.epochs + 1)", "params.epochs)"),
-    "the choice of the best": ("training.py", 'epoch["test_accuracy"])', 'epoch["loss"])'),
-    "what is gone on with": ("training.py", 'load_state_dict(held["optimizer"])', "zero_grad()"),
-    "a label": ("data.py", 'LABELS = ("negative", "positive")', 'LABELS = ("positive", "negative")'),
-    "the cleaning": ("data.py", 'text.lower().replace("<br />", " ")', 'text.replace("<br />", " ")'),
-    "greedy": ("evaluation.py", "num_beams=1", "num_beams=2"),
-    "a library's argument": ("library.py", "lora_dropout=0.0", "lora_dropout=0.1"),
-    "a run's property": ("methods.py", 'self.settings["tokens"] if', 'self.settings["tokens"] + 1 if'),
-    "what an import does": ("fast.py", "Model = TypeVar", 'torch.set_float32_matmul_precision("medium")\nModel = TypeVar'),
+    "LoRA's scale": ("methods/lora.py", "alpha / rank", "alpha * rank"),
+    "the end of sequence": ("inputs/data.py", "PAD, EOS = 0, 1", "PAD, EOS = 0, 2"),
+    "the attention's scale": ("training/fast.py", "dropout_p=p, scale=1.0", "dropout_p=p"),
+    "dropout": ("training/fast.py", "ctx.scale = 1 / (1 - p)", "ctx.scale = 1 - p"),
+    "dropout's bits": ("training/fast.py", "round(p * 2**16)", "round(p * 2**15)"),
+    "the loader of the backbone": ("training/jobs.py", "backbone.load(params", "backbone.load_on_meta(params"),
+    "the loader of the reviews": ("inputs/data.py", "reviews = _from_parquet(", "reviews = _from_text_files("),
+    "the loader of transformers": ("inputs/backbone.py", "T5ForConditionalGeneration.from_pretrained(", "T5ForConditionalGeneration.from_config("),
+    "an optimizer's argument": ("training/jobs.py", "fused=True,", "fused=True, weight_decay=0.0,"),
+    "the optimizer": ("training/jobs.py", "torch.optim.AdamW(", "torch.optim.Adam("),
+    "a default": ("inputs/data.py", "placeholders: int = 0, multiple: int = 1\n    ) -> tuple[torch", "placeholders: int = 1, multiple: int = 1\n    ) -> tuple[torch"),
+    "a default that is a constant": ("inputs/data.py", "MULTIPLE = 16", "MULTIPLE = 8"),
+    "a third party's import": ("methods/lora.py", "from torch import Tensor, nn", "from torch import Tensor\nfrom torch.ao import nn"),
+    "a third party's seed": ("training/loop.py", "from accelerate.utils import gather_object, set_seed", "from accelerate.utils import gather_object\nfrom transformers import set_seed"),
+    "one of our imports": ("methods/soft_prompt.py", "from t5peft.methods.sites import Sites, find, replace", "from t5peft.methods.sites import Sites, find, claim as replace"),
+    "a decorator": ("training/evaluation.py", "@torch.inference_mode()\ndef predict", "@torch.enable_grad()\ndef predict"),
+    "the seed": ("training/loop.py", "set_seed(1000 * job", "set_seed(100 * job"),
+    "the order": ("training/loop.py", "[params.seed, epoch]", "[params.seed]"),
+    "the number of epochs": ("training/loop.py", "params.epochs + 1)", "params.epochs)"),
+    "the choice of the best": ("training/loop.py", 'epoch["test_accuracy"])', 'epoch["loss"])'),
+    "what is gone on with": ("training/checkpoint.py", 'load_state_dict(held["optimizer"])', "zero_grad()"),
+    "a label": ("inputs/data.py", 'LABELS = ("negative", "positive")', 'LABELS = ("positive", "negative")'),
+    "the cleaning": ("inputs/data.py", 'text.lower().replace("<br />", " ")', 'text.replace("<br />", " ")'),
+    "greedy": ("training/evaluation.py", "num_beams=1", "num_beams=2"),
+    "a library's argument": ("methods/libraries.py", "lora_dropout=0.0", "lora_dropout=0.1"),
+    "a run's property": ("methods/table.py", 'self.settings["tokens"] if', 'self.settings["tokens"] + 1 if'),
+    "what an import does": ("training/fast.py", "Model = TypeVar", 'torch.set_float32_matmul_precision("medium")\nModel = TypeVar'),
     "what a package's import does": ("__init__.py", 'checked."""', 'checked."""\nimport torch\ntorch.set_num_threads(1)'),
 }  # fmt: skip
 
@@ -236,7 +246,10 @@ def test_what_changes_a_result_changes_the_digest(what: str, tree: Path) -> None
 
 def test_every_class_that_the_code_is_handed_counts_or_is_known_not_to() -> None:
     """What a function only gets as an argument, no name in it leads to."""
-    modules = {p.name: ast.parse(p.read_text()) for p in deciding.FOLDER.glob("*.py")}
+    folder = deciding.FOLDER
+    modules = {
+        str(p.relative_to(folder)): ast.parse(p.read_text()) for p in folder.rglob("*.py")
+    }
     ours = {x.name for tree in modules.values() for x in tree.body if isinstance(x, ast.ClassDef)}
     counted = deciding.code().definitions
     handed: set[str] = set()
@@ -266,7 +279,7 @@ def test_what_is_remembered_of_a_source_is_of_that_source(
     for damaged in ("", "{}", "[1]", '["0", [["a"]]]'):
         memo.write_text(damaged)
         assert found() == NOW
-    edit(tree / "lora.py", "alpha / rank", "alpha * rank")
+    edit(tree / "methods/lora.py", "alpha / rank", "alpha * rank")
     assert found() == digest(tree) != NOW
     deciding.code.cache_clear()
     deciding.sources.cache_clear()
@@ -395,16 +408,16 @@ ALIKE = {  # one definition, written in several ways
         {"a": "def f(x):\n y = x\n return y"},
         {"a": "def f(x):\n print(x)\n y = x\n return y"},
         {"a": "import warnings\ndef f(x):\n warnings.warn('!')\n y = x\n return y"},
-        {"a": "from t5peft.progress import Bar\ndef f(x):\n b = Bar(x)\n y = x\n b.add(1)\n return y", "progress": "class Bar: pass"},
-        {"a": "from t5peft.progress import Bar\ndef f(x):\n with Bar(x) as b:\n  y = x\n  b.add(1)\n return y", "progress": "class Bar: pass"},
+        {"a": "from t5peft.base.progress import Bar\ndef f(x):\n b = Bar(x)\n y = x\n b.add(1)\n return y", "base/progress": "class Bar: pass"},
+        {"a": "from t5peft.base.progress import Bar\ndef f(x):\n with Bar(x) as b:\n  y = x\n  b.add(1)\n return y", "base/progress": "class Bar: pass"},
     ],
     "what is said while something else is held": [
         {"a": "def f(x):\n with open(x) as y:\n  return y"},
-        {"a": "from t5peft.progress import Bar\ndef f(x):\n with Bar(x), open(x) as y:\n  return y", "progress": "class Bar: pass"},
+        {"a": "from t5peft.base.progress import Bar\ndef f(x):\n with Bar(x), open(x) as y:\n  return y", "base/progress": "class Bar: pass"},
     ],
     "what is raised": [
         {"a": "def f(x):\n if x: raise E('a')\nclass E(Exception): pass"},
-        {"a": "from t5peft.errors import E\ndef f(x):\n if x: raise E('b') from None", "errors": "class E(Exception): pass"},
+        {"a": "from t5peft.base.errors import E\ndef f(x):\n if x: raise E('b') from None", "base/errors": "class E(Exception): pass"},
     ],
 }  # fmt: skip
 

@@ -9,18 +9,22 @@ from typing import Any
 import pytest
 from conftest import run_named
 
-from t5peft import estimate, machine, methods, report, runs, training
-from t5peft.errors import Missing
-from t5peft.params import Params
+from t5peft.base import machine
+from t5peft.base.errors import Missing
+from t5peft.base.studies import Params
+from t5peft.methods.table import runs_of
+from t5peft.report import evidence
+from t5peft.runs import estimate, make, store
+from t5peft.training import jobs, loop
 
 
 def test_an_estimate_is_of_the_order_of_the_run(smoke: Params) -> None:
     study = dataclasses.replace(smoke, train_examples=400, test_examples=400, epochs=2)
     run = run_named(study, "lora-scratch-r8")
     told = estimate.measured(run, study)
-    job = training.prepare(run, study)
+    job = jobs.prepare(run, study)
     began = time.perf_counter()
-    assert len([*training.epochs(job)]) == 2
+    assert len([*loop.epochs(job)]) == 2
     assert told / 3 < time.perf_counter() - began < 3 * told
 
 
@@ -28,7 +32,7 @@ def test_what_is_not_at_hand_is_estimated_by_arithmetic(
     smoke: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "matrix_peak", lambda precision: 3e9)
-    monkeypatch.setattr(training, "prepare", None)  # nothing is built
+    monkeypatch.setattr(jobs, "prepare", None)  # nothing is built
     large = dataclasses.replace(smoke, backbone="random:t5-small", data="nobody/nothing")
     large = dataclasses.replace(large, max_length=256)
     assert not estimate.at_hand(large)
@@ -53,15 +57,15 @@ def test_missing_runs_are_trained_where_they_may_be(
         estimate, "seconds", lambda wanted, study: {run.name: seconds for run in wanted}
     )
     monkeypatch.setattr(machine, "has_accelerator", lambda: False)
-    monkeypatch.setattr(training, "train_alone", lambda run, study: run.name)
-    monkeypatch.setattr(report, "check_records", lambda study, records: None)
+    monkeypatch.setattr(make, "train_alone", lambda run, study: run.name)
+    monkeypatch.setattr(evidence, "check_records", lambda study, records: None)
     study = dataclasses.replace(smoke, train=train)
-    names = [run.name for run in methods.runs(study) if run.method == "lora"]
+    names = [run.name for run in runs_of(study) if run.method == "lora"]
     if trains:
-        assert report.results(study, "lora") == names
+        assert evidence.results(study, "lora") == names
         return
     with pytest.raises(Missing) as refused:
-        report.results(study, "lora")
+        evidence.results(study, "lora")
     line = str(refused.value)
     assert "study smoke: found 10 of 10 runs missing (never trained): full, " in line
     assert "expected stored runs; t5peft train smoke " in line
@@ -69,9 +73,9 @@ def test_missing_runs_are_trained_where_they_may_be(
 
 
 def test_runs_of_other_settings_are_named_with_the_way_to_replace_them(smoke: Params) -> None:
-    training.train(run_named(smoke, "lora-scratch-r8"), smoke)
+    make.train(run_named(smoke, "lora-scratch-r8"), smoke)
     other = dataclasses.replace(smoke, epochs=1, train="yes")
     with pytest.raises(Missing, match=r"other settings: epochs 2 -> 1\): .*--replace") as refused:
-        report.results(other, "lora")
+        evidence.results(other, "lora")
     assert "--set epochs=1" in str(refused.value), "the way out carries what was set"
-    assert runs.status(run_named(smoke, "lora-scratch-r8"), smoke).state == "fresh"
+    assert store.status(run_named(smoke, "lora-scratch-r8"), smoke).state == "fresh"

@@ -10,9 +10,11 @@ import torch
 from conftest import ANSWERS
 from transformers import T5ForConditionalGeneration
 
-from t5peft import backbone, data, evaluation, methods
-from t5peft.errors import InputError
-from t5peft.params import Params
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, data
+from t5peft.methods.table import inject
+from t5peft.training import evaluation
 
 
 def reviews() -> data.Tokens:
@@ -54,7 +56,7 @@ def test_the_answers_are_those_of_generate(
 ) -> None:
     model = backbone.load("random:tiny")
     model.load_state_dict(babbler)
-    methods.inject(model, method, implementation, settings)
+    inject(model, method, implementation, settings)
     model.eval()
     placeholders = settings.get("tokens", 0) if implementation == "scratch" else 0
     fast = evaluation.predict(model, words, reviews(), 10, placeholders)

@@ -13,29 +13,31 @@ from accelerate.state import AcceleratorState
 from conftest import dry
 from torch import Tensor
 
-from t5peft import backbone, evaluation, fast, methods, params, paths, training
-from t5peft.methods import Run
-from t5peft.params import Params
-from t5peft.training import Job
+from t5peft.base import paths, studies
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone
+from t5peft.methods.table import METHODS, Run, runs_of
+from t5peft.training import evaluation, fast, jobs, loop
+from t5peft.training.jobs import Job
 
-RUNS = methods.runs(params.load(paths.CHECKOUT / "params" / "smoke.yaml"))
+RUNS = runs_of(studies.load(paths.CHECKOUT / "params" / "smoke.yaml"))
 
 
 def made(run: Run, study: Params, quick: bool, dropout: bool = False) -> Job:
     """A run's job with the fast forward or transformers' own."""
     AcceleratorState._reset_state()  # it keeps one precision a process
-    model = training.build(run, study)
+    model = jobs.build(run, study)
     if quick:
         fast.speed_up(model)
     if not dropout:
         dry(model)
-    return training.with_model(run, study, model)
+    return jobs.with_model(run, study, model)
 
 
 def gradients(job: Job) -> tuple[float, dict[str, Tensor]]:
     """Loss and gradients of the first batch."""
     job.model.train()
-    loss = training.add_gradients(job, training.order(job.params, 1)[: job.params.batch_size])
+    loss = loop.add_gradients(job, loop.order(job.params, 1)[: job.params.batch_size])
     found = {n: p.grad.clone() for n, p in job.model.named_parameters() if p.grad is not None}
     job.optimizer.zero_grad()
     return float(loss), found
@@ -55,7 +57,7 @@ def test_loss_and_gradients_are_those_of_transformers(
     """In float32, whole or in parts of five reviews of similar length."""
     loss, wanted = gradients(made(run, smoke, quick=False))
     for at_once in (smoke.batch_size, 5):
-        monkeypatch.setitem(training.REVIEWS_AT_ONCE, "cpu", at_once)
+        monkeypatch.setitem(loop.REVIEWS_AT_ONCE, "cpu", at_once)
         ours, found = gradients(made(run, smoke, quick=True))
         assert ours == pytest.approx(loss, rel=1e-5)
         assert distance(found, wanted) < 1e-4
@@ -81,13 +83,13 @@ def test_rounding_frozen_projections_once_changes_no_bit(run: Run, smoke: Params
     fast.round_frozen(once.model)
     kinds = {parameter.dtype for parameter in once.model.parameters()}
     assert (torch.bfloat16 in kinds) == (run.method != "full")
-    assert all(x.dtype == torch.float32 for x in training.trained(once.model).values())
+    assert all(x.dtype == torch.float32 for x in jobs.trained(once.model).values())
     (loss, wanted), (ours, found) = gradients(every_time), gradients(once)
     assert ours == loss
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_in_bf16_it_is_as_close_to_float32_as_transformers_is(method: str, smoke: Params) -> None:
     run = next(run for run in RUNS if run.method == method)
     _, exact = gradients(made(run, smoke, quick=False))
@@ -130,11 +132,11 @@ def test_fifty_steps_with_dropout_stay_within_the_spread_of_seeds(smoke: Params)
         job.model.train()
         losses = []
         for step in range(50):
-            batch = training.order(study, 1 + step)[: study.batch_size]
-            losses.append(float(training.add_gradients(job, batch)))
+            batch = loop.order(study, 1 + step)[: study.batch_size]
+            losses.append(float(loop.add_gradients(job, batch)))
             job.optimizer.step()
             job.optimizer.zero_grad()
-        return np.array(losses), training.accuracy(job, job.test, "test")
+        return np.array(losses), loop.accuracy(job, job.test, "test")
 
     (plain, plain_right), (quick, quick_right) = (
         map(np.array, zip(*(fifty(q, seed) for seed in range(4)), strict=True))
@@ -212,5 +214,5 @@ def test_the_one_kernel_drops_in_training_alone(
     gradients(job)
     assert seen == {job.model.config.dropout_rate}
     seen.clear()
-    training.accuracy(job, job.test, "test")
+    loop.accuracy(job, job.test, "test")
     assert seen == {0.0}

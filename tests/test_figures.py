@@ -8,12 +8,9 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from t5peft import (
-    counting,
-    figures,
-    methods,
-    plots,
-)
+from t5peft.methods import formulas
+from t5peft.methods.table import METHODS
+from t5peft.report import drawings, plots
 
 
 def svg(figure: Figure) -> bytes:
@@ -23,11 +20,11 @@ def svg(figure: Figure) -> bytes:
 
 
 def test_every_figure_is_the_same_bytes_each_time(records: list[dict[str, Any]]) -> None:
-    figures.use_style()
+    drawings.use_style()
     added = {"soft prompt": 5120, "LoRA": 294_912}
     for draw in (
-        *((lambda m=m: figures.method_in_t5(m)) for m in methods.METHODS),
-        lambda: figures.parameter_map("t5-small", added),
+        *((lambda m=m: drawings.method_in_t5(m)) for m in METHODS),
+        lambda: drawings.parameter_map("t5-small", added),
         lambda: plots.learning_curves(records[:4]),
         lambda: plots.all_curves(records),
         lambda: plots.accuracy_vs_parameters(records),
@@ -38,8 +35,8 @@ def test_every_figure_is_the_same_bytes_each_time(records: list[dict[str, Any]])
 
 def test_a_method_draws_what_it_trains_dark() -> None:
     def dark(method: str) -> int:
-        (ax,) = figures.method_in_t5(method).axes
-        trained = matplotlib_rgb(figures.TRAINED["facecolor"])
+        (ax,) = drawings.method_in_t5(method).axes
+        trained = matplotlib_rgb(drawings.TRAINED["facecolor"])
         return sum(patch.get_facecolor()[:3] == trained for patch in ax.patches)
 
     assert dark("adapter") == 2 + 2  # one a layer; W_down and W_up of the detail
@@ -55,10 +52,10 @@ def matplotlib_rgb(colour: str) -> tuple[float, ...]:
 
 
 def test_the_map_is_true_to_area() -> None:
-    (ax,) = figures.parameter_map("t5-small", {"x": 100_000}).axes
+    (ax,) = drawings.parameter_map("t5-small", {"x": 100_000}).axes
     boxes: list[Any] = list(ax.patches)
     areas = [box.get_width() * box.get_height() for box in boxes]
-    parts = counting.parts("t5-small")
+    parts = formulas.parts("t5-small")
     per_area = parts["embedding"] / areas[0]  # the embedding is one box, and drawn first
     assert areas[-1] * per_area == pytest.approx(100_000)
     assert sum(areas[1:-1]) * per_area == pytest.approx(
@@ -67,7 +64,7 @@ def test_the_map_is_true_to_area() -> None:
 
 
 def test_the_figure_of_lora_has_its_update_at_q_and_v() -> None:
-    (ax,) = figures.method_in_t5("lora").axes
+    (ax,) = drawings.method_in_t5("lora").axes
     spots = {
         (round(t.get_position()[0], 2), round(t.get_position()[1], 2)): t.get_text()
         for t in ax.texts

@@ -7,14 +7,8 @@ from typing import Any
 
 from conftest import cells
 
-from t5peft import (
-    claims,
-    findings,
-    overfitting,
-    show,
-    tables,
-)
-from t5peft.params import Params
+from t5peft.base.studies import Params
+from t5peft.report import claims, findings, overfitting, show, tables
 
 
 def test_findings_say_which_way_it_went(records: list[dict[str, Any]]) -> None:

@@ -8,21 +8,23 @@ import dataclasses
 import pytest
 from conftest import run_named
 
-from t5peft import gaps, notebook, report, tables, training
-from t5peft.errors import Missing
-from t5peft.params import Params
+from t5peft.base.errors import Missing
+from t5peft.base.studies import Params
+from t5peft.report import evidence, gaps, tables
+from t5peft.report.render import notebook
+from t5peft.runs import make
 
 
 @pytest.fixture
 def partial(smoke: Params) -> Params:
     """A study of whose LoRA runs only ours is stored."""
     study = dataclasses.replace(smoke, epochs=1, train="partial")
-    training.train(run_named(study, "lora-scratch-r8"), study)
+    make.train(run_named(study, "lora-scratch-r8"), study)
     return study
 
 
 def test_of_incomplete_records_only_what_is_stored_is_used(partial: Params) -> None:
-    records = report.results(partial, "lora")
+    records = evidence.results(partial, "lora")
     assert records, "there are some"
     for use in (list, len, lambda x: x[0], lambda x: "a" in x, reversed):
         with pytest.raises(Missing, match="9 of 10 runs missing"):
@@ -30,7 +32,7 @@ def test_of_incomplete_records_only_what_is_stored_is_used(partial: Params) -> N
     table = tables.results(records)
     assert "| ours " in table
     assert table.count("PEFT (missing)") == 2
-    rows = [row for row in tables.ten_results(report.results(partial)).splitlines()[2:] if row]
+    rows = [row for row in tables.ten_results(evidence.results(partial)).splitlines()[2:] if row]
     assert [int(row.split("|")[1]) for row in rows] == [*range(1, 11)]
     assert sum("(missing)" in row for row in rows) == 9
 
@@ -60,5 +62,5 @@ def test_a_cell_shows_its_last_line_or_its_gap() -> None:
 
 
 def test_a_sentence_has_a_dash_where_a_run_is_missing(partial: Params) -> None:
-    text = notebook.fill("It took `{python} len(x)` s.", {"x": report.results(partial, "lora")})
+    text = notebook.fill("It took `{python} len(x)` s.", {"x": evidence.results(partial, "lora")})
     assert text.data == "It took \N{EN DASH} s."

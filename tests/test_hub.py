@@ -18,26 +18,14 @@ from huggingface_hub import constants, file_download, snapshot_download
 from huggingface_hub.utils._http import reset_sessions
 from loopback import DATA, NAME, Hub
 
-from t5peft import (
-    about,
-    backbone,
-    cli,
-    data,
-    export,
-    findings,
-    hub,
-    intact,
-    params,
-    paths,
-    prediction,
-    progress,
-    report,
-    runs,
-    tokenizer,
-    training,
-)
-from t5peft.errors import InputError
-from t5peft.params import Params
+from t5peft.__main__ import WRONG_INPUT, main
+from t5peft.base import paths, progress, studies
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, checks, data, hub, tokenizers
+from t5peft.measure import predict
+from t5peft.report import about, evidence, export, findings
+from t5peft.runs import make, records, store
 
 LORA = "lora-scratch-r8"
 PEFT = ("soft-prompt", "adapter", "lora")
@@ -178,15 +166,15 @@ def test_of_a_whole_snapshot_everything_is_loaded_without_a_question(
 ) -> None:
     served.give_data(reviews)
     study = dataclasses.replace(study, data=DATA)
-    intact.check(study)
+    checks.check(study)
     served.asked.clear()
-    intact.check(study)
+    checks.check(study)
     assert backbone.load(NAME).num_parameters() == backbone.load_on_meta(NAME).num_parameters()
-    assert tokenizer.load(NAME)("a film")["input_ids"]
+    assert tokenizers.load(NAME)("a film")["input_ids"]
     assert len(data.read(DATA, "test")) == 400
-    assert training.train(run_named(study, LORA), study)["backbone"]["commit"] == served.main
-    report.results(study, "lora")
-    prediction.predict(f"smoke/{LORA}", ["A film."])
+    assert make.train(run_named(study, LORA), study)["backbone"]["commit"] == served.main
+    evidence.results(study, "lora")
+    predict.predict(f"smoke/{LORA}", ["A film."])
     assert served.asked == []
 
 
@@ -266,7 +254,7 @@ def test_the_hubs_reviews_are_the_same(
     served.give_data(reviews)
     study = dataclasses.replace(smoke, data=DATA)
     assert data.fingerprint(study) == "", "not at hand, and the hub is not asked"
-    intact.fetch(study)
+    checks.fetch(study)
     assert data.fingerprint(study) == data.fingerprint(smoke)
     assert np.array_equal(data.tokens(study, "test").ids, data.tokens(smoke, "test").ids)
 
@@ -290,14 +278,14 @@ def test_training_refuses_other_reviews_than_the_study_pins(
 ) -> None:
     served.give_data(reviews)
     pins = dataclasses.replace(smoke, data=DATA, data_fingerprint=data.fingerprint(smoke))
-    intact.check(pins)
+    checks.check(pins)
     other = dataclasses.replace(pins, data_fingerprint="f" * 64)
     told = ("tokenizer", "data", "data_fingerprint")
     changes = [f"--set={name}={getattr(other, name)}" for name in told]
-    assert cli.main(["train", "smoke", "--only", LORA, *changes]) == cli.WRONG_INPUT
-    assert runs.status(run_named(other, LORA), other).state == "missing"
+    assert main(["train", "smoke", "--only", LORA, *changes]) == WRONG_INPUT
+    assert store.status(run_named(other, LORA), other).state == "missing"
     with pytest.raises(InputError, match="expected ffffffffffff, as the study pins them"):
-        report.results(dataclasses.replace(other, train="yes"), "lora")
+        evidence.results(dataclasses.replace(other, train="yes"), "lora")
 
 
 @pytest.mark.parametrize("pinned", [True, False])
@@ -312,10 +300,10 @@ def test_a_report_of_stored_runs_needs_no_reviews(
     served.give_data(reviews)
     own = data.fingerprint(smoke) if pinned else ""
     study = dataclasses.replace(smoke, data=DATA, data_fingerprint=own, train="yes")
-    made = report.results(study, "lora")
+    made = evidence.results(study, "lora")
     shutil.rmtree(paths.cache())
     lost(cache, monkeypatch)
-    assert report.results(study, "lora") == made
+    assert evidence.results(study, "lora") == made
 
 
 # --- stored runs are kept ------------------------------------------------------------------------
@@ -357,7 +345,7 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    kept = report.results(study, *PEFT)
+    kept = evidence.results(study, *PEFT)
     assert {record["backbone"]["commit"] for record in kept} == {served.main}
     assert served.main[:12] in about.backbone_section(study, kept[0]["backbone"])
     run, own = run_named(study, LORA), served.main
@@ -365,20 +353,20 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
     served.commit(tiny | {"README.md": b"another text", "config.json": tiny["config.json"] + b" "})
     huggingface_hub.hf_hub_download(NAME, "config.json")  # what another program may ask for
     assert hub.at_hand(NAME, *PARTS) is None, "half a snapshot"
-    assert runs.status(run, study).state == "fresh"
-    assert report.results(dataclasses.replace(study, train="yes"), *PEFT) == kept
+    assert store.status(run, study).state == "fresh"
+    assert evidence.results(dataclasses.replace(study, train="yes"), *PEFT) == kept
 
     lost(cache, monkeypatch)
-    assert runs.status(run, study).state == "fresh"
-    assert report.results(study, *PEFT) == kept
+    assert store.status(run, study).state == "fresh"
+    assert evidence.results(study, *PEFT) == kept
     assert len(export.export(study, tmp_path / "out")) == 3
-    record, start, end = report.prompt_rms(study)
+    record, start, end = evidence.prompt_rms(study)
     assert "not on this machine" in findings.prompt_sentence(record, start, end)
     with pytest.raises(InputError, match=f"backbone {NAME}: found "):
-        prediction.predict(f"smoke/{LORA}", ["A film."])
+        predict.predict(f"smoke/{LORA}", ["A film."])
 
     reachable(served.url, monkeypatch)
-    assert len(prediction.predict(f"smoke/{LORA}", ["A film."])) == 1
+    assert len(predict.predict(f"smoke/{LORA}", ["A film."])) == 1
     assert hub.at_hand(NAME, *PARTS) is None, "not the latest,"
     assert hub.at_hand(NAME, *PARTS, revision=own), "but that of the run"
 
@@ -386,16 +374,16 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
 def test_of_a_backbone_that_is_away_the_stored_runs_must_say_one_thing(
     served: Hub, study: Params, cache: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, bytes]
 ) -> None:
-    report.results(study, "lora")
+    evidence.results(study, "lora")
     served.commit(tiny | {"spiece.model": tiny["spiece.model"] + b"\0"})
     snapshot_download(NAME)
-    assert runs.status(run_named(study, LORA), study).state == "missing", "another backbone"
-    changes = params.arguments(study).split()[1:]
-    assert cli.main(["train", "smoke", "--only", LORA, *changes]) == cli.WRONG_INPUT
-    where = runs.folder(run_named(study, LORA), study)
-    record = runs.read(where)
+    assert store.status(run_named(study, LORA), study).state == "missing", "another backbone"
+    changes = studies.arguments(study).split()[1:]
+    assert main(["train", "smoke", "--only", LORA, *changes]) == WRONG_INPUT
+    where = store.folder(run_named(study, LORA), study)
+    record = records.read_run(where)
     record["identity"]["backbone"] = "f" * 64
-    runs.records.write(where / runs.RECORD, record)
+    store.records.write(where / records.RECORD, record)
     lost(cache, monkeypatch)
     with pytest.raises(InputError, match="not on this machine, and 2 named by the stored runs"):
-        runs.status(run_named(study, LORA), study)
+        store.status(run_named(study, LORA), study)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from t5peft import machine
+from t5peft.base import machine
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from t5peft import adapter, backbone, inject, lora, methods, soft_prompt
-from t5peft.training import trained
+from t5peft.inputs import backbone
+from t5peft.methods import adapter, lora, sites, soft_prompt
+from t5peft.methods.table import LIBRARY, METHODS, inject
+from t5peft.training.jobs import trained
 
 TOKENS, BOTTLENECK, RANK, ALPHA = 3, 5, 2, 4.0
 D_MODEL, D_FF_SITES, PROJECTIONS = 32, 4, 12  # of the tiny T5: 2 + 2 layers, 6 attentions
@@ -21,7 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adapter": {"bottleneck": BOTTLENECK},
     "lora": {"rank": RANK, "alpha": ALPHA},
 }
-EVERY = [(method, "scratch") for method in methods.METHODS] + list(methods.LIBRARY.items())
+EVERY = [(method, "scratch") for method in METHODS] + list(LIBRARY.items())
 PEFT = [pair for pair in EVERY if pair[0] != "full"]
 
 
@@ -32,7 +34,7 @@ def tiny() -> T5ForConditionalGeneration:
 def injected(method: str, implementation: str) -> T5ForConditionalGeneration:
     model = tiny()
     torch.manual_seed(1)
-    methods.inject(model, method, implementation, SETTINGS[method])
+    inject(model, method, implementation, SETTINGS[method])
     return model.eval()
 
 
@@ -95,14 +97,14 @@ def test_new_parameters_lie_at_the_sites(method: str, implementation: str) -> No
 
 def test_no_site_is_an_error() -> None:
     with pytest.raises(ValueError, match="no site"):
-        inject.replace(torch.nn.Linear(2, 2), {}, lambda site: site)
+        sites.replace(torch.nn.Linear(2, 2), {}, lambda site: site)
 
 
 @pytest.mark.parametrize(("method", "implementation"), PEFT)
 def test_a_second_injection_is_an_error(method: str, implementation: str) -> None:
     model = injected(method, implementation)
     with pytest.raises(ValueError, match="load a fresh backbone"):
-        methods.inject(model, method, implementation, SETTINGS[method])
+        inject(model, method, implementation, SETTINGS[method])
 
 
 # --- start, gradients, counts ------------------------------------------------------------------
@@ -182,10 +184,10 @@ def theirs_to_ours(method: str, name: str, tensor: Tensor) -> tuple[str, Tensor]
     return name, tensor.T
 
 
-@pytest.mark.parametrize("method", methods.LIBRARY)
+@pytest.mark.parametrize("method", LIBRARY)
 def test_ours_equals_theirs(method: str) -> None:
     """The same weights give the same logits and the same gradients, to float32 accuracy."""
-    ours, theirs = injected(method, "scratch"), injected(method, methods.LIBRARY[method])
+    ours, theirs = injected(method, "scratch"), injected(method, LIBRARY[method])
     perturb(theirs)
     mine = trained(ours)
     for name, tensor in trained(theirs).items():
@@ -194,7 +196,7 @@ def test_ours_equals_theirs(method: str) -> None:
     assert not mine, "every one of our tensors has a counterpart"
 
     our_output = ours(**inputs(method, "scratch"))
-    their_output = theirs(**inputs(method, methods.LIBRARY[method]))
+    their_output = theirs(**inputs(method, LIBRARY[method]))
     torch.testing.assert_close(our_output.logits, their_output.logits, rtol=1e-5, atol=1e-5)
 
     our_output.loss.backward()

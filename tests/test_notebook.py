@@ -13,8 +13,9 @@ import pytest
 from IPython.display import Markdown
 from nbformat import v4
 
-from t5peft import files, notebook, params, paths, render
-from t5peft.errors import InputError, OneLine
+from t5peft.base import files, paths, studies
+from t5peft.base.errors import InputError, OneLine
+from t5peft.report.render import notebook, render
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><path d="M0 0L9 9"/></svg>'
@@ -304,7 +305,7 @@ def test_the_report_refers_only_to_what_it_labels(project: str) -> None:
     referred = set(re.findall(r"@((?:sec|fig|tbl|eq)-[\w-]+)", project))
     assert referred
     assert referred <= set(notebook.labels(project))
-    code = "".join(path.read_text() for path in (CHECKOUT / "src/t5peft").glob("*.py"))
+    code = "".join(path.read_text() for path in (CHECKOUT / "src/t5peft").rglob("*.py"))
     said = set(re.findall(r"@((?:sec|tbl)-[\w-]+)", code)) - {"sec-"}  # the rest is computed
     assert said
     assert said <= set(notebook.labels(project))
@@ -435,7 +436,7 @@ def test_a_failing_cell_makes_no_pdf_and_says_why(own: Path, toy: Path) -> None:
 
 def test_a_notebook_shows_wrong_input_without_the_stack() -> None:
     source = (
-        "from t5peft.errors import InputError\n"
+        "from t5peft.base.errors import InputError\n"
         "def inner(): raise InputError('lora_rank', 0, 'a positive number', 'give another')\n"
         "inner()"
     )
@@ -522,9 +523,9 @@ def test_every_setting_of_the_report_reaches_its_study(monkeypatch: pytest.Monke
     """None is taken for a module of the same name, as `backbone` is one."""
     monkeypatch.setenv("T5PEFT_HOME", str(CHECKOUT))
     cells = [cell.source for cell in notebook.build().cells if notebook.is_setup(cell)]
-    given = {**vars(params.load("smoke")), "study": "my-own", "backbone": "random:t5-small"}
+    given = {**vars(studies.load("smoke")), "study": "my-own", "backbone": "random:t5-small"}
     injected = "\n".join(f"{name} = {value!r}" for name, value in given.items())
     namespace: dict[str, object] = {}
     first, setup = cells
-    exec("\n".join([first, injected, setup.partition("report.use_svg")[0]]), namespace)
-    assert namespace["params"] == params.Params(**given)
+    exec("\n".join([first, injected, setup.partition("evidence.use_svg")[0]]), namespace)
+    assert namespace["params"] == studies.Params(**given)

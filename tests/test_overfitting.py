@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from conftest import cells
 
-from t5peft import claims, overfitting, sections, tables
-from t5peft.params import Params
+from t5peft.base.studies import Params
+from t5peft.report import claims, overfitting, sections, tables
 
 
 def test_a_gap_counts_as_smaller_beyond_the_draw_of_the_reviews(

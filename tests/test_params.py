@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from t5peft import cli, params, paths
-from t5peft.errors import InputError
-from t5peft.methods import runs
-from t5peft.params import Params
-from t5peft.pretrain import BackboneParams
+from t5peft.__main__ import parser, study_of
+from t5peft.base import paths, studies
+from t5peft.base.errors import InputError
+from t5peft.base.settings import build, overrides, read_yaml
+from t5peft.base.studies import Params
+from t5peft.methods.table import runs_of
+from t5peft.pretrain.settings import BackboneParams
 
 SHIPPED = sorted((paths.CHECKOUT / "params").glob("*.yaml"))
 STUDIES = [path.stem for path in SHIPPED if not path.stem.startswith("backbone-")]
@@ -35,20 +37,20 @@ EXERCISE = [
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_file_is_bound_to_its_dataclass(path: Path) -> None:
-    values = params.read_yaml(path)
+    values = read_yaml(path)
     kind = BackboneParams if path.stem.startswith("backbone-") else Params
     assert set(values) == {field.name for field in dataclasses.fields(kind)}
-    settings = params.build(kind, values, str(path))
+    settings = build(kind, values, str(path))
     name = settings.study if isinstance(settings, Params) else f"backbone-{settings.name}"
     assert name == path.stem
 
 
 def test_the_assignment_is_the_exercise_to_the_letter() -> None:
-    study = params.load(paths.CHECKOUT / "params" / "assignment.yaml")
-    assert [(run.name, run.settings, run.learning_rate) for run in runs(study)] == EXERCISE
-    companion = params.load(paths.CHECKOUT / "params" / "exercise-rates.yaml")
-    assert runs(companion) == runs(study)
-    assert [run.number for run in runs(study)] == list(range(1, 11))
+    study = studies.load(paths.CHECKOUT / "params" / "assignment.yaml")
+    assert [(run.name, run.settings, run.learning_rate) for run in runs_of(study)] == EXERCISE
+    companion = studies.load(paths.CHECKOUT / "params" / "exercise-rates.yaml")
+    assert runs_of(companion) == runs_of(study)
+    assert [run.number for run in runs_of(study)] == list(range(1, 11))
     common = (study.train_examples, study.test_examples, study.max_length)
     assert common == (25_000, 25_000, 256)
     assert (study.batch_size, study.epochs, study.precision) == (32, 10, "fp32")
@@ -56,10 +58,10 @@ def test_the_assignment_is_the_exercise_to_the_letter() -> None:
 
 def test_ten_epochs_has_the_exercises_epochs_and_precision_and_the_default_studys_rates() -> None:
     longer, exercise, study = (
-        params.load(paths.CHECKOUT / "params" / f"{name}.yaml")
+        studies.load(paths.CHECKOUT / "params" / f"{name}.yaml")
         for name in ("ten-epochs", "assignment", "self-contained")
     )
-    assert {part.partition("=")[0] for part in params.changed(longer, study)} == {
+    assert {part.partition("=")[0] for part in studies.changed(longer, study)} == {
         *("study", "train_examples", "test_examples", "max_length", "epochs", "precision")
     }, "as the report says of it"
     assert (longer.epochs, longer.precision) == (exercise.epochs, exercise.precision)
@@ -67,7 +69,7 @@ def test_ten_epochs_has_the_exercises_epochs_and_precision_and_the_default_study
 
 
 def test_overrides_are_read_as_yaml() -> None:
-    assert params.overrides(["lora_rank=16", "lora_alpha=1e-1", "data=", "study=x"]) == {
+    assert overrides(["lora_rank=16", "lora_alpha=1e-1", "data=", "study=x"]) == {
         "lora_rank": 16,
         "lora_alpha": 0.1,
         "data": "",
@@ -88,21 +90,21 @@ CHANGES = [
 @pytest.mark.parametrize("changes", CHANGES)
 def test_a_study_is_named_so_that_a_command_means_it(study: str, changes: dict[str, Any]) -> None:
     """The ways out of errors, pasted into a shell."""
-    meant = params.load(study, {"train": "auto", "tokenizer": "folder", **changes})
-    for wanted in (meant, params.with_seed(meant, 7)):
-        command = ["train", *shlex.split(params.arguments(wanted)), "--only", "full"]
-        understood = cli.study(cli.parser().parse_args(command))
+    meant = studies.load(study, {"train": "auto", "tokenizer": "folder", **changes})
+    for wanted in (meant, studies.with_seed(meant, 7)):
+        command = ["train", *shlex.split(studies.arguments(wanted)), "--only", "full"]
+        understood = study_of(parser().parse_args(command))
         assert dataclasses.replace(understood, train=meant.train) == wanted
-    assert params.arguments(params.load(study)) == study
-    own = dataclasses.replace(params.load(study), study="mine")
-    assert params.arguments(own) == f"{study} --set study=mine"
+    assert studies.arguments(studies.load(study)) == study
+    own = dataclasses.replace(studies.load(study), study="mine")
+    assert studies.arguments(own) == f"{study} --set study=mine"
 
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "bottleneck", "lora_rank"])
 def test_two_runs_of_one_name_are_refused(name: str) -> None:
-    usual = getattr(params.load("smoke"), name)
+    usual = getattr(studies.load("smoke"), name)
     with pytest.raises(InputError, match=f"another number than {name} = {usual}"):
-        params.load("smoke", {f"{name}_small": usual})
+        studies.load("smoke", {f"{name}_small": usual})
 
 
 WRONG = {
@@ -135,7 +137,7 @@ def test_a_wrong_line_is_refused_by_name(line: str, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("\n".join([*kept, line]))
     with pytest.raises(InputError) as caught:
-        params.load(path)
+        studies.load(path)
     assert WRONG[line] in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -145,19 +147,19 @@ def test_a_missing_setting_is_named(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(text.replace("epochs: 10", ""))
     with pytest.raises(InputError, match="no epochs"):
-        params.load(path)
+        studies.load(path)
 
 
 def test_another_seed_is_kept_beside_the_study() -> None:
-    study = params.load("smoke")
-    other = params.with_seed(study, 3)
+    study = studies.load("smoke")
+    other = studies.with_seed(study, 3)
     assert (other.seed, other.study) == (3, "smoke-seed-3")
     assert dataclasses.replace(other, seed=study.seed, study=study.study) == study
-    assert params.with_seed(study, study.seed) == study
+    assert studies.with_seed(study, study.seed) == study
 
 
 def test_the_largest_seed_is_one_that_every_generator_takes() -> None:
-    largest = dataclasses.replace(params.load("assignment"), seed=2**22 - 1)
+    largest = dataclasses.replace(studies.load("assignment"), seed=2**22 - 1)
     np.random.seed(1000 * largest.seed + largest.epochs)  # as an epoch's set_seed does
     with pytest.raises(InputError, match="seed: found 4194304"):
         dataclasses.replace(largest, seed=2**22)
@@ -165,26 +167,26 @@ def test_the_largest_seed_is_one_that_every_generator_takes() -> None:
 
 def test_a_whole_number_for_a_rate_is_the_same_study() -> None:
     """`lora_alpha: 4` is 4.0 in names and identities too."""
-    study = params.load("assignment", {"lora_alpha": 4})
+    study = studies.load("assignment", {"lora_alpha": 4})
     assert type(study.lora_alpha) is float
     with pytest.raises(InputError, match="found True"):
-        params.load("assignment", {"lora_alpha": True})
+        studies.load("assignment", {"lora_alpha": True})
 
 
 def test_a_prompt_leaves_room_for_a_review() -> None:
     with pytest.raises(InputError, match="prompt_tokens_small"):
-        params.load("assignment", {"prompt_tokens_small": 255})
-    assert params.load("assignment", {"prompt_tokens": 254}).prompt_tokens == 254
+        studies.load("assignment", {"prompt_tokens_small": 255})
+    assert studies.load("assignment", {"prompt_tokens": 254}).prompt_tokens == 254
 
 
 def test_yes_no_and_numbers_are_read_as_yaml_1_2() -> None:
-    changes = params.overrides(["train=yes", "lora_rank=010", "lora_alpha=1e1", "x=1:30", "y=true"])
+    changes = overrides(["train=yes", "lora_rank=010", "lora_alpha=1e1", "x=1:30", "y=true"])
     assert changes == {"train": "yes", "lora_rank": 10, "lora_alpha": 10.0, "x": "1:30", "y": True}
-    assert params.load("smoke", {"train": changes["train"]}).train == "yes"
+    assert studies.load("smoke", {"train": changes["train"]}).train == "yes"
 
 
 def test_a_place_is_taken_as_it_stands() -> None:
-    assert params.overrides(["data=films # 2", "tokenizer="]) == {
+    assert overrides(["data=films # 2", "tokenizer="]) == {
         "data": "films # 2",
         "tokenizer": "",
     }
@@ -192,5 +194,5 @@ def test_a_place_is_taken_as_it_stands() -> None:
 
 def test_a_broken_file_beside_does_not_stop_the_way_out(home: Path) -> None:
     (home / "params" / "broken.yaml").write_text("epochs: [1")
-    own = dataclasses.replace(params.load("smoke"), study="mine")
-    assert params.arguments(own) == "smoke --set study=mine"
+    own = dataclasses.replace(studies.load("smoke"), study="mine")
+    assert studies.arguments(own) == "smoke --set study=mine"

@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from t5peft import (
-    plots,
-    show,
-)
+from t5peft.report import plots, show
 
 
 def test_a_single_epoch_is_a_line_a_run(records: list[dict[str, Any]]) -> None:

@@ -16,9 +16,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t5peft import backbone, data, files, mixture, params, paths, pretrain, spans, tokenizer
-from t5peft.errors import InputError
-from t5peft.pretrain import BackboneParams
+from t5peft.base import files, paths
+from t5peft.base.errors import InputError
+from t5peft.base.settings import build, read_yaml
+from t5peft.inputs import backbone, data, int8, tokenizers
+from t5peft.pretrain import loop, mixture, spans
+from t5peft.pretrain.settings import BackboneParams
 
 SENTINEL = 900
 
@@ -69,7 +72,7 @@ def sst2(tmp_path: Path) -> Path:
 @pytest.fixture
 def small(home: Path, sst2: Path) -> BackboneParams:
     """Seconds of pre-training on made-up reviews."""
-    shipped = params.read_yaml(home / "params" / "backbone-mini.yaml")
+    shipped = read_yaml(home / "params" / "backbone-mini.yaml")
     changes: dict[str, Any] = {
         "name": "small-test",
         "size": "tiny",
@@ -82,19 +85,19 @@ def small(home: Path, sst2: Path) -> BackboneParams:
         "steps": 12,
         "precision": "fp32",
     }
-    return params.build(BackboneParams, {**shipped, **changes}, "test")
+    return build(BackboneParams, {**shipped, **changes}, "test")
 
 
 @pytest.fixture(autouse=True)
 def a_tokenizer_with_label_words(words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The made-up reviews hold no label words; the session's tokenizer knows them."""
-    model = (words_folder / tokenizer.MODEL_FILE).read_bytes()
+    model = (words_folder / tokenizers.MODEL_FILE).read_bytes()
 
     def copy(texts: Any, vocabulary: int, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / tokenizer.MODEL_FILE).write_bytes(model)
+        (folder / tokenizers.MODEL_FILE).write_bytes(model)
 
-    monkeypatch.setattr(tokenizer, "train", copy)
+    monkeypatch.setattr(tokenizers, "train", copy)
 
 
 def test_one_pretraining_of_a_name_at_a_time(small: BackboneParams) -> None:
@@ -102,12 +105,12 @@ def test_one_pretraining_of_a_name_at_a_time(small: BackboneParams) -> None:
         files.lock(paths.cache() / "pretrain" / small.name / "lock"),
         pytest.raises(InputError, match="a pre-training of it that runs now"),
     ):
-        pretrain.pretrain(small)
+        loop.pretrain(small)
 
 
 def test_the_last_seed_is_as_good_as_any(small: BackboneParams) -> None:
     last = dataclasses.replace(small, seed=2**31 - 1, steps=1)
-    assert (pretrain.pretrain(last) / "pretraining.json").exists()
+    assert (loop.pretrain(last) / "pretraining.json").exists()
 
 
 def test_no_test_review_is_ever_read(
@@ -120,7 +123,7 @@ def test_no_test_review_is_ever_read(
         return read(source, split)
 
     monkeypatch.setattr(data, "read", watched)
-    pretrain.pretrain(small)
+    loop.pretrain(small)
     assert set(asked) == {"train", "unsupervised"}
     texts = {
         split: {data.normalize(text) for text, _ in read("made-up", split)}
@@ -133,7 +136,7 @@ def test_no_test_review_is_ever_read(
 
 def test_a_worker_draws_the_same_batches(small: BackboneParams, words_folder: Path) -> None:
     stream = np.arange(100, 3_000).astype(np.uint16)
-    spans = mixture.Spans(stream, small, tokenizer.load(str(words_folder)))
+    spans = mixture.Spans(stream, small, tokenizers.load(str(words_folder)))
     alone, ahead = mixture.feed(spans, workers=0), mixture.feed(spans, workers=1)
     for _ in range(40):  # more than one pass over the text
         for ours, theirs in zip(next(alone), next(ahead), strict=True):
@@ -143,12 +146,12 @@ def test_a_worker_draws_the_same_batches(small: BackboneParams, words_folder: Pa
 def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_the_checkpoint(
     small: BackboneParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretrain.pretrain(small)
+    loop.pretrain(small)
     (checkpoint,) = (paths.cache() / "pretrain" / small.name).glob("checkpoint.pt")
     before = checkpoint.read_bytes()
-    monkeypatch.setattr(pretrain, "update", lambda *_: torch.tensor([1.0, math.nan]))
+    monkeypatch.setattr(loop, "update", lambda *_: torch.tensor([1.0, math.nan]))
     with pytest.raises(InputError, match=r"losses before step 14: found .*nan"):
-        pretrain.pretrain(dataclasses.replace(small, steps=14))
+        loop.pretrain(dataclasses.replace(small, steps=14))
     assert checkpoint.read_bytes() == before
 
 
@@ -158,17 +161,17 @@ def test_pieces_without_label_words_name_the_setting_that_mends_it(
     monkeypatch.undo()
     monkeypatch.setenv("T5PEFT_HOME", str(tmp_path))
     with pytest.raises(InputError, match=r"pieces: found the label words .* raise vocabulary"):
-        pretrain.pretrain(dataclasses.replace(small, vocabulary=60))
+        loop.pretrain(dataclasses.replace(small, vocabulary=60))
 
 
 def test_the_stored_backbone_is_what_a_study_loads(small: BackboneParams) -> None:
-    folder = pretrain.pretrain(small)
+    folder = loop.pretrain(small)
     model = backbone.load(str(folder))
     rows = model.shared.weight
     scale = rows.abs().amax(dim=1, keepdim=True) / 127
     torch.testing.assert_close(rows / scale, (rows / scale).round(), atol=1e-3, rtol=0)
     assert model.config.dropout_rate == 0.1
-    assert tokenizer.load(str(folder))("positive")["input_ids"][1] == data.EOS
+    assert tokenizers.load(str(folder))("positive")["input_ids"][1] == data.EOS
     record = json.loads((folder / "pretraining.json").read_text())
     assert record["steps"] == 12
     stretch = spans.lengths(small.input_length).text
@@ -186,30 +189,30 @@ def test_the_stored_backbone_is_what_a_study_loads(small: BackboneParams) -> Non
 
 def test_int8_rows_are_off_by_half_a_step_at_most() -> None:
     tensor = torch.randn(7, 5) * torch.logspace(-6, 3, 7)[:, None]
-    values, scale = backbone.quantize(tensor)
+    values, scale = int8.quantize(tensor)
     assert values.dtype == torch.int8
-    error = (backbone.dequantize(values, scale) - tensor).abs()
+    error = (int8.dequantize(values, scale) - tensor).abs()
     assert bool((error <= 0.5001 * scale[:, None]).all())
 
 
 def test_a_stopped_training_goes_on_and_ends_the_same(
     small: BackboneParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = pretrain.pretrain(dataclasses.replace(small, name="whole"))
-    monkeypatch.setattr(pretrain, "LOG_SECONDS", 0)
-    monkeypatch.setattr(pretrain, "CHECKPOINT_SECONDS", 0)
-    stopped, update = dataclasses.replace(small, name="stopped"), pretrain.update
+    whole = loop.pretrain(dataclasses.replace(small, name="whole"))
+    monkeypatch.setattr(loop, "LOG_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    stopped, update = dataclasses.replace(small, name="stopped"), loop.update
 
-    def stops_at_five(state: pretrain.State, *rest: Any) -> torch.Tensor:
+    def stops_at_five(state: loop.State, *rest: Any) -> torch.Tensor:
         if state.step == 5:
             raise KeyboardInterrupt
         return update(state, *rest)
 
-    monkeypatch.setattr(pretrain, "update", stops_at_five)
+    monkeypatch.setattr(loop, "update", stops_at_five)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.pretrain(stopped)
-    monkeypatch.setattr(pretrain, "update", update)
-    assert _weights(pretrain.pretrain(stopped)) == _weights(whole)
+        loop.pretrain(stopped)
+    monkeypatch.setattr(loop, "update", update)
+    assert _weights(loop.pretrain(stopped)) == _weights(whole)
 
 
 def _weights(folder: Path) -> list[bytes]:
@@ -222,16 +225,16 @@ def test_more_pieces_than_the_size_holds_are_refused(small: BackboneParams) -> N
 
 
 def test_a_checkpoint_of_other_settings_is_refused_by_name(small: BackboneParams) -> None:
-    pretrain.pretrain(small)
+    loop.pretrain(small)
     with pytest.raises(InputError, match="batch_size 4, expected batch_size 8"):
-        pretrain.pretrain(dataclasses.replace(small, batch_size=8))
+        loop.pretrain(dataclasses.replace(small, batch_size=8))
     longer = dataclasses.replace(small, steps=14)
-    record = json.loads((pretrain.pretrain(longer) / "pretraining.json").read_text())
+    record = json.loads((loop.pretrain(longer) / "pretraining.json").read_text())
     assert record["steps"] == 14, "a later end is the same training"
 
 
 def test_a_damaged_checkpoint_is_named_and_left(small: BackboneParams) -> None:
-    pretrain.pretrain(small)
+    loop.pretrain(small)
     (checkpoint,) = (paths.cache() / "pretrain" / small.name).glob("checkpoint.pt")
     whole = checkpoint.read_bytes()
     middle = len(whole) // 2
@@ -239,20 +242,20 @@ def test_a_damaged_checkpoint_is_named_and_left(small: BackboneParams) -> None:
     for damaged in (whole[:-100], flipped):
         checkpoint.write_bytes(damaged)
         with pytest.raises(InputError, match=r"found a damaged file .*; remove it to begin anew"):
-            pretrain.pretrain(small)
+            loop.pretrain(small)
         assert checkpoint.read_bytes() == damaged
 
 
 def test_a_model_that_does_not_read_shows(small: BackboneParams) -> None:
     """Without cross-attention, another text's input changes nothing."""
-    state = pretrain.start(small, Path("none"), torch.device("cpu"))
+    state = loop.start(small, Path("none"), torch.device("cpu"))
     sources, targets = (torch.randint(3, 100, shape) for shape in ((6, 20), (6, 8)))
-    reads = pretrain.reading(state.model, small, sources, targets)
+    reads = loop.reading(state.model, small, sources, targets)
     assert reads["span_loss"] != reads["span_loss_other_input"]
     blocks: Any = state.model.decoder.block
     for block in blocks:
         torch.nn.init.zeros_(block.layer[1].EncDecAttention.o.weight)
-    idle = pretrain.reading(state.model, small, sources, targets)
+    idle = loop.reading(state.model, small, sources, targets)
     assert idle["span_loss"] == idle["span_loss_other_input"]
 
 
@@ -260,9 +263,9 @@ def test_the_sentences_loss_is_weighed(small: BackboneParams) -> None:
     span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
     after = []
     for last in (3, 4):
-        state = pretrain.start(small, Path("none"), torch.device("cpu"))
+        state = loop.start(small, Path("none"), torch.device("cpu"))
         sentences = torch.full((2, 5), last), torch.tensor([[last, 1], [last, 1]])
-        pretrain.update(state, span, sentences, 0.02, dataclasses.replace(small, sst2_weight=0.0))
+        loop.update(state, span, sentences, 0.02, dataclasses.replace(small, sst2_weight=0.0))
         after.append(state.model.encoder.final_layer_norm.weight.detach().clone())
     assert torch.equal(*after)
 
@@ -270,7 +273,7 @@ def test_the_sentences_loss_is_weighed(small: BackboneParams) -> None:
 def test_a_gradient_is_cut_to_length_one(
     small: BackboneParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = pretrain.start(small, Path("none"), torch.device("cpu"))
+    state = loop.start(small, Path("none"), torch.device("cpu"))
     lengths = []
 
     def step(rate: float) -> None:
@@ -281,7 +284,7 @@ def test_a_gradient_is_cut_to_length_one(
     span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
     sentences = torch.full((2, 5), 3), torch.tensor([[3, 1], [3, 1]])
     heavy = dataclasses.replace(small, sst2_weight=1000.0)
-    pretrain.update(state, span, sentences, 0.02, heavy)
+    loop.update(state, span, sentences, 0.02, heavy)
     assert lengths == [pytest.approx(1.0, abs=1e-3)]
 
 
@@ -290,15 +293,15 @@ def test_padding_changes_no_loss(small: BackboneParams) -> None:
     ids, word = torch.randint(3, 100, (2, 5)), torch.tensor([[40, 1], [50, 1]])
     losses = []
     for wide in (ids, torch.nn.functional.pad(ids, (0, 7))):
-        state = pretrain.start(small, Path("none"), torch.device("cpu"))
-        losses.append(pretrain.update(state, span, (wide, word), 0.02, small))
+        state = loop.start(small, Path("none"), torch.device("cpu"))
+        losses.append(loop.update(state, span, (wide, word), 0.02, small))
     torch.testing.assert_close(*losses)
 
 
 def test_another_texts_input_is_a_whole_text(
     small: BackboneParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = pretrain.start(small, Path("none"), torch.device("cpu"))
+    state = loop.start(small, Path("none"), torch.device("cpu"))
     forward, seen = state.model.forward, []
 
     def noted(*, input_ids: Any, **rest: Any) -> Any:
@@ -306,16 +309,14 @@ def test_another_texts_input_is_a_whole_text(
         return forward(input_ids=input_ids, **rest)
 
     monkeypatch.setattr(state.model, "forward", noted)
-    pretrain.reading(
-        state.model, small, torch.randint(3, 100, (6, 20)), torch.randint(3, 100, (6, 8))
-    )
+    loop.reading(state.model, small, torch.randint(3, 100, (6, 20)), torch.randint(3, 100, (6, 8)))
     own, other = seen
     assert sorted(own) == sorted(other)
     assert all(a != b for a, b in zip(own, other, strict=True))
 
 
 def test_a_sentence_keeps_its_label(small: BackboneParams, words_folder: Path) -> None:
-    words = tokenizer.load(str(words_folder))
+    words = tokenizers.load(str(words_folder))
     pairs = data.read(data.MADE_UP, "train")[:40]
     known = {tuple(words(text)["input_ids"]): data.LABELS[label] for text, label in pairs}
     batches = mixture.sst2_batches(pairs, dataclasses.replace(small, sst2_length=99), words)
@@ -326,36 +327,36 @@ def test_a_sentence_keeps_its_label(small: BackboneParams, words_folder: Path) -
 
 
 def test_a_stored_backbone_is_not_written_over(small: BackboneParams) -> None:
-    folder = pretrain.pretrain(small)
+    folder = loop.pretrain(small)
     before = _weights(folder)
     shutil.rmtree(paths.cache() / "pretrain")  # as in a clone
     with pytest.raises(InputError, match="expected a name that is free; give --set name=NAME"):
-        pretrain.pretrain(small)
+        loop.pretrain(small)
     assert _weights(folder) == before
 
 
 def test_a_backbone_is_replaced_whole_or_not_at_all(
     small: BackboneParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = pretrain.pretrain(small)
+    folder = loop.pretrain(small)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    longer, card = dataclasses.replace(small, steps=14), pretrain.model_card
-    monkeypatch.setattr(pretrain, "model_card", None)  # the last of its files cannot be written
+    longer, card = dataclasses.replace(small, steps=14), loop.model_card
+    monkeypatch.setattr(loop, "model_card", None)  # the last of its files cannot be written
     with pytest.raises(TypeError):
-        pretrain.pretrain(longer)
+        loop.pretrain(longer)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    monkeypatch.setattr(pretrain, "model_card", card)
-    pretrain.pretrain(longer)
+    monkeypatch.setattr(loop, "model_card", card)
+    loop.pretrain(longer)
     assert json.loads((folder / "pretraining.json").read_text())["steps"] == 14
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_other_texts_are_not_gone_on_with(small: BackboneParams, sst2: Path) -> None:
-    pretrain.pretrain(small)
+    loop.pretrain(small)
     rows = pd.read_parquet(sst2 / "train-00000-of-00001.parquet")
     rows[:30].to_parquet(sst2 / "train-00000-of-00001.parquet")
     with pytest.raises(InputError, match="the work on other texts or pieces"):
-        pretrain.pretrain(small)
+        loop.pretrain(small)
 
 
 def test_sentences_are_found_from_the_root_too(
@@ -384,4 +385,4 @@ def test_a_batch_larger_than_all_there_is_would_never_come(
     small: BackboneParams, field: str
 ) -> None:
     with pytest.raises(InputError, match=f"{field}: found 100000, expected at most"):
-        pretrain.pretrain(dataclasses.replace(small, **{field: 100_000}))
+        loop.pretrain(dataclasses.replace(small, **{field: 100_000}))

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from t5peft import progress
-from t5peft.progress import Progress
+from t5peft.base import progress
+from t5peft.base.progress import Progress
 
 
 @pytest.fixture(autouse=True)

@@ -28,25 +28,16 @@ from conftest import edit, run_named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from t5peft import (
-    backbone,
-    cli,
-    data,
-    deciding,
-    export,
-    files,
-    methods,
-    params,
-    paths,
-    prediction,
-    records,
-    runs,
-    tokenizer,
-    training,
-)
-from t5peft.errors import InputError
-from t5peft.methods import Run
-from t5peft.params import Params
+from t5peft.__main__ import main
+from t5peft.base import deciding, files, paths, studies
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, data, int8, tokenizers
+from t5peft.methods.table import Run, runs_of
+from t5peft.report import export
+from t5peft.runs import make, records, reopen, store
+from t5peft.runs.identity import identity_of
+from t5peft.training import checkpoint, jobs
 
 NAME = "lora-scratch-r8"
 KILLS = 25
@@ -54,7 +45,7 @@ MUTATIONS = 600
 SOURCE = deciding.FOLDER
 
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["t5peft.training", "t5peft.library"])
+CHILDREN.set_forkserver_preload(["t5peft.runs.make", "t5peft.methods.libraries"])
 
 
 def run_of(study: Params, name: str = NAME) -> Run:
@@ -80,19 +71,19 @@ def study(smoke: Params) -> Params:
 @pytest.fixture
 def stored(study: Params) -> Path:
     """The folder of a stored run."""
-    training.train_alone(run_of(study), study)
-    return runs.folder(run_of(study), study)
+    make.train_alone(run_of(study), study)
+    return store.folder(run_of(study), study)
 
 
 def tensors_in(folder: Path) -> Path:
-    return folder / runs.DELTA
+    return folder / store.DELTA
 
 
 def forge(folder: Path, **changes: Any) -> None:
     """Change a record and seal it anew: what a forger would do, and another version."""
-    record = {**json.loads((folder / runs.RECORD).read_text()), **changes}
+    record = {**json.loads((folder / records.RECORD).read_text()), **changes}
     record["seal"] = records.seal(record)
-    (folder / runs.RECORD).write_text(records.as_text(record))
+    (folder / records.RECORD).write_text(records.as_text(record))
 
 
 # --- 1. killed anywhere, it goes on ------------------------------------------------------------
@@ -105,7 +96,7 @@ def train_in(home: Path, study: Params, fatal: tuple[str, str] | None = None) ->
     torch.set_num_threads(1)
     if fatal:
         die_at(*fatal)
-    training.train_alone(run_of(study), study)
+    make.train_alone(run_of(study), study)
 
 
 STAGES = ("half written", "not renamed", "renamed")
@@ -155,7 +146,7 @@ def undisturbed(home: Path, study: Params) -> tuple[dict[str, Any], float]:
     began = time.perf_counter()
     assert child(elsewhere, study) == 0
     seconds = time.perf_counter() - began
-    record = json.loads((elsewhere / "weights" / "smoke" / NAME / runs.RECORD).read_text())
+    record = json.loads((elsewhere / "weights" / "smoke" / NAME / records.RECORD).read_text())
     return figures(record), seconds
 
 
@@ -170,27 +161,27 @@ def test_killed_at_random_moments_a_run_ends_as_if_undisturbed(
         code = child(home, study, seconds=draw.uniform(0, duration))
         kills += code == -signal.SIGKILL
         if code == 0:  # it was through before: look at it, and begin again
-            assert figures(runs.load(run_of(study), study)) == wanted
+            assert figures(store.load(run_of(study), study)) == wanted
             shutil.rmtree(home / "weights")
     assert child(home, study) == 0
-    assert figures(runs.load(run_of(study), study)) == wanted
+    assert figures(store.load(run_of(study), study)) == wanted
 
 
 def test_killed_while_it_writes_a_run_ends_as_if_undisturbed(
     home: Path, study: Params, undisturbed: tuple[dict[str, Any], float]
 ) -> None:
     wanted, _ = undisturbed
-    assert child(home, study, (runs.RECORD, "renamed")) == -signal.SIGKILL
-    assert figures(runs.load(run_of(study), study)) == wanted, "the record makes it whole"
+    assert child(home, study, (records.RECORD, "renamed")) == -signal.SIGKILL
+    assert figures(store.load(run_of(study), study)) == wanted, "the record makes it whole"
     shutil.rmtree(home / "weights")
-    for name in ("checkpoint.pt", "trace-", "delta-", runs.RECORD):
-        for stage in STAGES[: 2 if name == runs.RECORD else 3]:
+    for name in ("checkpoint.pt", "trace-", "delta-", records.RECORD):
+        for stage in STAGES[: 2 if name == records.RECORD else 3]:
             assert child(home, study, (name, stage)) == -signal.SIGKILL
-            assert runs.status(run_of(study), study).state == "missing"
+            assert store.status(run_of(study), study).state == "missing"
     assert child(home, study) == 0
-    assert figures(runs.load(run_of(study), study)) == wanted
-    folder = runs.folder(run_of(study), study)
-    left = {"lock", runs.RECORD, runs.DELTA, runs.TRACE}
+    assert figures(store.load(run_of(study), study)) == wanted
+    folder = store.folder(run_of(study), study)
+    left = {"lock", records.RECORD, store.DELTA, store.TRACE}
     assert {path.name for path in folder.iterdir()} == left, "nothing half-written is left"
 
 
@@ -257,7 +248,7 @@ def test_ctrl_c_stops_the_training_of_pieces_too(tmp_path: Path) -> None:
 def test_a_checkout_that_cannot_be_written_answers(
     study: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training.train(run_named(study, NAME), study)
+    make.train(run_named(study, NAME), study)
     shutil.rmtree(paths.cache())
 
     def read_only(*given: Any, **named: Any) -> None:
@@ -267,10 +258,10 @@ def test_a_checkout_that_cannot_be_written_answers(
         monkeypatch.setattr(Path, name, read_only)
     monkeypatch.setattr(files.tempfile, "NamedTemporaryFile", read_only)
     deciding.code.cache_clear()
-    command = ["status", *params.arguments(study).split()]
-    assert cli.main(command) == 0
+    command = ["status", *studies.arguments(study).split()]
+    assert main(command) == 0
     assert f"{NAME:27} fresh" in capsys.readouterr().out
-    assert cli.main([*command, "--why", NAME]) == 0
+    assert main([*command, "--why", NAME]) == 0
 
 
 @pytest.mark.parametrize(
@@ -294,7 +285,7 @@ def test_all_runs_that_are_side_by_side_are_stopped(
     assert process.returncode == 130
     assert "Traceback" not in said
     for name in names:
-        with runs.lock(run_named(study, name), study) as free:
+        with store.lock(run_named(study, name), study) as free:
             assert free, "no child trains on"
 
 
@@ -319,17 +310,17 @@ def test_no_damaged_run_is_shown(study: Params, stored: Path) -> None:
     run, draw = run_of(study), random.Random(0)
     strangers = []
     for other in (run_of(study, "lora-peft-r8"), run_of(study, "adapter-scratch-b8")):
-        training.train_alone(other, study)
-        strangers.append(runs.folder(other, study))
+        make.train_alone(other, study)
+        strangers.append(store.folder(other, study))
     elsewhere = dataclasses.replace(study, study="elsewhere", seed=1)
-    training.train_alone(run, elsewhere)
-    strangers.append(runs.folder(run, elsewhere))
+    make.train_alone(run, elsewhere)
+    strangers.append(store.folder(run, elsewhere))
 
-    record, tensors = stored / runs.RECORD, tensors_in(stored)
-    sound = {path: path.read_bytes() for path in (record, tensors, stored / runs.TRACE)}
+    record, tensors = stored / records.RECORD, tensors_in(stored)
+    sound = {path: path.read_bytes() for path in (record, tensors, stored / store.TRACE)}
 
     def swap_record(stranger: Path) -> None:
-        shutil.copy(stranger / runs.RECORD, record)
+        shutil.copy(stranger / records.RECORD, record)
 
     def swap_tensors(stranger: Path) -> None:
         shutil.copy(tensors_in(stranger), tensors)
@@ -345,19 +336,19 @@ def test_no_damaged_run_is_shown(study: Params, stored: Path) -> None:
         else:
             draw.choice([swap_record, swap_tensors, swap_both])(draw.choice(strangers))
         with pytest.raises(InputError, match=run.name):
-            runs.load(run, study)
+            store.load(run, study)
         with pytest.raises(InputError, match=run.name):
-            prediction.load(f"smoke/{run.name}")
+            reopen.load(f"smoke/{run.name}")
         for path, content in sound.items():
             path.write_bytes(content)
-    assert runs.load(run, study)["run"]["name"] == run.name
-    assert prediction.load(f"smoke/{run.name}")[0] == run
+    assert store.load(run, study)["run"]["name"] == run.name
+    assert reopen.load(f"smoke/{run.name}")[0] == run
 
 
 def test_what_is_damaged_is_named(study: Params, stored: Path) -> None:
     path = tensors_in(stored)
     path.write_bytes(flip(random.Random(0), path.read_bytes()))
-    state = runs.status(run_of(study), study)
+    state = store.status(run_of(study), study)
     assert state.state == "damaged"
     assert path.name in state.reason
     assert "make it again" in state.reason
@@ -365,20 +356,20 @@ def test_what_is_damaged_is_named(study: Params, stored: Path) -> None:
 
 @pytest.mark.parametrize("lost", ["params", "best_accuracy"])
 def test_a_record_of_another_version_is_refused(lost: str, study: Params, stored: Path) -> None:
-    record = json.loads((stored / runs.RECORD).read_text())
+    record = json.loads((stored / records.RECORD).read_text())
     del record[lost]
     record["seal"] = records.seal(record)
-    (stored / runs.RECORD).write_text(records.as_text(record))
+    (stored / records.RECORD).write_text(records.as_text(record))
     with pytest.raises(InputError, match=f"no {lost}"):
-        runs.load(run_of(study), study)
+        store.load(run_of(study), study)
     with pytest.raises(InputError, match=f"no {lost}"):
-        prediction.load(f"smoke/{NAME}")
+        reopen.load(f"smoke/{NAME}")
 
 
 def test_a_record_without_a_field_of_params_is_refused(study: Params, stored: Path) -> None:
     forge(stored, params={k: v for k, v in vars(study).items() if k != "lora_alpha"})
     with pytest.raises(InputError, match="no lora_alpha"):
-        prediction.load(f"smoke/{NAME}")
+        reopen.load(f"smoke/{NAME}")
 
 
 # --- 3. no stale number unseen -----------------------------------------------------------------
@@ -392,8 +383,8 @@ def on_folders(study: Params, home: Path) -> Params:
             path = home / "imdb" / split / ("neg", "pos")[label] / f"{number}_1.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-    backbone.save_int8(backbone.load("random:tiny"), home / "t5")
-    shutil.copy(Path(study.tokenizer) / tokenizer.MODEL_FILE, home / "t5")
+    int8.save(backbone.load("random:tiny"), home / "t5")
+    shutil.copy(Path(study.tokenizer) / tokenizers.MODEL_FILE, home / "t5")
     return dataclasses.replace(study, data="imdb", backbone="t5", tokenizer="", epochs=1)
 
 
@@ -425,28 +416,28 @@ def change_backbone(study: Params, code: Path) -> Params:
 
 
 def change_tokenizer(study: Params, code: Path) -> Params:
-    path = paths.root() / "t5" / tokenizer.MODEL_FILE
+    path = paths.root() / "t5" / tokenizers.MODEL_FILE
     path.write_bytes(path.read_bytes() + b"\0")
     return study
 
 
 def change_code(study: Params, code: Path) -> Params:
-    edit(code / "lora.py", "self.scale = alpha / rank", "self.scale = alpha * rank")
+    edit(code / "methods/lora.py", "self.scale = alpha / rank", "self.scale = alpha * rank")
     return study
 
 
 def change_comment(study: Params, code: Path) -> Params:
-    edit(code / "lora.py", "# x W + (alpha / r) x A B", "# the sum")
+    edit(code / "methods/lora.py", "# x W + (alpha / r) x A B", "# the sum")
     return study
 
 
 def change_docstring(study: Params, code: Path) -> Params:
-    edit(code / "lora.py", "A frozen linear map with a trained", "A linear map with a")
+    edit(code / "methods/lora.py", "A frozen linear map with a trained", "A linear map with a")
     return study
 
 
 def change_plot(study: Params, code: Path) -> Params:
-    path = code / "plots.py"
+    path = code / "report/plots.py"
     path.write_text(path.read_text() + "\nMARK = 1\n")
     return study
 
@@ -467,12 +458,12 @@ CHANGES: dict[Callable[[Params, Path], Params], str] = {
 def test_a_change_is_seen(
     change: Callable[[Params, Path], Params], on_folders: Params, code: Path
 ) -> None:
-    training.train_alone(run_of(on_folders), on_folders)
-    assert runs.status(run_of(on_folders), on_folders).state == "fresh"
+    make.train_alone(run_of(on_folders), on_folders)
+    assert store.status(run_of(on_folders), on_folders).state == "fresh"
     changed = change(on_folders, code)
     deciding.code.cache_clear()
     deciding.sources.cache_clear()
-    state = runs.status(run_of(changed), changed)
+    state = store.status(run_of(changed), changed)
     assert state.state == CHANGES[change], state.reason
     if state.state == "missing":
         assert "->" in state.reason
@@ -483,12 +474,12 @@ def test_a_change_is_seen(
 def test_why_a_run_is_stale_is_told_definition_by_definition(
     study: Params, stored: Path, code: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edit(code / "lora.py", "self.scale = alpha / rank", "self.scale = alpha * rank")
+    edit(code / "methods/lora.py", "self.scale = alpha / rank", "self.scale = alpha * rank")
     deciding.code.cache_clear()
     deciding.sources.cache_clear()
     changes = ("tokenizer", "lora_learning_rate", "epochs")
     command = ["status", "smoke", "--why", NAME]
-    assert cli.main([*command, *(f"--set={key}={getattr(study, key)}" for key in changes)]) == 0
+    assert main([*command, *(f"--set={key}={getattr(study, key)}" for key in changes)]) == 0
     first, _, *listed = capsys.readouterr().out.splitlines()
     assert first.split()[1:3] == [NAME, "stale"]
     assert [line.split()[1] for line in listed if line.startswith("*")] == ["lora.LoRALinear"]
@@ -516,10 +507,10 @@ def test_every_field_changes_the_identity_or_is_known_not_to(
 ) -> None:
     name = data.draw(some.sampled_from(list(FIELDS)))
     value = data.draw(VALUES[FIELDS[name]])
-    before = [runs.identity(run, study) for run in methods.runs(study)]
+    before = [identity_of(run, study) for run in runs_of(study)]
     try:
         changed = dataclasses.replace(study, **{name: value})
-        after = [runs.identity(run, changed) for run in methods.runs(changed)]
+        after = [identity_of(run, changed) for run in runs_of(changed)]
     except InputError:
         return  # refused: no number is shown at all
     if value == getattr(study, name) or name in ("study", "train"):
@@ -534,10 +525,10 @@ def test_the_same_contents_under_another_name_are_the_same_run(
     shutil.move(home / "imdb", home / "reviews")
     shutil.move(home / "t5", home / "model")
     moved = dataclasses.replace(on_folders, data="reviews", backbone="model")
-    after = runs.identity(run_of(moved), moved)
+    after = identity_of(run_of(moved), moved)
     shutil.move(home / "reviews", home / "imdb")
     shutil.move(home / "model", home / "t5")
-    assert after == runs.identity(run_of(on_folders), on_folders)
+    assert after == identity_of(run_of(on_folders), on_folders)
 
 
 # --- 4. loading is safe ------------------------------------------------------------------------
@@ -554,46 +545,46 @@ class Trap:
 
 
 @pytest.fixture
-def checkpoint(study: Params, monkeypatch: pytest.MonkeyPatch) -> Path:
+def begun(study: Params, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The checkpoint of a run that was stopped before its record."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "describe", stop)
+        patched.setattr(make, "describe", stop)
         with pytest.raises(KeyboardInterrupt):
-            training.train_alone(run_of(study), study)
-    return runs.folder(run_of(study), study) / "checkpoint.pt"
+            make.train_alone(run_of(study), study)
+    return store.folder(run_of(study), study) / "checkpoint.pt"
 
 
-def test_a_run_that_was_stopped_is_said_to_be(study: Params, checkpoint: Path) -> None:
-    said = runs.status(run_of(study), study)
-    assert checkpoint.exists()
+def test_a_run_that_was_stopped_is_said_to_be(study: Params, begun: Path) -> None:
+    said = store.status(run_of(study), study)
+    assert begun.exists()
     assert (said.state, said.reason) == ("missing", "begun, goes on")
 
 
 def test_a_checkpoint_with_a_program_is_left_aside(
-    study: Params, checkpoint: Path, tmp_path: Path
+    study: Params, begun: Path, tmp_path: Path
 ) -> None:
-    held = training.read_checkpoint(checkpoint, torch.device("cpu"))
-    torch.save({**held, "trap": Trap(tmp_path / "ran")}, checkpoint)
+    held = checkpoint.read(begun, torch.device("cpu"))
+    torch.save({**held, "trap": Trap(tmp_path / "ran")}, begun)
     with pytest.warns(UserWarning, match="is damaged .*: the run begins anew"):
-        training.train_alone(run_of(study), study)
+        make.train_alone(run_of(study), study)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_checkpoint_that_inflates_is_left_aside(study: Params, checkpoint: Path) -> None:
-    held = training.read_checkpoint(checkpoint, torch.device("cpu"))
-    torch.save({**held, "bomb": torch.zeros(10_000_000)}, checkpoint)
-    with zipfile.ZipFile(checkpoint) as parts:
+def test_a_checkpoint_that_inflates_is_left_aside(study: Params, begun: Path) -> None:
+    held = checkpoint.read(begun, torch.device("cpu"))
+    torch.save({**held, "bomb": torch.zeros(10_000_000)}, begun)
+    with zipfile.ZipFile(begun) as parts:
         contents = {part: parts.read(part) for part in parts.namelist()}
-    with zipfile.ZipFile(checkpoint, "w", zipfile.ZIP_DEFLATED) as parts:
+    with zipfile.ZipFile(begun, "w", zipfile.ZIP_DEFLATED) as parts:
         for part, content in contents.items():
             parts.writestr(part, content)
-    assert checkpoint.stat().st_size < 10_000_000
+    assert begun.stat().st_size < 10_000_000
     with pytest.warns(UserWarning, match=r"is damaged .*: the run begins anew"):
-        training.train_alone(run_of(study), study)
+        make.train_alone(run_of(study), study)
 
 
 def saved(held: dict[str, Any]) -> bytes:
@@ -602,14 +593,14 @@ def saved(held: dict[str, Any]) -> bytes:
     return content.getvalue()
 
 
-def test_a_flipped_bit_of_a_checkpoint_changes_nothing_unseen(checkpoint: Path) -> None:
-    cpu, draw, content = torch.device("cpu"), random.Random(0), checkpoint.read_bytes()
-    sound = training.read_checkpoint(checkpoint, cpu)
+def test_a_flipped_bit_of_a_checkpoint_changes_nothing_unseen(begun: Path) -> None:
+    cpu, draw, content = torch.device("cpu"), random.Random(0), begun.read_bytes()
+    sound = checkpoint.read(begun, cpu)
     refused = 0
     for _ in range(100):
-        checkpoint.write_bytes(flip(draw, content))
+        begun.write_bytes(flip(draw, content))
         try:
-            held = training.read_checkpoint(checkpoint, cpu)
+            held = checkpoint.read(begun, cpu)
         except Exception:
             refused += 1
         else:  # a bit between the parts
@@ -622,10 +613,10 @@ def test_tensors_that_are_a_pickle_are_refused(stored: Path, tmp_path: Path) -> 
     scratch = stored / "pickle"
     torch.save({"A": Trap(tmp_path / "ran")}, scratch)
     sha256 = hashlib.sha256(scratch.read_bytes()).hexdigest()
-    scratch.rename(stored / runs.DELTA)
-    forge(stored, files={runs.DELTA: {"bytes": 1, "sha256": sha256}})
+    scratch.rename(stored / store.DELTA)
+    forge(stored, files={store.DELTA: {"bytes": 1, "sha256": sha256}})
     with pytest.raises(InputError, match="expected safetensors"):
-        prediction.load(f"smoke/{NAME}")
+        reopen.load(f"smoke/{NAME}")
     assert not (tmp_path / "ran").exists()
 
 
@@ -641,25 +632,25 @@ def test_a_record_names_no_file_outside_its_folder(name: str, study: Params, sto
     shutil.copy(path, stored.parent)
     facts = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     forge(stored, files={name.format(path.name, root=stored): facts})
-    for load in (lambda: runs.load(run_of(study), study), lambda: prediction.load(f"smoke/{NAME}")):
+    for load in (lambda: store.load(run_of(study), study), lambda: reopen.load(f"smoke/{NAME}")):
         with pytest.raises(InputError, match="no plain file of that name"):
             load()
 
 
 def test_links_are_refused(study: Params, stored: Path, tmp_path: Path) -> None:
-    for path in (tensors_in(stored), stored / runs.RECORD):
+    for path in (tensors_in(stored), stored / records.RECORD):
         shutil.move(path, tmp_path / "moved")
         path.symlink_to(tmp_path / "moved")
         with pytest.raises(InputError):
-            runs.load(run_of(study), study)
+            store.load(run_of(study), study)
         path.unlink()
         shutil.move(tmp_path / "moved", path)
-    runs.load(run_of(study), study)
+    store.load(run_of(study), study)
 
 
 def test_exported_weights_open_without_unpickling(study: Params, tmp_path: Path) -> None:
     for name in ("soft-prompt-scratch-n10", "adapter-scratch-b8", NAME):
-        training.train_alone(run_of(study, name), study)
+        make.train_alone(run_of(study, name), study)
     clash = tmp_path / "clash"
     (clash / "prompts.pt").mkdir(parents=True)
     with pytest.raises(InputError, match=r"prompts.pt: found a folder of that name"):
@@ -700,7 +691,7 @@ def test_an_offline_hub_is_not_called(
     }
     for change, asked in changes.items():
         command = f"train assignment --only full {change}"
-        assert cli.main(command.split()) == 2
+        assert main(command.split()) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert asked in line.partition(": found")[0]
     assert called == []
@@ -716,22 +707,22 @@ def train_together(home: Path, study: Params, log: Path) -> None:
     os.environ["T5PEFT_HOME"] = str(home)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     torch.set_num_threads(1)
-    train = training.train
+    train = make.train
 
     def noted(run: Run, study: Params) -> dict[str, Any]:
         with log.open("a") as file:
             file.write(f"{os.getpid()} {run.name}\n")
         return train(run, study)
 
-    training.train = noted
+    make.train = noted
     changes = [x for k in ("tokenizer", "epochs") for x in ("--set", f"{k}={getattr(study, k)}")]
-    raise SystemExit(cli.main(["train", "smoke", "--only", *SHARED, *changes]))
+    raise SystemExit(main(["train", "smoke", "--only", *SHARED, *changes]))
 
 
 def test_two_trainings_share_a_study_and_a_reader_sees_whole_runs(
     home: Path, study: Params, tmp_path: Path
 ) -> None:
-    study = params.load("smoke", {"tokenizer": study.tokenizer, "epochs": 4})
+    study = studies.load("smoke", {"tokenizer": study.tokenizer, "epochs": 4})
     data.tokens(study, "train")
     log = tmp_path / "log"
     both = [CHILDREN.Process(target=train_together, args=(home, study, log)) for _ in range(2)]
@@ -739,14 +730,14 @@ def test_two_trainings_share_a_study_and_a_reader_sees_whole_runs(
         process.start()
     seen = set()
     while any(process.is_alive() for process in both):
-        seen |= {runs.status(run_of(study, name), study).state for name in SHARED}
+        seen |= {store.status(run_of(study, name), study).state for name in SHARED}
         time.sleep(0.01)
     assert [process.exitcode for process in both] == [0, 0]
     assert seen <= {"missing", "fresh"}
     trained = [line.split() for line in log.read_text().splitlines()]
     assert sorted(name for _, name in trained) == sorted(SHARED), "each run once"
     assert {int(pid) for pid, _ in trained} == {process.pid for process in both}
-    assert {runs.status(run_of(study, name), study).state for name in SHARED} == {"fresh"}
+    assert {store.status(run_of(study, name), study).state for name in SHARED} == {"fresh"}
 
 
 def test_a_run_that_is_replaced_is_whole_at_every_moment(
@@ -760,15 +751,15 @@ def test_a_run_that_is_replaced_is_whole_at_every_moment(
 
         def watched(self: Path, *rest: Any, **options: Any) -> Any:
             done = original(self, *rest, **options)
-            states.append(runs.status(run_of(study), study).state)
+            states.append(store.status(run_of(study), study).state)
             return done
 
         monkeypatch.setattr(Path, name, watched)
 
     for name in ("replace", "unlink"):
         watch(name)
-    training.train_alone(run_of(study), dataclasses.replace(study, seed=1))
-    training.train_alone(run_of(study), study)
+    make.train_alone(run_of(study), dataclasses.replace(study, seed=1))
+    make.train_alone(run_of(study), study)
     assert len(states) > 8
     assert "damaged" not in states
 
@@ -777,15 +768,15 @@ def test_a_reader_that_is_overtaken_looks_again(
     study: Params, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run is replaced after its old record has been read, before its tensors have."""
-    check = runs.contents
+    check = store.contents
 
     def overtaken(where: Path, record: dict[str, Any]) -> dict[str, bytes]:
-        monkeypatch.setattr(runs, "contents", check)
-        training.train(run_of(study), dataclasses.replace(study, seed=1))
+        monkeypatch.setattr(store, "contents", check)
+        make.train(run_of(study), dataclasses.replace(study, seed=1))
         return check(where, record)
 
-    monkeypatch.setattr(runs, "contents", overtaken)
-    assert runs.status(run_of(study), dataclasses.replace(study, seed=1)).state == "fresh"
+    monkeypatch.setattr(store, "contents", overtaken)
+    assert store.status(run_of(study), dataclasses.replace(study, seed=1)).state == "fresh"
 
 
 # --- 6. full disk, read-only folder ------------------------------------------------------------
@@ -809,15 +800,15 @@ def small_disk(home: Path) -> Iterator[Path]:
 
 def refused(study: Params, capsys: pytest.CaptureFixture[str]) -> str:
     """The line that `t5peft train` ends with; the stored run is as it was."""
-    folder = runs.folder(run_of(study), study)
-    before = {p: p.read_bytes() for p in folder.iterdir() if p.name in (runs.RECORD, "lock")}
-    state = runs.status(run_of(study), study)
+    folder = store.folder(run_of(study), study)
+    before = {p: p.read_bytes() for p in folder.iterdir() if p.name in (records.RECORD, "lock")}
+    state = store.status(run_of(study), study)
     changes = [x for k, v in vars(study).items() for x in ("--set", f"{k}={v}")]
     capsys.readouterr()
-    assert cli.main(["train", "smoke", "--only", NAME, *changes]) == 2
+    assert main(["train", "smoke", "--only", NAME, *changes]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert {p: p.read_bytes() for p in before} == before
-    assert runs.status(run_of(study), study) == state
+    assert store.status(run_of(study), study) == state
     assert not list(folder.glob(".*.tmp"))
     return line
 
@@ -826,8 +817,8 @@ def refused(study: Params, capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_full_disk_keeps_what_was_there(
     study: Params, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training.train_alone(run_of(study), study)
-    forge(runs.folder(run_of(study), study), source="of another day")
+    make.train_alone(run_of(study), study)
+    forge(store.folder(run_of(study), study), source="of another day")
     with pytest.raises(OSError, match="No space"):
         (small_disk / "filler").write_bytes(bytes(2**20))
     line = refused(study, capsys)
@@ -838,14 +829,14 @@ def test_a_full_disk_keeps_what_was_there(
 def test_a_disk_that_cannot_be_written_keeps_what_was_there(
     study: Params, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training.train_alone(run_of(study), study)
-    forge(runs.folder(run_of(study), study), source="of another day")
+    make.train_alone(run_of(study), study)
+    forge(store.folder(run_of(study), study), source="of another day")
     mount("-o", "remount,ro", str(small_disk))
     assert "Read-only file system, expected a folder" in refused(study, capsys)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
-@pytest.mark.parametrize("name", ["checkpoint.pt", "delta-", runs.RECORD])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "delta-", records.RECORD])
 def test_an_error_while_a_file_is_written_keeps_what_was_there(
     name: str,
     code: int,
@@ -892,29 +883,29 @@ def test_a_damaged_cache_is_made_again(content: bytes, study: Params) -> None:
     "name", ["full", "soft-prompt-opendelta-n10", "adapter-adapterhub-b8", "adapter-scratch-b8"]
 )
 def test_two_trainings_with_one_seed_are_the_same(name: str, study: Params) -> None:
-    one, two = (training.train(run_of(study, name), study) for _ in range(2))
+    one, two = (make.train(run_of(study, name), study) for _ in range(2))
     assert figures(one) == figures(two)
     three = dataclasses.replace(study, seed=1)
-    assert figures(training.train(run_of(three, name), three))["history"] != one["history"]
+    assert figures(make.train(run_of(three, name), three))["history"] != one["history"]
 
 
 @pytest.mark.parametrize("other", ["identity", "source"])
 def test_a_checkpoint_of_other_settings_or_other_code_is_left_aside(
-    other: str, study: Params, checkpoint: Path
+    other: str, study: Params, begun: Path
 ) -> None:
     run = run_of(study)
-    held = training.read_checkpoint(checkpoint, torch.device("cpu"))
-    identity = records.digest(runs.identity(run, study))
+    held = checkpoint.read(begun, torch.device("cpu"))
+    identity = records.digest(identity_of(run, study))
     for content, epochs in (({**held, other: "another"}, 0), (held, study.epochs)):
-        torch.save(content, checkpoint)
-        job = training.prepare(run, study)
-        training.restore(job, checkpoint, identity)
+        torch.save(content, begun)
+        job = jobs.prepare(run, study)
+        checkpoint.restore(job, begun, identity)
         assert len(job.history) == epochs
 
 
 def test_a_stored_run_is_not_put_into_another_backbone(on_folders: Params, code: Path) -> None:
-    training.train_alone(run_of(on_folders), on_folders)
-    prediction.load("smoke/lora-scratch-r8")
+    make.train_alone(run_of(on_folders), on_folders)
+    reopen.load("smoke/lora-scratch-r8")
     change_backbone(on_folders, code)
     with pytest.raises(InputError, match="backbone of run smoke/lora-scratch-r8"):
-        prediction.load("smoke/lora-scratch-r8")
+        reopen.load("smoke/lora-scratch-r8")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import T5ForConditionalGeneration
 
-from t5peft import recipe
-from t5peft.sizes import config
+from t5peft.inputs.sizes import config
+from t5peft.pretrain import recipe
 
 T = 40  # tokens
 

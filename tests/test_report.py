@@ -15,10 +15,16 @@ import pytest
 import torch
 from conftest import run_named
 
-from t5peft import backbone, cli, handin, methods, params, paths, render, report, runs, training
-from t5peft.errors import InputError
-from t5peft.params import Params
-from t5peft.records import Status
+from t5peft.__main__ import main
+from t5peft.base import paths, studies
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone
+from t5peft.methods.table import runs_of
+from t5peft.report import evidence, handin
+from t5peft.report.render import render
+from t5peft.runs import make, records, store
+from t5peft.runs.records import Status
 
 REPORT = ("report.qmd", "_quarto.yml", "references.bib", "chapters", "params", "src")
 """What a render reads."""
@@ -59,33 +65,33 @@ def test_a_partial_report_shows_what_is_there_and_marks_the_gaps(
     home: Path, tokenizer: dict[str, Any]
 ) -> None:
     changes = tokenizer | {"study": "begun", "train": "partial"}
-    study = params.load("smoke", changes)
-    training.train(run_named(study, "lora-scratch-r8"), study)
+    study = studies.load("smoke", changes)
+    make.train(run_named(study, "lora-scratch-r8"), study)
     target = render.render("smoke", changes)
     assert target == home / "_output" / "report-begun.pdf"
     text = target.with_suffix(".md").read_text()
     assert "| 9 of 10 runs missing (never trained) |" in text
     assert len(re.findall(r"PEFT \(missing\)", text)) == 2
     assert "Derived equals counted" in text, "what needs no run is there"
-    assert not (paths.weights() / "begun" / "full" / runs.RECORD).exists(), "nothing is trained"
+    assert not (paths.weights() / "begun" / "full" / records.RECORD).exists(), "nothing is trained"
 
 
 def test_its_cells_trained_and_stored_the_ten_runs(
     rendered: Path, tokenizer: dict[str, Any]
 ) -> None:
-    study = params.load("smoke", tokenizer)
-    assert [runs.status(run, study).state for run in methods.runs(study)] == 10 * ["fresh"]
+    study = studies.load("smoke", tokenizer)
+    assert [store.status(run, study).state for run in runs_of(study)] == 10 * ["fresh"]
 
 
 @pytest.mark.usefixtures("rendered")
 def test_the_prompts_walk_goes_from_the_embeddings_first_rows_to_what_is_stored(
     tokenizer: dict[str, Any],
 ) -> None:
-    study = params.load("smoke", tokenizer)
-    record, start, end = report.prompt_rms(study)
+    study = studies.load("smoke", tokenizer)
+    record, start, end = evidence.prompt_rms(study)
     assert record["run"]["name"] == "soft-prompt-scratch-n10"
     first = backbone.load(study.backbone, study.seed).shared.weight[:10]
-    (stored,) = runs.tensors(paths.weights() / "smoke" / record["run"]["name"])[1].values()
+    (stored,) = store.tensors(paths.weights() / "smoke" / record["run"]["name"])[1].values()
     assert (start, end) == pytest.approx(
         [rows.pow(2).mean().item() ** 0.5 for rows in (first, stored)]
     )
@@ -125,8 +131,8 @@ def test_a_chapter_trains_another_rank_and_shows_it(
     pdf = render.render("smoke", {**tokenizer, "lora_rank": 16, "train": "yes"}, chapter="lora")
     text = pdf.with_suffix(".md").read_text()
     assert f"{36 * 16 * (512 + 512):,}" in text
-    study = params.load("smoke", {**tokenizer, "lora_rank": 16})
-    stored = {run.name: runs.status(run, study).state for run in methods.runs(study)}
+    study = studies.load("smoke", {**tokenizer, "lora_rank": 16})
+    stored = {run.name: store.status(run, study).state for run in runs_of(study)}
     assert stored["lora-scratch-r16"] == stored["lora-peft-r16"] == "fresh"
 
 
@@ -140,9 +146,9 @@ def test_a_wrong_formula_stops_the_render_and_leaves_no_pdf(
         "import os\n"
         "if os.environ.get('WRONG_FORMULA'):\n"
         "    import dataclasses\n"
-        "    from t5peft import counting\n"
-        "    right = counting.FORMULAS['adapter']\n"
-        "    counting.FORMULAS['adapter'] = dataclasses.replace(right, share=right.share + 1)\n"
+        "    from t5peft.methods import formulas\n"
+        "    right = formulas.FORMULAS['adapter']\n"
+        "    formulas.FORMULAS['adapter'] = dataclasses.replace(right, share=right.share + 1)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.setenv("WRONG_FORMULA", "1")
@@ -208,17 +214,17 @@ def test_handin_refuses_while_a_run_is_missing(
 ) -> None:
     wanted = ["handin", "smoke", "--set", f"tokenizer={tokenizer['tokenizer']}"]
     wanted += ["--set", "bottleneck=9", "--name", "A", "--number", "1", "-o", str(home / "none")]
-    assert cli.main(wanted) == 2
+    assert main(wanted) == 2
     assert "adapter-scratch-b9" in capsys.readouterr().err
     assert not (home / "none").exists()
 
 
 def test_handin_refuses_a_stale_run(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     stale = Status("stale", "the source has changed"), {}
-    names = [run.name for run in methods.runs(smoke)]
-    monkeypatch.setattr(runs, "look", lambda *_: dict.fromkeys(names, stale))
+    names = [run.name for run in runs_of(smoke)]
+    monkeypatch.setattr(store, "look", lambda *_: dict.fromkeys(names, stale))
     monkeypatch.setattr(
-        runs, "shown", lambda run, *_: {"run": {"name": run.name}, "stale": stale[0].reason}
+        store, "shown", lambda run, *_: {"run": {"name": run.name}, "stale": stale[0].reason}
     )
     with pytest.raises(InputError, match=r"study smoke: found 10 of 10 runs stale: full, "):
         handin.require_as_made(smoke)

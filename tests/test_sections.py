@@ -6,8 +6,8 @@ from typing import Any
 
 from conftest import cells
 
-from t5peft import sections
-from t5peft.params import Params
+from t5peft.base.studies import Params
+from t5peft.report import sections
 
 
 def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:

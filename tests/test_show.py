@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from t5peft import plots, show
+from t5peft.report import plots, show
 
 
 def test_wilson_is_the_interval_of_the_textbook() -> None:

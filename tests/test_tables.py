@@ -7,14 +7,9 @@ from typing import Any
 import pytest
 from conftest import cells, column
 
-from t5peft import (
-    about,
-    params,
-    sections,
-    show,
-    tables,
-)
-from t5peft.params import Params
+from t5peft.base import studies
+from t5peft.base.studies import Params
+from t5peft.report import about, sections, show, tables
 
 
 def test_ten_results_stand_in_the_exercises_order_beside_the_reference(
@@ -44,7 +39,7 @@ def test_a_stale_run_is_marked_wherever_it_is_shown(records: list[dict[str, Any]
     assert "LoRA **(stale)**" in tables.glance([*records[:7], own], [])
     made = {"params": {"seed": 1, "study": "s"}, "environment": {"device": "a machine"}}
     assert " **(stale)** (seed 1)" in sections.seeds([[own | made]])
-    settings = vars(params.load("assignment"))
+    settings = vars(studies.load("assignment"))
     with_settings = {**own, "params": settings}
     text = sections.exercise_rates([with_settings], [with_settings], [])
     assert f"{show.ALPHA} = 4 **(stale)** |" in text

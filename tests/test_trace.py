@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from t5peft import data, evaluation, runs, trace, training
-from t5peft.params import Params
-from t5peft.trace import OTHER, Trace
+from t5peft.base.studies import Params
+from t5peft.inputs import data
+from t5peft.runs import make, records, reopen, store
+from t5peft.training import evaluation, jobs, loop, trace
+from t5peft.training.trace import OTHER, Trace
 
 RUN = "lora-scratch-r8"
 EPOCHS, STEPS, REVIEWS = 3, 4, 64
@@ -29,68 +31,68 @@ def study(smoke: Params) -> Params:
 @pytest.fixture
 def folder(study: Params) -> Path:
     """Of a run that was trained and stored."""
-    training.train_alone(run_named(study, RUN), study)
-    return runs.folder(run_named(study, RUN), study)
+    make.train_alone(run_named(study, RUN), study)
+    return store.folder(run_named(study, RUN), study)
 
 
 def test_a_run_keeps_the_loss_of_each_step_and_the_answers_after_each_epoch(
     study: Params, folder: Path
 ) -> None:
-    record, held = runs.read(folder), trace.load(folder)
+    record, held = records.read_run(folder), reopen.trace_of(folder)
     assert held.losses.shape == (EPOCHS * STEPS,)
     assert held.answers.shape == (EPOCHS, REVIEWS)
     assert held.epochs.tolist() == [1, 2, 3]
     labels = data.tokens(study, "test").labels
     by_epoch = held.losses.reshape(EPOCHS, STEPS)
     for losses, epoch in zip(by_epoch, record["history"], strict=True):
-        assert training.mean_loss(losses, study) == pytest.approx(epoch["loss"], abs=1e-6)
+        assert loop.mean_loss(losses, study) == pytest.approx(epoch["loss"], abs=1e-6)
         answers = held.after(epoch["epoch"])
         assert (answers == labels).mean() == epoch["test_accuracy"]
         assert (answers == OTHER).mean() == epoch["other_words"]
 
 
 def test_the_record_names_the_trace_and_its_bytes(folder: Path) -> None:
-    facts = runs.read(folder)["files"][runs.TRACE]
-    assert facts["bytes"] == (folder / runs.TRACE).stat().st_size
-    assert runs.whole(folder)[1].keys() == {runs.DELTA, runs.TRACE}
+    facts = records.read_run(folder)["files"][store.TRACE]
+    assert facts["bytes"] == (folder / store.TRACE).stat().st_size
+    assert store.whole(folder)[1].keys() == {store.DELTA, store.TRACE}
 
 
 def test_a_run_without_a_trace_is_as_valid(study: Params, folder: Path) -> None:
-    record = json.loads((folder / runs.RECORD).read_text())
-    del record["files"][runs.TRACE]
-    (folder / runs.TRACE).unlink()
-    runs.put(folder, record, {})
-    assert runs.status(run_named(study, RUN), study).state == "fresh"
-    assert not trace.load(folder).losses.size
+    record = json.loads((folder / records.RECORD).read_text())
+    del record["files"][store.TRACE]
+    (folder / store.TRACE).unlink()
+    store.put(folder, record, {})
+    assert store.status(run_named(study, RUN), study).state == "fresh"
+    assert not reopen.trace_of(folder).losses.size
 
 
 def test_a_damaged_trace_is_seen(study: Params, folder: Path) -> None:
-    content = bytearray((folder / runs.TRACE).read_bytes())
+    content = bytearray((folder / store.TRACE).read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / runs.TRACE).write_bytes(content)
-    state = runs.status(run_named(study, RUN), study)
+    (folder / store.TRACE).write_bytes(content)
+    state = store.status(run_named(study, RUN), study)
     assert state.state == "damaged"
-    assert runs.TRACE in state.reason
+    assert store.TRACE in state.reason
 
 
 def test_a_run_that_goes_on_has_the_trace_of_one_that_was_never_stopped(
     study: Params, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, run = (folder / runs.TRACE).read_bytes(), run_named(study, RUN)
-    (folder / runs.RECORD).unlink()
-    train_epoch = training.train_epoch
+    whole, run = (folder / store.TRACE).read_bytes(), run_named(study, RUN)
+    (folder / records.RECORD).unlink()
+    train_epoch = loop.train_epoch
 
-    def stopped(job: training.Job, epoch: int) -> np.ndarray:
+    def stopped(job: jobs.Job, epoch: int) -> np.ndarray:
         if epoch == 2:
             raise KeyboardInterrupt
         return train_epoch(job, epoch)
 
-    monkeypatch.setattr(training, "train_epoch", stopped)
+    monkeypatch.setattr(loop, "train_epoch", stopped)
     with pytest.raises(KeyboardInterrupt):
-        training.train_alone(run, study)
-    monkeypatch.setattr(training, "train_epoch", train_epoch)
-    training.train_alone(run, study)
-    assert (folder / runs.TRACE).read_bytes() == whole
+        make.train_alone(run, study)
+    monkeypatch.setattr(loop, "train_epoch", train_epoch)
+    make.train_alone(run, study)
+    assert (folder / store.TRACE).read_bytes() == whole
 
 
 def test_the_answers_to_all_test_reviews_take_a_few_kilobytes() -> None:

@@ -19,18 +19,12 @@ import torch
 from accelerate.state import AcceleratorState
 from conftest import dry, run_named
 
-from t5peft import (
-    backbone,
-    cli,
-    data,
-    evaluation,
-    launch,
-    prediction,
-    runs,
-    training,
-)
-from t5peft.errors import InputError
-from t5peft.params import Params
+from t5peft.__main__ import main
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, data
+from t5peft.runs import launch, make, reopen, store
+from t5peft.training import evaluation, jobs, loop
 
 
 @pytest.fixture
@@ -47,15 +41,15 @@ def test_adapter_trainer_makes_the_same_first_step(smoke: Params, tmp_path: Path
 
     one_step = dataclasses.replace(smoke, train_examples=16, batch_size=16)
     run = run_named(one_step, "adapter-adapterhub-b8")
-    job = training.prepare(run, one_step)
-    training.train_epoch(job, 1)
+    job = jobs.prepare(run, one_step)
+    loop.train_epoch(job, 1)
 
-    model = training.build(run, one_step)
+    model = jobs.build(run, one_step)
     model.accepts_loss_kwargs = False  # type: ignore[assignment]
     # the library's T5 knows no `num_items_in_batch`
-    ids, mask = job.train.batch(training.order(one_step, 1), one_step.max_length)
+    ids, mask = job.train.batch(loop.order(one_step, 1), one_step.max_length)
     words = evaluation.word_ids(job.tokenizer)
-    labels = [[words[job.train.labels[i]], data.EOS] for i in training.order(one_step, 1)]
+    labels = [[words[job.train.labels[i]], data.EOS] for i in loop.order(one_step, 1)]
     rows = [
         {"input_ids": i, "attention_mask": m, "labels": torch.tensor(y)}
         for i, m, y in zip(ids, mask, labels, strict=True)
@@ -75,8 +69,8 @@ def test_adapter_trainer_makes_the_same_first_step(smoke: Params, tmp_path: Path
     )
     AdapterTrainer(model=model, args=arguments, train_dataset=rows).train()  # type: ignore[arg-type]
 
-    begun = training.trained(training.build(run, one_step))
-    ours, theirs = training.trained(job.model), training.trained(model)
+    begun = jobs.trained(jobs.build(run, one_step))
+    ours, theirs = jobs.trained(job.model), jobs.trained(model)
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-5, atol=1e-7)
@@ -84,16 +78,16 @@ def test_adapter_trainer_makes_the_same_first_step(smoke: Params, tmp_path: Path
 
 
 def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone(smoke: Params) -> None:
-    first = training.order(smoke, 1)
+    first = loop.order(smoke, 1)
     assert sorted(first) == list(range(smoke.train_examples))
-    assert np.array_equal(first, training.order(smoke, 1))
-    assert not np.array_equal(first, training.order(smoke, 2))
-    assert not np.array_equal(first, training.order(dataclasses.replace(smoke, seed=1), 1))
+    assert np.array_equal(first, loop.order(smoke, 1))
+    assert not np.array_equal(first, loop.order(smoke, 2))
+    assert not np.array_equal(first, loop.order(dataclasses.replace(smoke, seed=1), 1))
 
 
 def test_a_record_holds_what_a_chapter_shows(smoke: Params) -> None:
     run = run_named(smoke, "lora-scratch-r8")
-    record = training.train(run, smoke)
+    record = make.train(run, smoke)
     assert record == json.loads(json.dumps(record)), "a record is plain JSON"
     assert [epoch["epoch"] for epoch in record["history"]] == [1, 2]
     assert record["best_accuracy"] == max(e["test_accuracy"] for e in record["history"])
@@ -102,19 +96,19 @@ def test_a_record_holds_what_a_chapter_shows(smoke: Params) -> None:
     assert counts["trained"] == counts["added"] == 12 * 8 * (32 + 32)
     assert counts["total"] == backbone.load("random:tiny").num_parameters() + counts["added"]
     two_moments = 2 * 4 * counts["trained"]
-    steps = 4 * len(training.trained(training.build(run, smoke)))  # one float a tensor
+    steps = 4 * len(jobs.trained(jobs.build(run, smoke)))  # one float a tensor
     assert record["memory"]["optimizer_bytes"] == two_moments + steps
     assert record["memory"]["peak_bytes"] > two_moments
-    assert record["files"].keys() == {runs.DELTA, runs.TRACE}
-    assert record["stored_bytes"] == record["files"][runs.DELTA]["bytes"]
-    assert runs.status(run, smoke).state == "fresh"
-    assert runs.load(run, smoke) == record | {"stale": "", "verified": {}}
+    assert record["files"].keys() == {store.DELTA, store.TRACE}
+    assert record["stored_bytes"] == record["files"][store.DELTA]["bytes"]
+    assert store.status(run, smoke).state == "fresh"
+    assert store.load(run, smoke) == record | {"stale": "", "verified": {}}
 
 
 def test_full_fine_tuning_stores_no_weights(smoke: Params) -> None:
     run = run_named(smoke, "full")
-    record = training.train(run, dataclasses.replace(smoke, epochs=1))
-    assert record["files"].keys() == {runs.TRACE}
+    record = make.train(run, dataclasses.replace(smoke, epochs=1))
+    assert record["files"].keys() == {store.TRACE}
     assert record["stored_bytes"] == 4 * record["parameters"]["total"]
     assert record["parameters"]["added"] == 0
 
@@ -123,14 +117,14 @@ def test_stored_weights_are_those_of_the_best_epoch(smoke: Params) -> None:
     """The accuracy of a record can be had again from its file."""
     study = dataclasses.replace(smoke, prompt_learning_rate=3.0, epochs=3)
     run = run_named(study, "soft-prompt-scratch-n10")
-    record = training.train(run, study)
-    _, _, model = prediction.load(f"smoke/{run.name}")
-    job = training.prepare(run, study)
+    record = make.train(run, study)
+    _, _, model = reopen.load(f"smoke/{run.name}")
+    job = jobs.prepare(run, study)
     answers = evaluation.predict(model, job.tokenizer, job.test, study.max_length, run.placeholders)
     assert evaluation.score(answers, job.test.labels)[0] == record["best_accuracy"]
     best = job
     best.history = record["history"]
-    assert training.best_epoch(best)["epoch"] == record["best_epoch"]
+    assert loop.best_epoch(best)["epoch"] == record["best_epoch"]
 
 
 def test_a_loss_that_is_no_number_stops_the_run(smoke: Params) -> None:
@@ -138,24 +132,27 @@ def test_a_loss_that_is_no_number_stops_the_run(smoke: Params) -> None:
     with pytest.raises(
         InputError, match=r"loss of full, epoch \d, step \d+, reviews .*found (nan|inf)"
     ):
-        training.train(run_named(study, "full"), study)
-    assert runs.status(run_named(study, "full"), study).state == "missing"
+        make.train(run_named(study, "full"), study)
+    assert store.status(run_named(study, "full"), study).state == "missing"
 
 
 LAUNCH = """
 import json, sys
 from conftest import dry, run_named
-from t5peft import backbone, evaluation, launch, params, training
+from t5peft.base import studies
+from t5peft.inputs import backbone
+from t5peft.runs import launch
+from t5peft.training import evaluation, jobs, loop
 load, predict, asked = backbone.load, evaluation.predict, []
 def share(model, words, tokens, *rest):
     asked.append(len(tokens))
     return predict(model, words, tokens, *rest)
 evaluation.predict = share
 backbone.load = lambda name, seed=0: dry(load(name, seed))
-study = params.load("smoke", json.loads(sys.argv[1]))
-job = training.prepare(run_named(study, "lora-scratch-r8"), study)
-losses = [training.mean_loss(training.train_epoch(job, epoch), study) for epoch in (1, 2)]
-answers = training.answers(job, job.test, "test")
+study = studies.load("smoke", json.loads(sys.argv[1]))
+job = jobs.prepare(run_named(study, "lora-scratch-r8"), study)
+losses = [loop.mean_loss(loop.train_epoch(job, epoch), study) for epoch in (1, 2)]
+answers = loop.answers(job, job.test, "test")
 if job.accelerator.is_main_process:
     print("FOUND", json.dumps([job.accelerator.num_processes, losses, answers, asked]))
 launch.leave()
@@ -168,7 +165,7 @@ def launched(count: int, *command: str) -> subprocess.CompletedProcess[str]:
     launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
     launch += [f"--num_processes={count}", *(["--multi_gpu"] if count > 1 else ["--cpu"])]
     launch += ["--main_process_port=0"]
-    search = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    search = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [*launch, *command],
         env=os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": search},
@@ -207,8 +204,8 @@ def test_two_processes_train_and_store_one_run(smoke: Params) -> None:
     assert first.stderr.count("epoch 2 of 2, loss") == 1
     assert second.stdout.split()[:2] == ["keep", "lora-scratch-r8"]
     run = run_named(smoke, "lora-scratch-r8")
-    assert runs.status(run, smoke).state == "fresh"
-    left = {path.name for path in runs.folder(run, smoke).iterdir()}
+    assert store.status(run, smoke).state == "fresh"
+    left = {path.name for path in store.folder(run, smoke).iterdir()}
     assert left == {"record.json", "delta.safetensors", "trace.npz", "lock"}
 
 
@@ -216,7 +213,7 @@ def test_what_the_main_process_found_holds_in_all(tmp_path: Path) -> None:
     """Each may have looked at another moment: they would wait for each other for ever."""
     script = tmp_path / "launch.py"
     script.write_text(
-        "import os, pathlib; from t5peft import launch\n"
+        "import os, pathlib; from t5peft.runs import launch\n"
         "rank = os.environ['RANK']\n"
         "found = launch.from_main([{'0': 'full', '1': 'lora'}[rank], rank == '0'])\n"
         "pathlib.Path(__file__).with_name(rank).write_text(str(found))\n"
@@ -241,7 +238,7 @@ def test_a_run_is_either_split_or_beside_others(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    assert cli.main(["train", "smoke", "--jobs", "2"]) == 2
+    assert main(["train", "smoke", "--jobs", "2"]) == 2
     assert "--jobs: found 2, expected 1" in capsys.readouterr().err
 
 
@@ -249,29 +246,29 @@ def test_a_rank_alone_makes_no_launch(smoke: Params, monkeypatch: pytest.MonkeyP
     """A scheduler may number processes that know nothing of each other: each stores its run."""
     monkeypatch.setenv("RANK", "1")
     run = run_named(smoke, "soft-prompt-scratch-n10")
-    training.train_alone(run, smoke)
-    assert runs.status(run, smoke).state == "fresh"
+    make.train_alone(run, smoke)
+    assert store.status(run, smoke).state == "fresh"
 
 
 def test_each_step_of_an_epoch_has_dropout_and_fresh_gradients(
     smoke: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = training.prepare(run_named(smoke, "lora-scratch-r8"), smoke)
+    job = jobs.prepare(run_named(smoke, "lora-scratch-r8"), smoke)
     job.model.eval()  # as an evaluation leaves it
-    add, seen = training.add_gradients, []
+    add, seen = loop.add_gradients, []
 
-    def watched(job: training.Job, batch: np.ndarray) -> torch.Tensor:
+    def watched(job: jobs.Job, batch: np.ndarray) -> torch.Tensor:
         seen.append((job.model.training, all(p.grad is None for p in job.model.parameters())))
         return add(job, batch)
 
-    monkeypatch.setattr(training, "add_gradients", watched)
-    training.train_epoch(job, 1)
+    monkeypatch.setattr(loop, "add_gradients", watched)
+    loop.train_epoch(job, 1)
     assert seen == 4 * [(True, True)]
 
 
 def test_the_optimizer_is_pytorchs_adamw_but_for_the_rate(smoke: Params) -> None:
     run = run_named(smoke, "adapter-scratch-b8")
-    optimizer = training.prepare(run, smoke).optimizer.optimizer
+    optimizer = jobs.prepare(run, smoke).optimizer.optimizer
     assert type(optimizer) is torch.optim.AdamW
     defaults = torch.optim.AdamW([torch.zeros(1, requires_grad=True)]).defaults
     ours = {**optimizer.defaults, "fused": defaults["fused"]}
@@ -282,13 +279,13 @@ def test_the_loss_of_an_epoch_is_the_mean_of_its_reviews(
     smoke: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = dataclasses.replace(smoke, train_examples=20)  # batches of 16 and of 4
-    job = training.prepare(run_named(study, "lora-scratch-r8"), study)
+    job = jobs.prepare(run_named(study, "lora-scratch-r8"), study)
     monkeypatch.setattr(
-        training, "add_gradients", lambda _, batch: torch.tensor({16: 1.0, 4: 6.0}[len(batch)])
+        loop, "add_gradients", lambda _, batch: torch.tensor({16: 1.0, 4: 6.0}[len(batch)])
     )
-    losses = training.train_epoch(job, 1)
+    losses = loop.train_epoch(job, 1)
     assert losses.tolist() == [1.0, 6.0]
-    assert training.mean_loss(losses, study) == 2.0
+    assert loop.mean_loss(losses, study) == 2.0
 
 
 def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
@@ -296,14 +293,14 @@ def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
 ) -> None:
     asked = []
 
-    def noted(job: training.Job, tokens: data.Tokens, title: str) -> list[str]:
+    def noted(job: jobs.Job, tokens: data.Tokens, title: str) -> list[str]:
         asked.append((tokens is job.test, tokens.ids is job.train.ids, len(tokens)))
         time.sleep(0.01)
         right = len(tokens) // 4 * (1 if tokens is job.test else 3)
         return [data.LABELS[label] if i < right else "" for i, label in enumerate(tokens.labels)]
 
-    monkeypatch.setattr(training, "answers", noted)
-    record = training.train(run_named(smoke, "lora-scratch-r8"), smoke)
+    monkeypatch.setattr(loop, "answers", noted)
+    record = make.train(run_named(smoke, "lora-scratch-r8"), smoke)
     assert asked == 2 * [(True, False, smoke.test_examples), (False, True, smoke.train_sample)]
     for epoch in record["history"]:
         assert (epoch["test_accuracy"], epoch["train_accuracy"]) == (0.25, 0.75)
@@ -314,11 +311,11 @@ def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
 
 
 def test_the_first_loss_that_is_no_number_is_named_with_its_reviews(smoke: Params) -> None:
-    job = training.prepare(run_named(smoke, "lora-scratch-r8"), smoke)
+    job = jobs.prepare(run_named(smoke, "lora-scratch-r8"), smoke)
     batches = [np.array([1, 2]), np.array([3, 4]), np.array([5, 6])]
     losses = [0.1, 0.5, math.nan, math.inf]
     with pytest.raises(InputError, match=r"epoch 7, step 3, reviews 3, 4, \.\.\.: found nan"):
-        training.check_finite(job, 7, losses, batches)
+        loop.check_finite(job, 7, losses, batches)
 
 
 def test_answers_are_given_in_the_studys_precision(
@@ -334,8 +331,8 @@ def test_answers_are_given_in_the_studys_precision(
     for precision in ("bf16", "fp32"):
         AcceleratorState._reset_state()  # it keeps one precision a process
         study = dataclasses.replace(smoke, precision=precision)
-        job = training.prepare(run_named(study, "lora-scratch-r8"), study)
-        training.accuracy(job, job.test, "test")
+        job = jobs.prepare(run_named(study, "lora-scratch-r8"), study)
+        loop.accuracy(job, job.test, "test")
     assert seen == [True, False]
 
 
@@ -348,10 +345,10 @@ def test_each_seed_and_each_epoch_draws_its_own_dropout(
         drawn.append(float(torch.rand(1)))
         return torch.tensor(0.0)
 
-    monkeypatch.setattr(training, "add_gradients", draw)
+    monkeypatch.setattr(loop, "add_gradients", draw)
     for seed in (0, 1):
         study = dataclasses.replace(smoke, seed=seed)
-        job = training.prepare(run_named(study, "lora-scratch-r8"), study)
+        job = jobs.prepare(run_named(study, "lora-scratch-r8"), study)
         for epoch in (1, 2):
-            training.train_epoch(job, epoch)
+            loop.train_epoch(job, epoch)
     assert len(set(drawn)) == len(drawn) == 2 * 2 * 4

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from t5peft import cli, data, measured, methods, training, tune
-from t5peft.errors import InputError
-from t5peft.params import Params
+from t5peft.__main__ import main
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import data
+from t5peft.measure import measurements, tune
+from t5peft.methods.table import Run, runs_of
+from t5peft.training import jobs, loop
 
 
 def test_a_trial_sees_no_held_out_review_and_no_test_review(
@@ -17,21 +21,21 @@ def test_a_trial_sees_no_held_out_review_and_no_test_review(
 ) -> None:
     everything = data.tokens(smoke, "train")
     seen: list[int] = []
-    loss_of, accuracy = training.loss_of, training.accuracy
+    loss_of, accuracy = loop.loss_of, loop.accuracy
     answered: list[data.Tokens] = []
 
-    def watched(job: training.Job, picked: Any) -> Any:
+    def watched(job: jobs.Job, picked: Any) -> Any:
         seen.extend(picked.tolist())
         return loss_of(job, picked)
 
-    def noted(job: training.Job, tokens: data.Tokens, title: str) -> Any:
+    def noted(job: jobs.Job, tokens: data.Tokens, title: str) -> Any:
         answered.append(tokens)
         return accuracy(job, tokens, title)
 
-    monkeypatch.setattr(training, "loss_of", watched)
-    monkeypatch.setattr(training, "accuracy", noted)
+    monkeypatch.setattr(loop, "loss_of", watched)
+    monkeypatch.setattr(loop, "accuracy", noted)
     held_out = smoke.train_examples // 10
-    run = methods.runs(smoke)[7]
+    run = runs_of(smoke)[7]
     record = tune.trial(run, smoke, smoke.train_examples - held_out)
     assert sorted(seen) == list(range(smoke.train_examples - held_out))
     (asked,) = answered
@@ -44,7 +48,7 @@ def test_a_trial_sees_no_held_out_review_and_no_test_review(
     assert asked.ids is everything.ids or (asked.ids == everything.ids).all()
 
 
-def no_training(run: methods.Run, params: Params, reviews: int) -> dict[str, Any]:
+def no_training(run: Run, params: Params, reviews: int) -> dict[str, Any]:
     """A trial's record without the trial."""
     return {
         "run": run.name,
@@ -62,21 +66,21 @@ def test_trials_are_kept_and_not_made_twice(
 ) -> None:
     made: list[tuple[str, float]] = []
 
-    def trial(run: methods.Run, params: Params, reviews: int) -> dict[str, Any]:
+    def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
         made.append((run.name, run.learning_rate))
         return no_training(run, params, reviews)
 
     monkeypatch.setattr(tune, "trial", trial)
     command = ["tune", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--reviews", "16"]
-    assert cli.main([*command, "--only", "lora"]) == 0
-    assert made == [("lora-scratch-r8", rate) for rate in measured.GRID["lora"]]
-    assert cli.main(command) == 0
-    grid = sum(map(len, measured.GRID.values()))
+    assert main([*command, "--only", "lora"]) == 0
+    assert made == [("lora-scratch-r8", rate) for rate in measurements.GRID["lora"]]
+    assert main(command) == 0
+    grid = sum(map(len, measurements.GRID.values()))
     assert len(made) == grid, "those of LoRA were there"
-    assert cli.main([*command, "--only", "lora", "--set", "seed=1"]) == 0
-    assert len(made) == grid + len(measured.GRID["lora"]), "another seed"
+    assert main([*command, "--only", "lora", "--set", "seed=1"]) == 0
+    assert len(made) == grid + len(measurements.GRID["lora"]), "another seed"
     last = capsys.readouterr().out.splitlines()[-1].split()
-    assert last == ["lora-scratch-r8", f"{measured.GRID['lora'][-1]:g}", "75.00"]
+    assert last == ["lora-scratch-r8", f"{measurements.GRID['lora'][-1]:g}", "75.00"]
 
 
 @pytest.mark.parametrize("reviews", [0, 60])
@@ -90,11 +94,15 @@ def test_trials_of_other_reviews_are_not_shown(
 ) -> None:
     monkeypatch.setattr(tune, "trial", no_training)
     tune.tune(smoke, 16, ["lora"])
-    assert len(measured.tried(smoke)) == len(measured.GRID["lora"])
+    assert len(measurements.tried(smoke)) == len(measurements.GRID["lora"])
     for change in ({"max_length": 20}, {"batch_size": 4}, {"seed": 1}, {"lora_rank": 4}):
-        assert measured.tried(dataclasses.replace(smoke, **change)) == [], "another study's"
+        assert measurements.tried(dataclasses.replace(smoke, **change)) == [], "another study's"
     fewer = dataclasses.replace(smoke, test_examples=smoke.test_examples // 2)
-    assert len(measured.tried(fewer)) == len(measured.GRID["lora"]), "no test review was looked at"
+    assert len(measurements.tried(fewer)) == len(measurements.GRID["lora"]), (
+        "no test review was looked at"
+    )
     tune.tune(smoke, 12, ["adapter"])
     tune.tune(dataclasses.replace(smoke, seed=1), 20, ["adapter"])
-    assert {trial["reviews"] for trial in measured.tried(smoke)} == {16}, "one table, one number"
+    assert {trial["reviews"] for trial in measurements.tried(smoke)} == {16}, (
+        "one table, one number"
+    )

@@ -13,24 +13,17 @@ import pytest
 import torch
 from conftest import run_named
 
-from t5peft import (
-    about,
-    cli,
-    data,
-    deciding,
-    evaluation,
-    fast,
-    machine,
-    runs,
-    trace,
-    training,
-    verify,
-)
-from t5peft.deciding import Code
-from t5peft.lora import LoRALinear
-from t5peft.methods import Run
-from t5peft.params import Params
-from t5peft.records import Status
+from t5peft.__main__ import main
+from t5peft.base import deciding, machine
+from t5peft.base.deciding import Code
+from t5peft.base.studies import Params
+from t5peft.inputs import data
+from t5peft.methods.lora import LoRALinear
+from t5peft.methods.table import Run
+from t5peft.report import about
+from t5peft.runs import make, records, reopen, store, verify
+from t5peft.runs.records import Status
+from t5peft.training import evaluation, fast, loop
 
 LORA = "lora-scratch-r8"
 
@@ -47,7 +40,7 @@ def study(smoke: Params) -> Params:
 def stored(study: Params) -> Params:
     """The study with its LoRA run and full fine-tuning stored."""
     for name in (LORA, "full"):
-        training.train_alone(run_named(study, name), study)
+        make.train_alone(run_named(study, name), study)
     return study
 
 
@@ -62,7 +55,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def state(study: Params, name: str = LORA) -> Status:
-    return runs.status(run_named(study, name), study)
+    return store.status(run_named(study, name), study)
 
 
 def compare(study: Params, name: str = LORA, reviews: int = 64) -> dict[str, Any]:
@@ -73,7 +66,7 @@ def test_a_stale_run_that_the_code_would_make_again_is_verified(
     stored: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_code(monkeypatch)
-    before = (runs.folder(run_named(stored, LORA), stored) / runs.RECORD).read_bytes()
+    before = (store.folder(run_named(stored, LORA), stored) / records.RECORD).read_bytes()
     assert state(stored).state == "stale"
     found = compare(stored)
     assert (found["largest_difference"], found["answers_differing"]) == (0, 0)
@@ -81,7 +74,7 @@ def test_a_stale_run_that_the_code_would_make_again_is_verified(
     assert state(stored).state == "verified"
     assert "4 steps trained anew" in state(stored).reason
     assert "of 64 answers 0 differ (bound 0)" in state(stored).reason
-    after = (runs.folder(run_named(stored, LORA), stored) / runs.RECORD).read_bytes()
+    after = (store.folder(run_named(stored, LORA), stored) / records.RECORD).read_bytes()
     assert after == before, "a record is never overwritten"
 
 
@@ -108,12 +101,12 @@ def test_a_verification_holds_for_the_run_it_was_made_of(
 ) -> None:
     other_code(monkeypatch)
     compare(stored)
-    where = runs.folder(run_named(stored, LORA), stored)
-    kept = (where / runs.VERIFIED).read_text()
-    training.train(run_named(stored, LORA), stored)
-    (where / runs.VERIFIED).write_text(kept)
+    where = store.folder(run_named(stored, LORA), stored)
+    kept = (where / store.VERIFIED).read_text()
+    make.train(run_named(stored, LORA), stored)
+    (where / store.VERIFIED).write_text(kept)
     monkeypatch.setattr(deciding, "code", lambda *_: Code("a third digest", ()))
-    assert runs.verification(where, runs.read(where)) == {}
+    assert store.verification(where, records.read_run(where)) == {}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seal": 1}', None])
@@ -122,7 +115,7 @@ def test_a_damaged_verification_is_none(
 ) -> None:
     other_code(monkeypatch)
     compare(stored)
-    path = runs.folder(run_named(stored, LORA), stored) / runs.VERIFIED
+    path = store.folder(run_named(stored, LORA), stored) / store.VERIFIED
     changed = path.read_text().replace('"steps": 4', '"steps": 400')
     path.write_text(changed if content is None else content)
     assert state(stored).state == "stale"
@@ -145,13 +138,13 @@ def lost_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_seed = training.set_seed
-    monkeypatch.setattr(training, "set_seed", lambda seed: set_seed(seed + 1))
+    set_seed = loop.set_seed
+    monkeypatch.setattr(loop, "set_seed", lambda seed: set_seed(seed + 1))
 
 
 def another_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    order = training.order
-    monkeypatch.setattr(training, "order", lambda params, epoch: order(params, epoch)[::-1])
+    order = loop.order
+    monkeypatch.setattr(loop, "order", lambda params, epoch: order(params, epoch)[::-1])
 
 
 def another_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +164,7 @@ def test_the_bounds_catch(
 ) -> None:
     """Also elsewhere, where rounding may differ."""
     study = dataclasses.replace(study, precision=precision)
-    training.train_alone(run_named(study, LORA), study)
+    make.train_alone(run_named(study, LORA), study)
     other_code(monkeypatch)
     elsewhere(monkeypatch)
     with monkeypatch.context() as patch:
@@ -225,7 +218,7 @@ def test_what_was_verified_is_not_verified_again_unless_more_is_asked(
 ) -> None:
     other_code(monkeypatch)
     command = ["verify", *arguments, "--reviews", "8"]
-    assert cli.main(command) == 0
+    assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["verified", "verified"]
     asked: list[str] = []
@@ -236,9 +229,9 @@ def test_what_was_verified_is_not_verified_again_unless_more_is_asked(
         return first_losses(run, params, steps)
 
     monkeypatch.setattr(verify, "first_losses", noted)
-    assert cli.main(command) == 0
+    assert main(command) == 0
     assert asked == []
-    assert cli.main(["verify", *arguments, "--reviews", "9"]) == 0
+    assert main(["verify", *arguments, "--reviews", "9"]) == 0
     assert asked == [LORA], "full fine-tuning has no tensors to answer with"
 
 
@@ -247,7 +240,7 @@ def test_a_run_that_fails_ends_with_1_and_says_by_how_much(
 ) -> None:
     other_code(monkeypatch)
     another_seed(monkeypatch)
-    assert cli.main(["verify", *arguments]) == 1
+    assert main(["verify", *arguments]) == 1
     for line in capsys.readouterr().out.splitlines():
         assert line.split()[1] == "stale"
         assert "losses differ by 0." in line
@@ -256,42 +249,42 @@ def test_a_run_that_fails_ends_with_1_and_says_by_how_much(
 def test_a_run_that_another_process_has_is_left_to_it(
     arguments: list[str], stored: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with runs.lock(run_named(stored, LORA), stored):
-        assert cli.main(["verify", *arguments]) == 1
-        assert cli.main(["trace", *arguments]) == 0
+    with store.lock(run_named(stored, LORA), stored):
+        assert main(["verify", *arguments]) == 1
+        assert main(["trace", *arguments]) == 0
     assert capsys.readouterr().out.count(verify.ELSEWHERE) == 3
 
 
 def without_trace(study: Params, name: str) -> Path:
     """A run as it was stored before there were traces; returns its folder."""
-    where = runs.folder(run_named(study, name), study)
-    record = json.loads((where / runs.RECORD).read_text())
-    (where / runs.TRACE).unlink()
-    del record["files"][runs.TRACE]
-    runs.put(where, record, {})
+    where = store.folder(run_named(study, name), study)
+    record = json.loads((where / records.RECORD).read_text())
+    (where / store.TRACE).unlink()
+    del record["files"][store.TRACE]
+    store.put(where, record, {})
     return where
 
 
 def test_a_trace_is_made_afterwards_by_the_code_that_made_the_run(
     arguments: list[str], stored: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = trace.load(runs.folder(run_named(stored, LORA), stored))
+    made = reopen.trace_of(store.folder(run_named(stored, LORA), stored))
     folders = [without_trace(stored, name) for name in (LORA, "full")]
-    assert cli.main(["verify", *arguments]) == 1
+    assert main(["verify", *arguments]) == 1
     assert "expected the losses of its first steps" in capsys.readouterr().out
-    assert cli.main(["trace", *arguments, "--steps", "3"]) == 0
-    held, of_full = map(trace.load, folders)
+    assert main(["trace", *arguments, "--steps", "3"]) == 0
+    held, of_full = map(reopen.trace_of, folders)
     assert held.losses.tolist() == made.losses[:3].tolist()
-    best = runs.read(folders[0])["best_epoch"]
+    best = records.read_run(folders[0])["best_epoch"]
     assert held.epochs.tolist() == [best]
     assert np.array_equal(held.after(best), made.after(best))
     assert held.losses_by == held.answers_by == machine.kind()
     assert len(of_full.losses) == 3
     assert not of_full.answers.size, "it has no weights to answer with"
     assert state(stored).state == "fresh"
-    before = [(folder / runs.TRACE).read_bytes() for folder in folders]
-    assert cli.main(["trace", *arguments, "--steps", "4"]) == 0
-    assert [(folder / runs.TRACE).read_bytes() for folder in folders] == before
+    before = [(folder / store.TRACE).read_bytes() for folder in folders]
+    assert main(["trace", *arguments, "--steps", "4"]) == 0
+    assert [(folder / store.TRACE).read_bytes() for folder in folders] == before
 
 
 def test_other_code_makes_no_losses_for_a_trace(
@@ -302,9 +295,9 @@ def test_other_code_makes_no_losses_for_a_trace(
 ) -> None:
     where = without_trace(stored, LORA)
     other_code(monkeypatch)
-    assert cli.main(["trace", *arguments]) == 0
+    assert main(["trace", *arguments]) == 0
     assert "nothing is made: stale" in capsys.readouterr().out
-    assert runs.TRACE not in runs.read(where)["files"]
+    assert store.TRACE not in records.read_run(where)["files"]
 
 
 def test_answers_that_give_another_accuracy_than_recorded_are_refused(
@@ -316,20 +309,20 @@ def test_answers_that_give_another_accuracy_than_recorded_are_refused(
     where = without_trace(stored, LORA)
     predict = evaluation.predict
     monkeypatch.setattr(evaluation, "predict", lambda *a: len(predict(*a)) * ["positive"])
-    accuracy = runs.read(where)["best_accuracy"]
+    accuracy = records.read_run(where)["best_accuracy"]
     assert accuracy < 0.5 - verify.ACCURACY, "or nothing is shown"
-    assert cli.main(["trace", *arguments]) == 2
+    assert main(["trace", *arguments]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     found = 100 * data.tokens(stored, "test").labels.mean()
     assert f"answers of {LORA}: found {found:.2f}% right, expected {100 * accuracy:.2f}%" in line
-    assert not trace.load(where).answers.size
+    assert not reopen.trace_of(where).answers.size
 
 
 @pytest.mark.parametrize("wrong", ["--steps 0", "--reviews 0"])
 def test_nothing_is_compared_of_no_steps_or_reviews(
     wrong: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["verify", *arguments, *wrong.split()]) == 2
+    assert main(["verify", *arguments, *wrong.split()]) == 2
     assert f"{wrong.split()[0]}: found 0, expected a number from 1" in capsys.readouterr().err
 
 
@@ -340,9 +333,9 @@ def test_a_verified_run_is_not_trained_again(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other_code(monkeypatch)
-    assert cli.main(["verify", *arguments]) == 0
-    monkeypatch.setattr(training, "train", None)
-    assert cli.main(["train", *arguments]) == 0
+    assert main(["verify", *arguments]) == 0
+    monkeypatch.setattr(make, "train", None)
+    assert main(["train", *arguments]) == 0
     assert capsys.readouterr().out.count("keep ") == 2
 
 
@@ -352,7 +345,7 @@ def test_the_report_shows_a_verified_run_without_a_mark_and_says_how_it_was_veri
     other_code(monkeypatch)
 
     def shown() -> list[dict[str, Any]]:
-        return [runs.load(run_named(stored, name), stored) for name in ("full", LORA)]
+        return [store.load(run_named(stored, name), stored) for name in ("full", LORA)]
 
     assert all(record["stale"] for record in shown())
     assert about.verified(shown()) == ""

@@ -1,0 +1,137 @@
+"""A study: everything that decides its results, as one file in params/ has it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from t5peft.base import paths
+from t5peft.base.errors import InputError
+from t5peft.base.settings import build, check_types, read_yaml, require, require_name, study_file
+
+Precision = Literal["fp32", "bf16"]
+Train = Literal["auto", "yes", "no", "partial"]
+
+
+@dataclass(frozen=True)
+class Params:
+    """Everything that decides a study's results.
+
+    The names `study` and `train` change none; `backbone`, `tokenizer` and `data` count by what lies
+    behind them (`identity.identity_of`).
+    """
+
+    study: str  # name of the folder in weights/
+    train: Train  # may a render train what is missing? auto: if it takes a minute; partial: gaps
+
+    backbone: str  # hub name, folder, or random:SIZE
+    backbone_fingerprint: str  # "" or the backbone that is expected
+    tokenizer: str  # "" (the backbone's own), hub name, folder or .model file
+    data: str  # hub name, folder, or made-up
+    data_fingerprint: str  # "" or the texts that are expected
+
+    train_examples: int
+    test_examples: int
+    train_sample: int  # training reviews on which the train accuracy is measured
+    max_length: int  # tokens of a review, end of sequence included
+    batch_size: int
+    epochs: int
+    seed: int
+    precision: Precision
+
+    full_learning_rate: float
+    prompt_learning_rate: float
+    prompt_tokens: int
+    prompt_tokens_small: int
+    adapter_learning_rate: float
+    adapter_library_learning_rate: float
+    bottleneck: int
+    bottleneck_small: int
+    lora_learning_rate: float
+    lora_rank: int
+    lora_rank_small: int
+    lora_alpha: float
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require_name(self, "study")
+        require(self, "study", self.study != "backbone", "another name, as backbones lie there")
+        for name in POSITIVE:
+            value = getattr(self, name)
+            require(self, name, value > 0, "a positive number")
+            require(self, name, isinstance(value, float) or value < 10**9, "less than 10^9")
+        for name in ("prompt_tokens", "prompt_tokens_small"):
+            room = self.max_length - 2
+            require(
+                self,
+                name,
+                getattr(self, name) <= room,
+                f"at most max_length - 2 = {room}, so that a word and its end still fit",
+            )
+        for name in ("prompt_tokens", "bottleneck", "lora_rank"):
+            small, usual = f"{name}_small", getattr(self, name)
+            other = f"another number than {name} = {usual}, so that the runs differ"
+            require(self, small, getattr(self, small) != usual, other)
+        require(self, "seed", 0 <= self.seed < 2**22, "a whole number from 0 to 4,194,303")
+        if self.backbone.startswith("random:"):
+            require(
+                self,
+                "tokenizer",
+                self.tokenizer != "",
+                "a tokenizer, as a random backbone has none",
+            )
+
+
+DEFAULT = "self-contained"
+"""The study that is meant where none is named."""
+
+POSITIVE = tuple(
+    field.name
+    for field in dataclasses.fields(Params)
+    if field.type in ("int", "float") and field.name != "seed"
+)
+
+
+def load(study: str | Path, changes: Mapping[str, Any] | None = None) -> Params:
+    """The study in `study` (a file or a name in params/), with `changes` on top."""
+    path = study_file(study)
+    return build(Params, read_yaml(path), str(path), changes)
+
+
+def arguments(study: Params) -> str:
+    """The study as a command line names it: a file's name, and a `--set` for each difference.
+
+    Where it has no file of its own, the file that differs least.
+    """
+    own = study_file(study.study).exists()
+    bases = {study.study: load(study.study)} if own else every()
+    changes = {name: changed(study, base) for name, base in bases.items()}
+    base = min(changes, key=lambda name: (len(changes[name]), name != DEFAULT))
+    return " ".join([base, *(f"--set {shlex.quote(change)}" for change in changes[base])])
+
+
+def every() -> dict[str, Params]:
+    """The studies in params/ by name, without the files that are none: backbones', broken ones."""
+    found = {}
+    for file in sorted(paths.params().glob("*.yaml")):
+        with suppress(InputError):
+            found[file.stem] = load(file)
+    return found
+
+
+def changed(study: Params, base: Params) -> list[str]:
+    """KEY=VALUE of each setting that differs, but for `train`: a render's word, not a command's."""
+    usual = vars(base) | {"train": study.train}
+    return [f"{name}={value}" for name, value in vars(study).items() if value != usual[name]]
+
+
+def with_seed(study: Params, seed: int) -> Params:
+    """The study with another seed, whose runs are kept beside its own."""
+    if seed == study.seed:
+        return study
+    return dataclasses.replace(study, seed=seed, study=f"{study.study}-seed-{seed}")

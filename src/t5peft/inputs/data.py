@@ -1,0 +1,342 @@
+"""IMDB reviews as token arrays, from wherever they are.
+
+The same texts give the same tokens and the same fingerprint, whether they come from the hub, from a
+folder of parquet files in the hub's layout, or from an extracted `aclImdb/` tree: reviews are put
+in the order of their SHA-256, which also makes "the first n reviews" a fair sample.
+
+Shapes: B reviews of a batch, T tokens (padded to the longest of the batch). NumPy is imported where
+arrays are made: `status`, which makes none, need not wait for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t5peft.base import deciding, files, paths
+from t5peft.base.errors import InputError, first_line
+from t5peft.base.studies import Params
+from t5peft.inputs import hub, tokenizers
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+LABELS = ("negative", "positive")
+"""The word that the model must write for label 0 and for label 1."""
+
+MADE_UP = "made-up"
+SPLITS = ("train", "test")
+
+Reviews = list[tuple[str, int]]
+"""(text, label) pairs; label 0 or 1, or -1 where a review has none."""
+
+
+def normalize(text: str) -> str:
+    """The exercise's cleaning: lower case, each line break of HTML a space."""
+    return text.lower().replace("<br />", " ")
+
+
+# --- sources -----------------------------------------------------------------------------------
+
+
+def read(source: str, split: str) -> Reviews:
+    """The reviews of one split (train, test or unsupervised) in canonical order.
+
+    Raises `InputError` where the source is missing, truncated or holds other labels.
+    """
+    folder = paths.local(source)
+    if source == MADE_UP:
+        reviews = _made_up(split)
+    elif folder is None:
+        reviews = _from_hub(source, split)
+    elif split == "unsupervised" and (folder / "train" / "unsup").is_dir():
+        reviews = _from_text_files(folder / "train", ("unsup",))
+    elif (folder / split / "pos").is_dir():
+        reviews = _from_text_files(folder / split, ("neg", "pos"))
+    else:
+        reviews = _from_parquet(folder, split)
+    return _checked(reviews, f"{source}, split {split}", split == "unsupervised")
+
+
+def _checked(reviews: Reviews, thing: str, unlabelled: bool) -> Reviews:
+    if not reviews:
+        raise InputError(f"data {thing}", "no reviews", "at least one", "give another data")
+    odd = next((text for text, _ in reviews if not isinstance(text, str)), "")
+    if odd != "":
+        raise InputError(f"data {thing}", f"the review {odd!r}", "texts", "give IMDB data")
+    allowed = (-1,) if unlabelled else (0, 1)
+    wrong = {label for _, label in reviews if type(label) is not int or label not in allowed}
+    if wrong:
+        raise InputError(
+            f"data {thing}",
+            f"label {min(wrong, key=str)!r}",
+            "-1 (none)" if unlabelled else "labels 0 and 1",
+            "give labelled IMDB data",
+        )
+    return sorted(reviews, key=lambda review: (_digest(review[0]), review[1]))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8")).digest()
+
+
+def _from_hub(name: str, split: str) -> Reviews:
+    folder = hub.fetch(name, f"{split}-*.parquet")
+    try:
+        from datasets import load_dataset
+
+        table: Any = load_dataset(str(folder), split=split)
+    except Exception as error:  # of many kinds
+        raise InputError(
+            f"data {name}", first_line(error), "whole files of reviews", f"remove {folder}"
+        ) from error
+    return _pairs(table.to_dict(), name)
+
+
+def _from_parquet(folder: Path, split: str) -> Reviews:
+    from pyarrow import parquet
+
+    found = sorted(folder.rglob(f"{split}-*.parquet"))
+    if not found:
+        raise InputError(
+            f"data {folder}",
+            f"no {split}-*.parquet and no {split}/pos",
+            "the hub's parquet files or an extracted aclImdb",
+            "give another --set data=FOLDER",
+        )
+    reviews = []
+    for path in found:
+        try:
+            columns = parquet.read_table(path).to_pydict()
+        except Exception as error:  # pyarrow raises many kinds
+            raise InputError(
+                f"data {path}",
+                "a file that cannot be read",
+                "a whole parquet file",
+                "fetch it again",
+            ) from error
+        reviews += _pairs(columns, str(folder))
+    return reviews
+
+
+def _pairs(columns: dict[str, list[Any]], thing: str) -> Reviews:
+    if not {"text", "label"} <= columns.keys():
+        raise InputError(
+            f"data {thing}",
+            "columns " + ", ".join(columns),
+            "columns text and label",
+            "give IMDB in the hub's layout",
+        )
+    return list(zip(columns["text"], columns["label"], strict=True))
+
+
+def _from_text_files(folder: Path, kinds: Sequence[str]) -> Reviews:
+    label = {"neg": 0, "pos": 1, "unsup": -1}
+    try:
+        return [
+            (path.read_text(encoding="utf-8"), label[kind])
+            for kind in kinds
+            for path in sorted((folder / kind).glob("*.txt"))
+        ]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"data {folder}", error, "UTF-8 text files", "extract aclImdb again"
+        ) from None
+
+
+def _made_up(split: str) -> Reviews:
+    """Reviews that a program wrote: for tests, and for a look at the whole in seconds."""
+    draw = random.Random(f"t5peft {split}")
+    words = {
+        0: [
+            "awful",
+            "boring",
+            "dull",
+            "flat",
+            "lifeless",
+            "messy",
+            "painful",
+            "poor",
+            "silly",
+            "weak",
+        ],
+        1: [
+            "brilliant",
+            "charming",
+            "clever",
+            "funny",
+            "great",
+            "lovely",
+            "moving",
+            "rich",
+            "superb",
+            "warm",
+        ],
+    }
+    openings = ("A film that is", "I found the story", "The cast is", "Two hours of something")
+    reviews = []
+    for number in range(400):
+        label = number % 2
+        picked = ", ".join(draw.sample(words[label], 3))
+        reviews.append((f"{draw.choice(openings)} {picked}.<br />Review {number}.", label))
+    return [(text, -1) for text, _ in reviews] if split == "unsupervised" else reviews
+
+
+# --- fingerprint -------------------------------------------------------------------------------
+
+
+def fingerprint(params: Params) -> str:
+    """SHA-256 of the labelled texts of both splits; "" where they are not at hand.
+
+    Of the hub's data the study's word is taken, as stored runs are shown without them; `check`
+    takes none. Raises `InputError` where the texts are not those that the study pins.
+    """
+    of_hub = params.data != MADE_UP and paths.local(params.data) is None
+    return params.data_fingerprint if params.data_fingerprint and of_hub else check(params)
+
+
+def check(params: Params) -> str:
+    """`fingerprint`, of the texts themselves."""
+    found, expected = contents(params.data), params.data_fingerprint
+    if expected and found != expected:
+        raise InputError(
+            f"data {params.data}",
+            f"texts with fingerprint {found[:12]}",
+            f"{expected[:12]}, as the study pins them",
+            "give the study's data, or --set data_fingerprint= to take these as they are",
+        )
+    return found
+
+
+def contents(source: str) -> str:
+    """Computed once, then remembered while the files stay as they are."""
+    folder = None if source == MADE_UP else hub.at_hand(source, *hub.REVIEWS)
+    if folder is None and source != MADE_UP:
+        return ""
+
+    def compute() -> str:
+        total = hashlib.sha256()
+        for split in SPLITS:
+            total.update(split.encode())
+            for text, label in read(source, split):
+                total.update(_digest(text) + bytes([label]))
+        return total.hexdigest()
+
+    held = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
+    return files.remembered(source, held, compute)
+
+
+# --- tokens ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokenized reviews of one split; each is whole and without its end of sequence."""
+
+    ids: np.ndarray  # (all tokens of the split,), memory-mapped
+    starts: np.ndarray  # (reviews + 1,): review i is ids[starts[i] : starts[i + 1]]
+    labels: np.ndarray  # (reviews,), 0 or 1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int, split: str) -> Tokens:
+        """The first `count` reviews. Raises `InputError` where there are fewer."""
+        if count > len(self):
+            raise InputError(
+                f"{split}_examples",
+                count,
+                f"at most the {len(self):,} reviews that there are",
+                f"give a smaller {split}_examples",
+            )
+        return Tokens(self.ids, self.starts[: count + 1], self.labels[:count])
+
+    def picked(self, reviews: np.ndarray) -> Tokens:
+        """These reviews alone, in this order."""
+        import numpy as np
+
+        ids = [self.ids[self.starts[i] : self.starts[i + 1]] for i in reviews]
+        starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+        return Tokens(np.concatenate([self.ids[:0], *ids]), starts, self.labels[reviews])
+
+    def lengths(self, room: int) -> np.ndarray:
+        """Tokens of each review once it is cut to `room` and its end of sequence is set."""
+        import numpy as np
+
+        return np.minimum(np.diff(self.starts) + 1, room)
+
+    def batch(
+        self, picked: np.ndarray, room: int, placeholders: int = 0, multiple: int = 1
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T) ids and attention mask of the picked reviews, padded to the longest of them.
+
+        T is rounded up to a multiple of `multiple` where `room` allows it. `placeholders` pad
+        tokens with mask 1 stand first; they count towards `room`.
+        """
+        import numpy as np
+        import torch
+
+        kept = self.lengths(room - placeholders)[picked]
+        longest = placeholders + int(kept.max())
+        width = min(room, -(-longest // multiple) * multiple)
+        ids = np.full((len(picked), width), PAD, np.int64)
+        mask = np.zeros_like(ids)
+        for row, (review, length) in enumerate(zip(picked, kept, strict=True)):
+            start, end = self.starts[review], placeholders + length
+            ids[row, placeholders : end - 1] = self.ids[start : start + length - 1]
+            ids[row, end - 1] = EOS
+            mask[row, :end] = 1
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+MULTIPLE = 16
+"""Few lengths of padded batches: a kernel is made, and keeps its memory, for each."""
+
+PAD, EOS = 0, 1
+"""T5's ids of <pad>, with which its decoder starts too, and of </s>."""
+
+
+def tokens(params: Params, split: str) -> Tokens:
+    """The study's reviews of one split: tokenized once, then read from the cache."""
+    name = params.tokenizer or params.backbone
+    code = deciding.digest("inputs.data.read", "inputs.tokenizers.load", "inputs.data._tokenize")
+    key = hashlib.sha256(f"{code} {fingerprint(params)} {tokenizers.fingerprint(name)}".encode())
+    path = paths.cache() / "tokens" / f"{key.hexdigest()[:16]}-{split}"
+    try:
+        whole = _cached(path)
+    except (OSError, ValueError, EOFError):  # not made yet, or damaged
+        _tokenize(read(params.data, split), tokenizers.load(name), path)
+        whole = _cached(path)
+    return whole.first(getattr(params, f"{split}_examples"), split)
+
+
+def _cached(path: Path) -> Tokens:
+    import numpy as np
+
+    parts = ("ids", "starts", "labels")
+    return Tokens(*(np.load(path.with_suffix(f".{part}.npy"), mmap_mode="r") for part in parts))
+
+
+def _tokenize(reviews: Reviews, tokenize: Any, path: Path) -> None:
+    """Write a split's arrays, the labels last: where they are, the others are whole."""
+    import numpy as np
+
+    texts = [normalize(text) for text, _ in reviews]
+    title = f"tokens of {path.name.rpartition('-')[2]} reviews"
+    ids = tokenizers.ids(tokenize, texts, title, add_special_tokens=False)
+    arrays = {
+        "ids": np.fromiter((token for review in ids for token in review), np.int32),
+        "starts": np.cumsum([0, *map(len, ids)], dtype=np.int64),
+        "labels": np.array([label for _, label in reviews], np.int8),
+    }
+    for part, array in arrays.items():
+        content = io.BytesIO()
+        np.save(content, array)
+        files.write_bytes(path.with_suffix(f".{part}.npy"), content.getvalue())

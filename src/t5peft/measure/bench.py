@@ -1,0 +1,233 @@
+"""The exercise's own loop against ours, side by side in one run.
+
+The exercise's loop: float32, batches of the study's size in the reviews' order, padded to their
+longest, and `generate` over the test reviews. Ours: what `training.py` and `evaluation.py` do, in
+the study's precision. Model, reviews, optimizer and dropout's rate are the same; what differs in
+the mathematics is the precision, and nothing else.
+
+Each side lives in a process of its own, which shows its peak memory; they are timed in turns on the
+same reviews. An epoch is put together from its parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import statistics
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import T5ForConditionalGeneration
+
+from t5peft.base import bfloat16, machine
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, data, tokenizers
+from t5peft.inputs.data import Tokens
+from t5peft.methods.table import Run, runs_of
+from t5peft.training import evaluation, jobs, loop
+from t5peft.training.jobs import Job
+
+EXERCISE, OURS = "exercise", "ours"
+TEST_BLOCKS = 4
+"""Blocks of test reviews that an evaluation is timed on."""
+
+LESSONS = 30
+"""Steps on eight short reviews that teach a random backbone to answer with a label word."""
+
+
+# --- in the process of one side ----------------------------------------------------------------
+
+job: Job
+"""The side's model, reviews and optimizer."""
+
+
+def start(run: Run, params: Params, name: str) -> None:
+    """Make the side's job; the exercise's is in float32, and takes memory as Python does."""
+    global job
+    machine.end_with_parent()
+    if name == OURS:
+        machine.keep_freed_memory()
+        bfloat16.provide(params.precision)
+    model = jobs.build(run, params)
+    if params.backbone.startswith(backbone.RANDOM):
+        teach(model, run, params)
+    if name == EXERCISE:
+        job = jobs.with_model(run, dataclasses.replace(params, precision="fp32"), model)
+    else:
+        job = jobs.with_fast_model(run, params, model)
+    machine.reset_peak_memory()
+
+
+def teach(model: T5ForConditionalGeneration, run: Run, params: Params) -> None:
+    """Train a random backbone until it answers with a label word, as one that was trained does.
+
+    Its own answers are of any length, which would be what an evaluation's time measures.
+    """
+    everything = list(model.parameters())
+    frozen = [p for p in everything if not p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(everything, lr=1e-3)
+    reviews = data.tokens(params, "train")
+    ids, mask = reviews.batch(np.arange(min(8, len(reviews))), 16, run.placeholders)
+    words = evaluation.word_ids(tokenizers.load(params.tokenizer or params.backbone))
+    targets = torch.tensor([[words[label], data.EOS] for label in reviews.labels[:8]])
+    for _ in range(LESSONS):
+        model(input_ids=ids, attention_mask=mask, labels=targets).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+
+
+def train_batch(name: str, turn: int) -> None:
+    """One training step."""
+    size, reviews = job.params.batch_size, loop.order(job.params, 1)
+    at = turn * size % max(1, len(reviews) - size + 1)
+    job.model.train()
+    if name == EXERCISE:
+        loop.loss_of(job, reviews[at : at + size], multiple=1).backward()
+    else:
+        loop.add_gradients(job, reviews[at : at + size])
+    job.optimizer.step()
+    job.optimizer.zero_grad(set_to_none=True)
+
+
+def step(name: str, turn: int) -> float:
+    """Seconds of one training step."""
+    return machine.seconds(lambda: train_batch(name, turn))
+
+
+def operations(name: str) -> int:
+    """Floating-point operations of the matrix products of one training step, there and back."""
+    with FlopCounterMode(display=False) as counter:
+        train_batch(name, 0)
+    return counter.get_total_flops()
+
+
+def sample(test: Tokens, room: int, size: int) -> Tokens:
+    """Test reviews in a random order: blocks of `size` neighbours by length, evenly spread.
+
+    Ours answers reviews in such blocks. Reviews drawn one by one would lie farther apart, and so be
+    padded more than all test reviews are.
+    """
+    blocks = list(evaluation.by_length(test, room, size))
+    count = min(TEST_BLOCKS, len(blocks))
+    spread = [blocks[(2 * block + 1) * len(blocks) // (2 * count)] for block in range(count)]
+    return test.picked(np.random.default_rng(0).permutation(np.concatenate(spread)))
+
+
+def evaluate(name: str) -> float:
+    """Seconds of answering a test review as one side does."""
+    size = evaluation.BATCH[job.model.device.type]
+    test = sample(job.test, job.params.max_length, size)
+    answer = by_generate if name == EXERCISE else evaluation.predict
+    with job.accelerator.autocast():
+        seconds = machine.seconds(
+            lambda: answer(
+                job.model, job.tokenizer, test, job.params.max_length, job.run.placeholders
+            )
+        )
+    return seconds / len(test)
+
+
+@torch.inference_mode()
+def by_generate(
+    model: T5ForConditionalGeneration, tokenizer: Any, test: Tokens, room: int, placeholders: int
+) -> list[str]:
+    """The exercise's evaluation: batches in the reviews' order through `generate`."""
+    model.eval()
+    answers = []
+    for picked in np.array_split(np.arange(len(test)), -(-len(test) // job.params.batch_size)):
+        ids, mask = (x.to(model.device) for x in test.batch(picked, room, placeholders))
+        answers += evaluation.generate(model, tokenizer, ids, mask)
+    return answers
+
+
+# --- both sides --------------------------------------------------------------------------------
+
+
+def measure(run: Run, params: Params, repeats: int) -> dict[str, dict[str, float]]:
+    """Both sides' figures for one run's method, each in a process of its own."""
+    with started(run, params) as sides:
+        return timed(sides, params, repeats)
+
+
+@contextmanager
+def started(run: Run, params: Params) -> Iterator[dict[str, ProcessPoolExecutor]]:
+    """A process for either side; both are gone afterwards, whatever they were at."""
+    spawn = multiprocessing.get_context("spawn")
+    sides = {name: ProcessPoolExecutor(1, spawn) for name in (EXERCISE, OURS)}
+    try:
+        with machine.without_ctrl_c():
+            ready = [side.submit(start, run, params, name) for name, side in sides.items()]
+        for side in ready:
+            side.result()
+        yield sides
+    finally:
+        for process in multiprocessing.active_children():
+            process.kill()
+        for side in sides.values():
+            side.shutdown()
+
+
+def timed(
+    sides: Mapping[str, ProcessPoolExecutor], params: Params, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Both sides' medians, taken in turns; the first turn warms up."""
+    steps: dict[str, list[float]] = {name: [] for name in sides}
+    tests: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + 1):
+        for name, side in sides.items():
+            steps[name].append(side.submit(step, name, turn).result())
+            tests[name].append(side.submit(evaluate, name).result())
+            print(
+                f"  {f'turn {turn} of {repeats}' if turn else 'warm-up'}, {name}: "
+                f"a step {steps[name][-1]:.2f} s, a test review {1e3 * tests[name][-1]:.1f} ms",
+                flush=True,
+            )
+    figures = {}
+    for name, side in sides.items():
+        figures[name] = summary(steps[name][1:], tests[name][1:], params) | {
+            "peak_bytes": side.submit(machine.peak_memory).result(),
+            "operations": side.submit(operations, name).result(),
+            "matrix_rate": side.submit(machine.matrix_peak).result(),
+        }
+    return figures
+
+
+def summary(steps: list[float], tests: list[float], params: Params) -> dict[str, float]:
+    """Medians in seconds: a step, the evaluation of all test reviews, an epoch of both.
+
+    steps: seconds of each; tests: seconds of a review.
+    """
+    one_step = statistics.median(steps)
+    whole_test = statistics.median(tests) * params.test_examples
+    count = -(-params.train_examples // params.batch_size)
+    return {"step": one_step, "evaluation": whole_test, "epoch": count * one_step + whole_test}
+
+
+def bench(params: Params, repeats: int) -> dict[str, Any]:
+    """Measure the four from-scratch methods.
+
+    Raises `InputError` for wrong settings here: a side's process would only break.
+    """
+    measured = {}
+    words = tokenizers.load(params.tokenizer or params.backbone)
+    for split in data.SPLITS:
+        data.tokens(params, split)
+    for run in runs_of(params):
+        if run.implementation == "scratch":
+            jobs.check_words(words, run, params)
+            print(f"{run.name} ...", flush=True)
+            measured[run.method] = measure(run, params, repeats)
+    return {
+        "methods": measured,
+        "repeats": repeats,
+        "params": vars(params),
+    }

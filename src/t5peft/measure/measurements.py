@@ -1,0 +1,252 @@
+"""What is measured beside the runs of a study: trials of rates, baselines, retention, benches.
+
+One store for all: each measurement is a record in weights/<study>/ that holds its figures, the
+identity that decides them and the digest of the code that measured them. Like a run it is fresh,
+stale, missing or damaged, and shown with a mark where it is stale. Nothing here needs torch until
+something is measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence, Set
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_args
+
+from t5peft.base import deciding, files, machine, paths
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params, Precision
+from t5peft.inputs import backbone
+from t5peft.methods.table import METHODS, runs_of
+from t5peft.runs import records, store
+from t5peft.runs.identity import of_run, of_study
+from t5peft.runs.records import Status
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measurement that a study has or may have."""
+
+    study: Params
+    name: str  # of its file
+    identity: dict[str, Any]
+    keys: Set[str]  # the figures that the report needs
+    code: tuple[str, ...]  # what measures, as `deciding` names it: a function, and what it is given
+    arguments: tuple[Any, ...]
+
+    @property
+    def path(self) -> Path:
+        """Where it is kept."""
+        return paths.weights() / self.study.study / f"{self.name}.json"
+
+    def status(self) -> Status:
+        """Its state."""
+        try:
+            return self.look()[0]
+        except InputError as error:
+            return Status("damaged", str(error))
+
+    def look(self) -> tuple[Status, dict[str, Any]]:
+        """Its state, and the record in its place. Raises `InputError` for a damaged one."""
+        code = deciding.code(self.code)  # as it is before anything is measured
+        if not self.path.exists():
+            return Status("missing", "never measured"), {}
+        record = records.read(self.path, {"identity", "source", *self.keys})
+        return records.status(record, self.identity, code), record
+
+    def load(self) -> dict[str, Any]:
+        """Its record, marked; {} where it is missing. Raises `InputError` for a damaged one."""
+        status, record = self.look()
+        return records.marked(record, status) if status.state in records.SHOWN else {}
+
+    def figures(self) -> dict[str, Any]:
+        """Measure."""
+        module, name = self.code[0].rsplit(".", 1)
+        return getattr(import_module(f"t5peft.{module}"), name)(*self.arguments)
+
+    def announce(self) -> None:
+        """Say that it is measured, and why."""
+        status = self.status()
+        other = " (it is replaced; --set study=NAME keeps both)" if status.replaces else ""
+        print(f"measure {self.name:40} {status}{other}", flush=True)
+
+    def lock(self) -> AbstractContextManager[bool]:
+        """Take it: `files.lock` on a file in the cache."""
+        return files.lock(paths.cache() / "locks" / self.study.study / self.name)
+
+    def attempt(self) -> bool:
+        """Measure and store it, unless it is fresh by now; False where another process has it."""
+        with self.lock() as mine:
+            if mine and self.status().state != "fresh":
+                self.store(self.figures())
+            return mine
+
+    def store(self, figures: dict[str, Any]) -> None:
+        """Keep what was measured, in the place of what was kept before."""
+        environment = machine.environment(self.study.precision)
+        made_by = records.made_by(deciding.code(self.code))
+        made = {"identity": self.identity, **made_by, "environment": environment}
+        records.write(self.path, figures | made)
+
+
+def made(wanted: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """The records of some measurements of a study; those that are not fresh are made.
+
+    Several processes share the work. Raises `InputError` where something is to be made and
+    `checks.check` refuses the study.
+    """
+    todo = [one for one in wanted if one.status().state != "fresh"]
+    for one in todo:
+        one.announce()
+    if todo:
+        from t5peft.inputs import checks
+
+        checks.check(todo[0].study)
+    files.share(todo, Measurement.attempt)
+    return [one.load() for one in wanted]
+
+
+# --- the four kinds ----------------------------------------------------------------------------
+
+GRID = {
+    "full": (1e-5, 1e-4, 3e-4, 5e-4, 1e-3),
+    "soft-prompt": (0.1, 0.3, 1.0, 3.0),
+    "adapter": (1e-3, 3e-3, 1e-2),
+    "lora": (1e-4, 1e-3, 3e-3, 1e-2),
+}
+"""Rates a factor of about 3 apart, one more for full fine-tuning, and the exercise's own."""
+
+TRIAL = {"run", "method", "learning_rate", "reviews", "held_out", "loss", "accuracy"}
+BASELINES = {"zero_shot_accuracy", "zero_shot_other_words", "bag_of_words_accuracy"}
+BASELINES |= {"test_examples"}
+RETENTION = {"run", "reviews", "train_accuracy", "test_accuracy", "stretches", "span_loss"}
+RETENTION |= {"span_loss_before"}
+BENCH = {"methods", "repeats", "params"}
+
+SEEN = ("train_examples", "test_examples", "max_length", "precision")
+"""What a run and all that is measured beside it are cut to."""
+
+CLOCK = ("base.machine.seconds", "base.machine.peak_memory", "base.machine.matrix_peak")
+"""Of `machine`, which decides no run's result, the clock and the scales of a bench."""
+
+REPEATS = 5
+"""Timed turns of a bench."""
+
+
+def held_out(study: Params) -> int:
+    """How many of the training reviews, the last, no trial sees: a tenth."""
+    return max(1, study.train_examples // 10)
+
+
+def trials(study: Params, reviews: int, only: Collection[str] = METHODS) -> list[Measurement]:
+    """A trial for each from-scratch run of the methods and each rate of its grid.
+
+    Decided by what decides a run, on other numbers of reviews, and not by the test's.
+    """
+    shared = of_study(study) | {"train_examples": reviews, "held_out": held_out(study)}
+    shared |= {"epochs": 1}
+    del shared["test_examples"]
+    tried = [
+        dataclasses.replace(run, learning_rate=rate)
+        for run in runs_of(study)
+        if run.implementation == "scratch" and run.method in only
+        for rate in GRID[run.method]
+    ]
+    return [
+        Measurement(
+            study,
+            f"tuning/{run.name}-{run.learning_rate:g}-{reviews}",
+            of_run(run) | shared,
+            TRIAL,
+            ("measure.tune.trial", "methods.table.Run"),
+            (run, study, reviews),
+        )
+        for run in tried
+    ]
+
+
+def baselines(study: Params) -> Measurement:
+    """The backbone before training, and a bag of words; a backbone that is drawn has a seed."""
+    drawn = ["seed"] if study.backbone.startswith(backbone.RANDOM) else []
+    whole = of_study(study)
+    identity = {key: whole[key] for key in (*SEEN, "backbone", "tokenizer", "data", *drawn)}
+    return Measurement(
+        study, "baselines", identity, BASELINES, ("measure.baselines.measure",), (study,)
+    )
+
+
+def retention(study: Params, reviews: int, found: store.Found) -> list[Measurement]:
+    """One for each run that was found stored, as it is; full fine-tuning, the long one, last."""
+    wanted = sorted(runs_of(study), key=lambda run: run.method == "full")
+    return [
+        Measurement(
+            study,
+            f"retention/{run.name}-{reviews}",
+            {"result": store.result(found[run.name][1]), "reviews": reviews},
+            RETENTION,
+            ("measure.retention.of_run", "methods.table.Run"),
+            (run, study, reviews),
+        )
+        for run in wanted
+        if found[run.name][0].state in records.SHOWN
+    ]
+
+
+def bench(study: Params, repeats: int = REPEATS) -> Measurement:
+    """The bench of a study, on any backbone, which is named beside it; one of either precision."""
+    same = {key: getattr(study, key) for key in (*SEEN, "batch_size", "data_fingerprint")}
+    name, code = f"bench-{study.precision}", ("measure.bench.bench", "methods.table.Run", *CLOCK)
+    return Measurement(study, name, same, BENCH, code, (study, repeats))
+
+
+def benches(study: Params) -> list[Measurement]:
+    """In the study's own precision, and in the other."""
+    kinds = sorted(get_args(Precision), key=lambda kind: kind != study.precision)
+    return [bench(dataclasses.replace(study, precision=kind)) for kind in kinds]
+
+
+# --- what is stored ----------------------------------------------------------------------------
+
+
+def reviews(study: Params, kind: str) -> list[int]:
+    """On how many reviews measurements of a kind are stored, the most first.
+
+    Their names end in it, as in tuning/full-0.0003-9600.
+    """
+    found = (paths.weights() / study.study / kind).glob("*.json")
+    numbers = {path.stem.rpartition("-")[2] for path in found}
+    return sorted((int(number) for number in numbers if number.isdecimal()), reverse=True)
+
+
+def loaded(wanted: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """The records of those that are not missing."""
+    return [record for one in wanted if (record := one.load())]
+
+
+def tried(study: Params) -> list[dict[str, Any]]:
+    """The trials of the study as it is, those on most reviews."""
+    found = (loaded(trials(study, number)) for number in reviews(study, "tuning"))
+    return next(filter(None, found), [])
+
+
+def retained(study: Params) -> dict[str, dict[str, Any]]:
+    """What the runs keep, by name, on the most reviews; {} unless of all of them."""
+    found = store.look(runs_of(study), study)
+    for number in reviews(study, "retention"):
+        kept = {each["run"]: each for each in loaded(retention(study, number, found))}
+        if len(kept) == len(found):
+            return kept
+    return {}
+
+
+def stored(study: Params, found: store.Found) -> list[Measurement]:
+    """All that is stored of a study, of other settings too; asks for its backbone if need be."""
+    wanted = [one for number in reviews(study, "tuning") for one in trials(study, number)]
+    for number in reviews(study, "retention"):
+        wanted += retention(study, number, found)
+    if (paths.weights() / study.study / "baselines.json").exists():
+        wanted.append(baselines(study))
+    return [one for one in (*wanted, *benches(study)) if one.path.exists()]

@@ -1,0 +1,82 @@
+"""Label reviews with a stored run: backbone, method, trained tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from t5peft.base import machine
+from t5peft.base.errors import InputError
+from t5peft.base.progress import Progress
+from t5peft.inputs import data, tokenizers
+from t5peft.runs import reopen
+from t5peft.training import evaluation
+
+
+@torch.inference_mode()
+def predict(
+    name: str, reviews: Sequence[str], changes: Mapping[str, Any] | None = None
+) -> list[tuple[str, float, str]]:
+    """(answer, probability, review): the answer is what the model writes, a label word or another.
+
+    The probability is that of the answer against the other label word in the first step of the
+    decoder; of the likelier word where the answer is neither. Raises `InputError` where there is no
+    review, or one without a word, and what `load` raises.
+    """
+    if not reviews:
+        raise InputError("reviews", "none", "at least one text", "give texts or lines on stdin")
+    check(reviews)
+    run, params, model = reopen.load(name, changes)
+    model.to(machine.device())  # type: ignore[arg-type]
+    words = tokenizers.load(params.tokenizer or params.backbone)
+    tokens = as_tokens(reviews, words)
+    with Progress(run.name, len(tokens)) as progress:
+        answers = evaluation.predict(
+            model, words, tokens, params.max_length, run.placeholders, progress.add
+        )
+    label_ids, shown = evaluation.word_ids(words), [0.0] * len(tokens)
+    size = evaluation.BATCH[model.device.type]
+    for picked in evaluation.by_length(tokens, params.max_length, size):
+        batch = tokens.batch(picked, params.max_length, run.placeholders)
+        ids, mask = (side.to(model.device) for side in batch)
+        start = torch.full((len(picked), 1), data.PAD, device=model.device)
+        logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[:, 0]
+        for review, chances in zip(picked, logits[:, label_ids].softmax(-1), strict=True):
+            known = answers[review] in data.LABELS
+            shown[review] = float(
+                chances[data.LABELS.index(answers[review])] if known else chances.max()
+            )
+    return list(zip(answers, shown, reviews, strict=True))
+
+
+def check(reviews: Sequence[str]) -> None:
+    """Refuse, by its number, one that is no text (bytes that are not UTF-8) or has no word."""
+    for number, text in enumerate(reviews, 1):
+        if not data.normalize(text).strip():
+            raise no_word(number)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            found = "bytes that are not UTF-8"
+            raise InputError(f"review {number}", found, "a text", "mend it") from None
+
+
+def no_word(number: int) -> InputError:
+    """The line about a review of which nothing is left."""
+    return InputError(f"review {number}", "no word", "a text", "remove it")
+
+
+def as_tokens(reviews: Sequence[str], words: Any) -> data.Tokens:
+    """Texts as the training saw them; labels are unknown and set to 0.
+
+    Raises `InputError` for one of which the tokenizer leaves nothing.
+    """
+    ids = words([data.normalize(text) for text in reviews], add_special_tokens=False)["input_ids"]
+    for number, of_review in enumerate(ids, 1):
+        if not of_review:
+            raise no_word(number)
+    flat = np.array([token for review in ids for token in review], np.int32)
+    return data.Tokens(flat, np.cumsum([0, *map(len, ids)]), np.zeros(len(ids), np.int8))

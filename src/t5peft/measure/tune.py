@@ -1,0 +1,55 @@
+"""Learning rates for a backbone that the exercise's were not made for.
+
+Each from-scratch method is trained once for every rate of its grid on the study's first training
+reviews, and scored on the study's last tenth of them, which it has not seen. Test reviews are never
+looked at. The rates enter a study by hand, in its YAML; this is the record of why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Collection
+from typing import Any
+
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import data
+from t5peft.inputs.data import Tokens
+from t5peft.measure import measurements
+from t5peft.measure.measurements import held_out
+from t5peft.methods.table import Run
+from t5peft.training import jobs, loop
+
+
+def tune(params: Params, reviews: int, only: Collection[str]) -> list[dict[str, Any]]:
+    """The trials of the methods, one epoch over `reviews` reviews each; see `measurements.made`.
+
+    Raises `InputError` where the reviews would reach into those that are held out.
+    """
+    most = params.train_examples - held_out(params)
+    if not 0 < reviews <= most:
+        expected = f"1 to {most}, as {held_out(params)} are held out"
+        raise InputError("--reviews", reviews, expected, "give another number")
+    return measurements.made(measurements.trials(params, reviews, only))
+
+
+def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
+    """Train for one epoch and score on the held-out reviews."""
+    everything = data.tokens(params, "train")
+    cut = len(everything) - held_out(params)
+    job = jobs.prepare(run, dataclasses.replace(params, train_examples=reviews))
+    job.test = Tokens(everything.ids, everything.starts[cut:], everything.labels[cut:])
+    began = time.perf_counter()
+    losses = loop.train_epoch(job, 1)
+    accuracy = loop.accuracy(job, job.test, f"rate {run.learning_rate:g}, held out")
+    return {
+        "run": run.name,
+        "method": run.method,
+        "learning_rate": run.learning_rate,
+        "reviews": reviews,
+        "held_out": len(job.test),
+        "loss": loop.mean_loss(losses, job.params),
+        "accuracy": accuracy,
+        "seconds": round(time.perf_counter() - began, 1),
+    }

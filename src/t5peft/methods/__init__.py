@@ -1,0 +1,1 @@
+"""The methods, from scratch and by their libraries, and what they count."""

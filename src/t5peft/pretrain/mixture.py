@@ -1,0 +1,143 @@
+"""What a backbone is pre-trained on: reviews as spans to fill in, and sentences to label.
+
+Text: IMDB's training and unlabelled reviews (never a test review), lower-cased as the task has
+them, and the sentences of SST-2 with their label word as target, as T5's own mixture had them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from t5peft.base import files, paths
+from t5peft.base.errors import InputError, first_line
+from t5peft.inputs import data, hub, tokenizers
+from t5peft.pretrain import spans
+from t5peft.pretrain.settings import BackboneParams
+
+
+def corpus(source: str) -> list[str]:
+    """Every review that may be seen: training and unlabelled ones, never a test review."""
+    return [
+        data.normalize(text)
+        for split in ("train", "unsupervised")
+        for text, _ in data.read(source, split)
+    ]
+
+
+def read_sst2(source: str, split: str = "train") -> data.Reviews:
+    """SST-2 sentences with label 0 or 1, from the hub or a folder of parquet files.
+
+    Raises `InputError` where there are none, or other columns or labels.
+    """
+    try:
+        from datasets import load_dataset
+
+        folder = paths.local(source) or hub.fetch(source, f"{split}-*.parquet")
+        table: Any = load_dataset(str(folder), split=split)
+    except Exception as error:  # of many kinds, by what is missing
+        raise InputError(
+            f"SST-2 {source}",
+            error.found if isinstance(error, InputError) else first_line(error),
+            "a folder of parquet files, or the name of a data set of the hub",
+            "give --set sst2=FOLDER",
+        ) from error
+    way_out = "give SST-2 in the hub's layout"
+    if not {"sentence", "label"} <= set(table.column_names):
+        found = "columns " + ", ".join(table.column_names)
+        raise InputError(f"SST-2 {source}", found, "columns sentence and label", way_out)
+    labels = set(table["label"])
+    if not labels <= {0, 1}:
+        found = f"label {min(labels - {0, 1}, key=str)}"
+        raise InputError(f"SST-2 {source}, split {split}", found, "labels 0 and 1", way_out)
+    return [(row["sentence"].strip().lower(), row["label"]) for row in table]
+
+
+def pack(texts: list[str], words: Any, pieces: Path) -> np.ndarray:
+    """All texts as one stream of token ids, a text's end marked by </s>; kept in `pieces`."""
+    path = pieces / "stream.npy"
+    if not path.exists():
+        found = tokenizers.ids(words, texts, "tokens of all reviews")
+        ids = [np.array(ids, np.uint16) for ids in found]
+        content = io.BytesIO()
+        np.save(content, np.concatenate(ids))
+        files.write_bytes(path, content.getvalue())
+    return np.load(path, mmap_mode="r")
+
+
+def span_batches(
+    stream: np.ndarray, params: BackboneParams, words: Any
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches (B, input), (B, target); pass p over the text is drawn from (seed, p) alone.
+
+    Raises `InputError` where the text does not fill one.
+    """
+    size = spans.lengths(params.input_length)
+    sweep = 0
+    while True:
+        draw = np.random.default_rng([params.seed, sweep])
+        offset = int(draw.integers(size.text))
+        starts = offset + size.text * draw.permutation((len(stream) - offset) // size.text)
+        enough("input_length", size.text, len(stream) - offset, "tokens of text")
+        enough("batch_size", params.batch_size, len(starts), "passages of text")
+        for at in range(0, len(starts) - params.batch_size + 1, params.batch_size):
+            picked = starts[at : at + params.batch_size]
+            yield spans.corrupt_batch(stream, picked, size, words, draw)
+        sweep += 1
+
+
+def sst2_batches(
+    pairs: data.Reviews, params: BackboneParams, words: Any
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches of sentences (B, T) and label words (B, 2), padded to the longest of each.
+
+    Raises `InputError` where the sentences do not fill one.
+    """
+    enough("sst2_batch_size", params.sst2_batch_size, len(pairs), "sentences")
+    texts = words(
+        [text for text, _ in pairs],
+        max_length=params.sst2_length,
+        truncation=True,
+        padding="max_length",
+        return_tensors="pt",
+    )["input_ids"]
+    targets = words([data.LABELS[label] for _, label in pairs], return_tensors="pt")["input_ids"]
+    sweep = 0
+    while True:
+        order = np.random.default_rng([params.seed, 1, sweep]).permutation(len(texts))
+        for at in range(0, len(order) - params.sst2_batch_size + 1, params.sst2_batch_size):
+            picked = torch.from_numpy(order[at : at + params.sst2_batch_size])
+            longest = int(texts[picked].ne(data.PAD).sum(dim=1).max())
+            yield texts[picked, :longest], targets[picked]
+        sweep += 1
+
+
+def enough(setting: str, wanted: int, there: int, things: str) -> None:
+    """Refuse a batch that is larger than all there is: it would never come."""
+    if wanted > there:
+        raise InputError(setting, wanted, f"at most the {there} {things}", f"lower {setting}")
+
+
+class Spans(IterableDataset[tuple[Tensor, Tensor]]):
+    """`span_batches` as a loader takes them."""
+
+    def __init__(self, stream: np.ndarray, params: BackboneParams, words: Any) -> None:
+        """What `span_batches` is called with."""
+        self.settings = stream, params, words
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches from the first one on."""
+        return span_batches(*self.settings)
+
+
+def feed(batches: Spans, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same batches; with a worker they are drawn ahead, so that no GPU waits for them."""
+    ahead = 8 if workers else None
+    return iter(DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=ahead))

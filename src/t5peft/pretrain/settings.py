@@ -1,0 +1,61 @@
+"""The settings of a backbone's pre-training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from t5peft.base.errors import InputError
+from t5peft.base.settings import check_types, require, require_name
+from t5peft.base.studies import Precision
+from t5peft.inputs import tokenizers
+from t5peft.inputs.sizes import SIZES
+
+POSITIVE = (
+    *("vocabulary", "input_length", "batch_size", "sst2_batch_size", "sst2_length"),
+    *("learning_rate", "warmup_steps", "steps", "minutes"),
+)
+"""Settings of a backbone that make no sense at zero."""
+
+
+@dataclass(frozen=True)
+class BackboneParams:
+    """Everything that decides a backbone."""
+
+    name: str  # folder in weights/backbone/
+    size: str
+    data: str  # IMDB: hub name or folder
+    sst2: str  # SST-2: hub name or folder
+    vocabulary: int  # SentencePiece pieces, sentinels not counted
+    input_length: int  # tokens of a corrupted input
+    batch_size: int
+    sst2_batch_size: int
+    sst2_length: int  # longer sentences are cut
+    sst2_weight: float  # of the sentences' loss beside the spans'
+    learning_rate: float  # relative to each tensor's RMS
+    warmup_steps: int
+    dropout: float
+    steps: int  # stops here ...
+    minutes: float  # ... or after so many minutes of training, whichever is first
+    precision: Precision
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for field in POSITIVE:
+            require(self, field, getattr(self, field) > 0, "a positive number")
+        require(self, "vocabulary", self.vocabulary >= 50, "50 pieces or more")
+        fits = 10 <= self.input_length <= 2**16
+        require(self, "input_length", fits, "10 to 65,536 tokens, so that a span fits")
+        require(self, "dropout", 0 <= self.dropout < 1, "a number from 0, below 1")
+        require(self, "sst2_weight", self.sst2_weight >= 0, "a number from 0")
+        require(self, "seed", 0 <= self.seed < 2**31, "a whole number from 0, below 2^31")
+        require_name(self, "name")
+        if self.size not in SIZES:
+            raise InputError("size", self.size, "one of " + ", ".join(SIZES), "name a known size")
+        if self.vocabulary + tokenizers.SENTINELS > SIZES[self.size].vocab_size:
+            raise InputError(
+                "vocabulary",
+                self.vocabulary,
+                f"at most {SIZES[self.size].vocab_size - tokenizers.SENTINELS} for {self.size}",
+                "give fewer pieces",
+            )

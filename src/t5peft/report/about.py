@@ -1,0 +1,398 @@
+"""Whose numbers the report shows, and how they were made: study, backbone, versions, times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from t5peft.base import paths
+from t5peft.base.settings import read_yaml, study_file
+from t5peft.base.studies import DEFAULT, Params, arguments
+from t5peft.inputs.backbone import RANDOM
+from t5peft.inputs.data import MADE_UP
+from t5peft.methods import formulas
+from t5peft.methods.formulas import Model
+from t5peft.methods.table import Run, runs_of
+from t5peft.report.show import (
+    DASH,
+    METHOD_NAMES,
+    TIMES,
+    Record,
+    backbone_name,
+    callout,
+    duration,
+    floating,
+    listed,
+    number,
+    percent,
+    rate,
+    run_name,
+    study_name,
+    table,
+)
+
+
+def banner(params: Params, records: Sequence[Record]) -> str:
+    """The first page's heading, in large type: whose numbers these are, and a loud warning."""
+    lines = [f"# Results of the {study_name(params)} {{.unnumbered .unlisted}}", ""]
+    void = {
+        "a random T5": params.backbone.startswith(RANDOM),
+        "made-up reviews": params.data == MADE_UP,
+    }
+    if any(void.values()):
+        lines += callout(
+            "important",
+            "These numbers mean nothing",
+            f"The study runs with {' and '.join(name for name, here in void.items() if here)}. It "
+            "shows that everything works; its accuracies say nothing about any method.",
+        )
+    return "\n".join([*lines, stale_note(records)])
+
+
+def companions(found: Mapping[str, Sequence[Record]]) -> str:
+    """Which other studies the report shows (by name, their records), and how they are made."""
+    shown = [f"“{name}” (@sec-{name})" for name, records in found.items() if records]
+    if not shown:
+        return ""
+    return (
+        f"Other studies stand beside it where a caption says so: {listed(shown)}. Their settings "
+        "lie in `params/`, and `t5peft train NAME` makes them."
+    )
+
+
+def verified(records: Sequence[Record]) -> str:
+    """How many runs were verified, and how; "" where all are as the code makes them."""
+    found = [record["verified"] for record in records if record.get("verified")]
+    if not found:
+        return ""
+    some = "all" if len(found) == len(records) else f"{len(found)} of the"
+    largest = max(one["largest_difference"] for one in found)
+    losses = f"no loss differs{f' by more than {largest:.2g} nats' if largest else ''}"
+    text = (
+        f"The code that decides has changed since the runs were made, and {some} {len(records)} "
+        "that are shown here are *verified*: `t5peft verify` trained their first "
+        f"{min(one['steps'] for one in found)} steps anew, and {losses}."
+    )
+    if answers := sum(one["reviews"] for one in found):
+        differing = sum(one["answers_differing"] for one in found)
+        told = f"{number(differing)} differ" if differing else "none differs"
+        text += f" Of {number(answers)} answers made anew with stored tensors, {told}."
+    if without := sum(not one["reviews"] for one in found):
+        text += (
+            " The steps alone were compared where no weights are stored, as with full fine-tuning, "
+            f"or no answers: {without} of them."
+        )
+    return text
+
+
+def outdated(measured: Mapping[str, Sequence[Record]]) -> str:
+    """Which of what is measured beside the runs is stale (by name, its records); "" where none."""
+    names = [name for name, found in measured.items() if any(each.get("stale") for each in found)]
+    if not names:
+        return ""
+    return (
+        "Of what was measured beside the runs, these were measured by code that has changed since, "
+        f"and are marked as stale: {listed(names)}."
+    )
+
+
+THINGS = {
+    "train_examples": "training reviews",
+    "test_examples": "test reviews",
+    "max_length": "tokens a review",
+    "epochs": "epochs",
+    "precision": "arithmetic",
+}
+"""What a setting counts, in words."""
+
+COUNTED = ("prompt_tokens", "bottleneck", "lora_rank")
+"""How the settings begin on which a method's number of parameters depends."""
+
+
+def departures(params: Params, exercise: Params, models: Mapping[str, Model]) -> str:
+    """What the numbers are not, where the study departs from the exercise; "" where it does not.
+
+    models: the exercise's model and the study's, by name, as `evidence.models` gives them.
+    """
+    names = differences(params, exercise)
+    if not names:
+        return ""
+    told = []
+    for name in names:
+        here, there = (value(getattr(side, name)) for side in (params, exercise))
+        if name == "backbone":
+            sizes = [number(sum(formulas.parts(model).values())) for model in models.values()]
+            told.append(
+                f"the backbone *{backbone_name(params)}* with {sizes[-1]} parameters "
+                f"instead of {backbone_name(exercise)} with {sizes[0]}"
+                if len(models) > 1
+                else f"the backbone in `{params.backbone}`, as large as {backbone_name(exercise)}"
+            )
+        elif not name.endswith("learning_rate"):
+            told.append(
+                f"{here} instead of {there} {THINGS[name]}"
+                if name in THINGS
+                else f"`{name}` {here} instead of {there}"
+            )
+    if any(name.endswith("learning_rate") for name in names):
+        told.append("other learning rates")
+    text = (
+        f"**These are not the exercise's own settings.** The study departs from {len(names)} of "
+        f"them (@sec-differences): {'; '.join(told)}. Its accuracies compare with each other, not "
+        "with published ones."
+    )
+    if len(models) > 1 and not any(name.startswith(COUNTED) for name in names):
+        text += (
+            f" The parameters of @tbl-glance are those of *{backbone_name(params)}*; the "
+            f"exercise's, of {backbone_name(exercise)}, are derived and counted in "
+            "@sec-parameter-counts."
+        )
+    return text
+
+
+def stale_note(records: Sequence[Record]) -> str:
+    """A warning that lists the stale runs and why they are; "" where all are fresh."""
+    stale = [record for record in records if record.get("stale")]
+    if not stale:
+        return ""
+    items = "\n".join(f"- {run_name(record['run'])}: {record['stale']}" for record in stale)
+    text = f"These runs were made by another version of the code and are marked *stale*:\n\n{items}"
+    return "\n".join(callout("warning", "Stale runs", text))
+
+
+def settings_table(params: Params) -> str:
+    """Every setting of the study, two a line."""
+    cells = [(f"`{key}`", value(x)) for key, x in asdict(params).items()]
+    half = -(-len(cells) // 2)
+    pairs = zip_longest(cells[:half], cells[half:], fillvalue=("", ""))
+    rows = [one + other for one, other in pairs]
+    return table(rows, 2 * ("setting", "value"), left=4)
+
+
+def value(setting: object) -> str:
+    """A setting as it stands in a table; fingerprints are shortened."""
+    text = rate(setting) if isinstance(setting, float) else str(setting)
+    text = f"{setting:,}" if isinstance(setting, int) else text
+    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text or DASH
+
+
+NO_DIFFERENCE = ("study", "train", "backbone_fingerprint", "data_fingerprint")
+"""Fields in which a study may differ from the exercise without doing anything else."""
+
+
+def differences(params: Params, exercise: Params) -> list[str]:
+    """The fields in which a study departs from the exercise; the same texts are the same data."""
+    ours, theirs = asdict(params), asdict(exercise)
+    if params.data_fingerprint == exercise.data_fingerprint != "":
+        theirs["data"] = params.data
+    return [key for key in ours if key not in NO_DIFFERENCE and ours[key] != theirs[key]]
+
+
+def differences_section(params: Params, exercise: Params, why: Mapping[str, str]) -> str:
+    """What differs from the exercise, and why: a table, or a sentence where nothing does."""
+    names = differences(params, exercise)
+    if not names:
+        return "Nothing: the settings of this study are the exercise to the letter."
+    rows = [
+        (f"`{name}`", value(getattr(exercise, name)), value(getattr(params, name)),
+         why.get(name, DASH))
+        for name in names
+    ]  # fmt: skip
+    body = table(rows, ("setting", "exercise", "here", "why"), left=4)
+    text = f"The study differs in {len(names)} settings; all others are those of the exercise."
+    if "backbone" in names:
+        text += " With the backbone come its tokenizer, vocabulary and dimensions (@tbl-letters)."
+    caption = (
+        f"Settings of the exercise, and of the study “{params.study}” where it departs from it."
+    )
+    return f"{text}\n\n{floating('tbl-differences', body, caption)}"
+
+
+def reasons(file: Path, params: Params) -> dict[str, str]:
+    """The comments behind a study's settings: `epochs: 3  # two CPU cores` -> {"epochs": ...}.
+
+    Of a setting that was changed since, the file knows no reason.
+    """
+    if not file.exists():  # a study of somebody's own, which is no file in params/
+        return {}
+    lines = re.findall(
+        r"^(\w+):[^#\n]*#[ \t]*(\S.*?)[ \t]*$", file.read_text("utf-8"), re.MULTILINE
+    )
+    values = read_yaml(file)
+    return {name: why for name, why in lines if values[name] == getattr(params, name)}
+
+
+def environment_table(records: Sequence[Record]) -> str:
+    """Versions, device, threads, precision; where runs differ, with the runs that had each."""
+    rows = []
+    for key in records[0]["environment"]:
+        runs_of: dict[str, list[str]] = {}
+        for record in records:
+            found = str(record["environment"].get(key, DASH))
+            runs_of.setdefault(found, []).append(str(record["run"]["number"]))
+        shown = list(runs_of)
+        if len(runs_of) > 1:
+            names = {x: "runs" if len(numbers) > 1 else "run" for x, numbers in runs_of.items()}
+            shown = [f"{x} ({names[x]} {', '.join(numbers)})" for x, numbers in runs_of.items()]
+        rows.append((key, "; ".join(shown)))
+    return table(rows, ("what", "value"), left=2)
+
+
+LOSS_NAMES = {"span": "span corruption", "sst2": "SST-2"}
+
+
+def backbone_table(card: Mapping[str, Any]) -> str:
+    """What the pre-training of one of the project's own backbones took."""
+    from t5peft.pretrain.loop import ZERO_SHOT_REVIEWS
+
+    settings = card["params"]
+    rows = [
+        ("parameters", f"{card['parameters']:,}"),
+        ("pieces of the tokenizer, without sentinels", f"{settings['vocabulary']:,}"),
+        ("text (tokens)", f"{card['corpus_tokens']:,}"),
+        ("tokens seen in span corruption", f"{card['seen_tokens']:,}"),
+        ("SST-2 sentences seen", f"{card['sst2_sentences']:,}"),
+        ("steps", f"{card['steps']:,}"),
+        (
+            f"batch (texts {TIMES} tokens that the encoder reads)",
+            f"{settings['batch_size']} {TIMES} {settings['input_length']}",
+        ),
+        ("highest learning rate, of a matrix's RMS", rate(settings["learning_rate"])),
+        ("time", duration(card["seconds"])),
+        ("device", card["device"]),
+        *(
+            (f"loss at the end: {LOSS_NAMES[kind]}", f"{loss:.3f}")
+            for kind, loss in card["losses"].items()
+        ),
+        (
+            "SST-2 validation sentences labelled right, before fine-tuning (%)",
+            percent(card["zero_shot_sst2"]),
+        ),
+        (
+            f"IMDB training reviews labelled right, of {number(ZERO_SHOT_REVIEWS)}, before (%)",
+            percent(card["zero_shot_imdb_train"]),
+        ),
+    ]
+    return table(rows, ("pre-training", "value"))
+
+
+HARDLY = 0.1
+"""Nats a target token: a backbone whose input is worth less hardly reads it."""
+
+
+def reading_sentence(card: Mapping[str, Any]) -> str:
+    """Whether the backbone reads its input; "" where it was not measured."""
+    if "span_loss" not in card:
+        return ""
+    own, other = card["span_loss"], card["span_loss_other_input"]
+    text = (
+        f" On passages of its own text its span loss is {own:.2f} nats a target token with a "
+        f"passage's own input and {other:.2f} with another's"
+    )
+    if other - own < HARDLY:
+        return f"{text}: it hardly reads its input."
+    return f"{text}: the difference is what reading the input is worth to it."
+
+
+def backbone_section(params: Params, made_with: Mapping[str, Any]) -> str:
+    """Where the backbone comes from, and what it cost if it is the project's own.
+
+    made_with: what a record says of it.
+    """
+    name, card = backbone_name(params), made_with["card"]
+    if params.backbone.startswith(RANDOM):
+        return (
+            "The backbone is random: it was never pre-trained, so there is nothing to keep or lose."
+        )
+    if not card and paths.local(params.backbone):
+        return f"The backbone is the checkpoint in the folder `{params.backbone}`."
+    if not card:
+        commit = made_with.get("commit")
+        at = f", commit `{commit[:12]}` of the hub" if commit else ""
+        return f"The backbone is the published checkpoint `{params.backbone}`{at} [@raffel2020t5]."
+    text = (
+        f"The backbone *{name}* is not Google's. This project pre-trained it with the objective of "
+        "T5: span corruption [@raffel2020t5] on the training and the unlabelled reviews of IMDB, "
+        "never a test review, mixed with the labelled sentences of SST-2 [@socher2013sst], whose "
+        "targets are the same two label words; Google's mixture had SST-2 too. The tokenizer, a "
+        "unigram model [@kudo2018subword], is its own. So the backbone has seen film reviews and "
+        "sentiment before, the runs' training reviews among them (without labels), but far less "
+        "text than Google's. Start and optimizer make the most of few tokens: the encoder's heads "
+        "start by looking near, with biases that fall with the distance, as ALiBi's do "
+        "[@press2022alibi]; cross-attention starts with equal query and key projections, in the "
+        "spirit of mimetic initialization [@trockman2023mimetic]; Muon [@jordan2024muon] steps the "
+        "matrices of the blocks, each of which is scaled back to its first root mean square after "
+        "the step, and AdamW [@loshchilov2019adamw] the rest."
+        + reading_sentence(card)
+        + " These figures were measured before the weights were rounded to 8-bit integers with a "
+        "scale for each row, as they are stored; what the integers stand for is the backbone that "
+        "all runs start from."
+    )
+    caption = f"What the pre-training of *{name}* took."
+    return f"{text}\n\n{floating('tbl-backbone', backbone_table(card), caption)}"
+
+
+def commands(params: Params) -> str:
+    """How to make these numbers, this report and what is handed in again."""
+    study = arguments(params)
+    return commented(
+        {
+            "make venv": "everything, from PyPI",
+            f"t5peft status {study}": "which runs are stored",
+            f"t5peft train {study}": "what is missing or stale",
+            f"t5peft render {study}": "this document",
+            f"t5peft export {study} -o .": "lora.pt, adapter.pt, prompts.pt",
+            f"t5peft handin {study} --name NAME --number NUMBER -o .": "what is uploaded",
+        }
+    )
+
+
+def other_rank(params: Params) -> str:
+    """How to see a chapter with another hyper-parameter."""
+    name = params.study if study_file(params.study).exists() else DEFAULT
+    return commented(
+        {
+            "t5peft notebook lora -o lora.ipynb": "the chapter",
+            f"papermill lora.ipynb out.ipynb -p study {name} -p lora_rank 16 -p train yes": "run",
+        }
+    )
+
+
+def commented(lines: Mapping[str, str]) -> str:
+    """Commands as a block of code, each with what it is for behind it."""
+    width = max(map(len, lines))
+    code = [f"{command:{width}}  # {why}" for command, why in lines.items()]
+    return "```bash\n" + "\n".join(code) + "\n```"
+
+
+def heading(run: Run) -> str:
+    """The section of a chapter that has the source of a run's implementation."""
+    return "Our implementation" if run.implementation == "scratch" else "With the library"
+
+
+def handed_in(params: Params) -> str:
+    """The exercise's five notebooks: which runs each holds, and which weights belong to it."""
+    from t5peft.report.export import FILES
+    from t5peft.report.handin import NOTEBOOKS
+
+    pass
+
+    rows = []
+    for notebook, (chapter, left_out) in NOTEBOOKS.items():
+        method = "full" if chapter == "full-fine-tuning" else chapter
+        held = [run for run in runs_of(params) if run.method == method and heading(run) != left_out]
+        weights = FILES.get(method) if any(r.implementation == "scratch" for r in held) else None
+        numbers = ", ".join(str(run.number) for run in held)
+        rows.append(
+            (f"`{notebook}`", METHOD_NAMES[method], numbers, f"`{weights}`" if weights else DASH)
+        )
+    return table(rows, ("notebook", "method", "runs", "weights"), left=4)
+
+
+def total_seconds(records: Iterable[Record]) -> float:
+    """Time of all the runs, training and testing."""
+    return sum(r["speed"]["train_seconds"] + r["speed"]["test_seconds"] for r in records)

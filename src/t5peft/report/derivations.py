@@ -1,0 +1,187 @@
+"""The letters, the formulas and the counts, as text and tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from t5peft.base.studies import Params
+from t5peft.inputs.sizes import SIZES
+from t5peft.methods import formulas
+from t5peft.methods.formulas import Derivation, Model
+from t5peft.methods.table import runs_of
+from t5peft.report.evidence import Checked
+from t5peft.report.show import (
+    DASH,
+    IMPLEMENTATION_NAMES,
+    METHOD_NAMES,
+    backbone_name,
+    floating,
+    number,
+    percent,
+    setting_name,
+    table,
+)
+
+
+def notation(params: Params, models: Mapping[str, Model]) -> str:
+    """The letters of the study's hyper-parameters, and of dimensions with each model's values."""
+    settings: dict[str, list[float]] = {}
+    for run in runs_of(params):
+        for name, setting in run.settings.items():
+            settings.setdefault(name, []).append(setting)
+    chosen = {
+        symbol: " and ".join(dict.fromkeys(number(x) for x in sorted(settings[name])))
+        for name, symbol in formulas.SETTINGS.values()
+    }
+    alpha = " and ".join(dict.fromkeys(map(number, settings["alpha"])))
+    known = [
+        {symbol: f"{x:,}" for symbol, x in formulas.dimensions(model).items()} | chosen
+        for model in models.values()
+    ]
+    rows = [
+        (f"${formulas.latex(symbol)}$", meaning, *(values[symbol] for values in known))
+        for symbol, meaning in formulas.MEANING.items()
+    ]
+    place = list(formulas.MEANING).index(formulas.r) + 1
+    rows.insert(place, (r"$\alpha$", "scale of a LoRA update", *(alpha for _ in known)))
+    return table(rows, ("symbol", "meaning", *(f"in {name}" for name in models)), left=2)
+
+
+def parts(models: Mapping[str, Model]) -> str:
+    """Where the parameters of each model sit, by formula and number."""
+    known = {name: formulas.parts(model) for name, model in models.items()}
+    rows = [
+        (part, f"${formulas.latex(formula)}$", *(f"{parts[part]:,}" for parts in known.values()))
+        for part, formula in formulas.PARTS.items()
+    ]
+    totals = (f"**{sum(parts.values()):,}**" for parts in known.values())
+    rows.append(("**all**", "", *totals))
+    return table(rows, ("part", "formula", *known), left=2)
+
+
+def derivations(derived: Mapping[str, Derivation]) -> str:
+    """The derivation of an added number of parameters, for each model by name."""
+    first, *others = derived.items()
+    text = f"For {first[0]}, step by step:\n\n{derivation(first[1])}"
+    for name, other in others:
+        chain = " = ".join(step.latex for step in other.steps[-2:])
+        text += f"\n\nIn the study's backbone {name} the same formula, with {symbols(other)}, gives"
+        text += f"\n\n$$\n{chain} .\n$$"
+    return text
+
+
+def sums(derived: Mapping[str, Derivation]) -> str:
+    """The last steps of each method's derivation (by method): formula, numbers, result."""
+    lines = []
+    for method, one in derived.items():
+        chain = " = ".join(step.latex for step in one.steps[-2:])
+        formula = formulas.latex(one.added)
+        lines.append(
+            f"- **{METHOD_NAMES[method]}**, with {symbols(one)}: ${formula} = {chain}$, "
+            f"step by step in @sec-{method}-count."
+        )
+    return "\n".join(lines)
+
+
+def derivation(derived: Derivation) -> str:
+    """Sites, share, sum, substitution: a step a line."""
+    where, share, added, numbers, result = derived.steps
+    lines = [
+        f"**Sites:** {derived.rule}. Their number is ${where.latex}$.",
+        f"**Parameters of one site:** {terms(derived)}${share.latex}$.",
+        f"**Sum over the sites:** ${added.latex}$.",
+        f"**Substitution,** with {symbols(derived)}: ${numbers.latex}$.",
+        f"**Result:** ${result.latex}$ parameters.",
+    ]
+    return "\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1))
+
+
+def terms(derived: Derivation) -> str:
+    """The tensors of a site with their numbers of parameters, before their sum."""
+    each = [
+        re.sub(r"_(\w+)", r"_{\\text{\1}}", f"${name}$") + f" has ${formulas.latex(term)}$"
+        for name, term in derived.terms.items()
+    ]
+    return f"{', '.join(each)}; together " if len(each) > 1 else f"${derived.tensors[0]}$ has "
+
+
+def symbols(derived: Derivation) -> str:
+    """The values of a derivation's symbols: `$n = 10$, $d = 512$`."""
+    values = derived.values.items()
+    return ", ".join(f"${formulas.latex(symbol)} = {formulas.latex(x)}$" for symbol, x in values)
+
+
+def method_table() -> str:
+    """Sites, share and sum of each method, as formulas."""
+    rows = [
+        (METHOD_NAMES[name], f"${formulas.latex(f.sites)}$", f"${formulas.latex(f.share)}$",
+         f"${formulas.latex(f.added)}$")
+        for name, f in formulas.FORMULAS.items()
+    ]  # fmt: skip
+    return table(rows, ("method", "sites", "parameters of a site", "added"), left=4)
+
+
+def counts(checked: Iterable[Checked]) -> str:
+    """Derived and counted numbers side by side; `equal` says whether both pairs agree."""
+    rows = [
+        (
+            item.model,
+            IMPLEMENTATION_NAMES[item.run.implementation],
+            setting_name(vars(item.run)) or DASH,
+            f"{item.count.derived_added:,}",
+            f"{item.count.counted_added:,}",
+            f"{item.count.derived_total:,}",
+            f"{item.count.counted_total:,}",
+            "yes" if item.count.equal else "**NO**",
+        )
+        for item in checked
+    ]
+    head = ("model", "implementation", "setting", "added, derived", "added, counted",
+            "all, derived", "all, counted", "equal")  # fmt: skip
+    return table(rows, head, left=3)
+
+
+def number_of_parameters(checked: Iterable[Checked], model: str) -> str:
+    """The exercise's last table: the four from-scratch methods in one model."""
+    rows = [
+        (
+            METHOD_NAMES[item.run.method],
+            setting_name(vars(item.run)) or DASH,
+            f"{item.count.derived_added:,}",
+            f"{item.count.derived_total:,}",
+            f"**{item.count.counted_total:,}**",
+            "yes" if item.count.equal else "**NO**",
+        )
+        for item in checked
+        if item.run.implementation == "scratch" and item.model == model
+    ]
+    head = ("method", "setting", "added, derived", "all, derived", "Number of parameters (counted)",
+            "equal")  # fmt: skip
+    return table(rows, head, left=2)
+
+
+def other_backbone(checked: Sequence[Checked], params: Params) -> str:
+    """The same table for the study's backbone, where it has other dimensions than t5-small."""
+    others = {item.model for item in checked} - {"t5-small"}
+    if not others:
+        return "The study's backbone has the dimensions of T5-small, so these are its numbers too."
+    caption = (
+        f"The same in the backbone {backbone_name(params)}, on which the study's runs were made."
+    )
+    body = number_of_parameters(checked, others.pop())
+    text = "The study's own backbone has other dimensions and obeys the same formulas:"
+    return f"{text}\n\n{floating('tbl-other-backbone', body, caption)}"
+
+
+def family(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """What each method would add to the published T5 sizes, derived, and its share in percent."""
+    rows = []
+    for size in (name for name in SIZES if name.startswith("t5-")):
+        bare = sum(formulas.parts(size).values())
+        added = [formulas.derive(method, size, settings[method]).derived for method in settings]
+        cells = (f"{count:,} ({percent(count / (bare + count), 4)})" for count in added)
+        rows.append((size, f"{bare:,}", *cells))
+    heads = (f"{METHOD_NAMES[m]}, {setting_name({'settings': x})} (%)" for m, x in settings.items())
+    return table(rows, ("size", "parameters", *heads))

@@ -1,0 +1,348 @@
+"""Drawn figures: T5 with a method in its place, and where a model's parameters sit.
+
+Black and white carry the meaning: what is trained is dark, what is frozen is light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
+
+from t5peft.inputs.sizes import SIZES
+from t5peft.methods import formulas
+
+WIDTH = 6.3
+"""Inches: the text width of an A4 page."""
+
+STYLE: Any = {
+    "font.family": "STIXGeneral",
+    "mathtext.fontset": "stix",
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4.5,
+    "svg.hashsalt": "t5peft",  # names inside the SVG: the same bytes for the same figure
+    "svg.fonttype": "path",
+}
+
+TRAINED: dict[str, Any] = {"facecolor": "#1f3a5f", "edgecolor": "#1f3a5f"}
+FROZEN: dict[str, Any] = {"facecolor": "white", "edgecolor": "#8a8a8a"}
+PANEL: dict[str, Any] = {"facecolor": "#f3f3f1", "edgecolor": "none"}
+INK = "#222222"
+FAINT = "#777777"
+
+
+def use_style() -> None:
+    """The report's one style, for every figure that is made from now on."""
+    matplotlib.rcParams.update(STYLE)
+
+
+# --- where a method sits -------------------------------------------------------------------------
+
+
+def method_in_t5(method: str) -> Figure:
+    """One encoder and one decoder layer, what `method` trains drawn dark, and a detail of it."""
+    figure = Figure(figsize=(WIDTH, 3.5))
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, 126), ylim=(0, 70))
+    ax.axis("off")
+    _encoder(ax, method)
+    _decoder(ax, method)
+    _text(ax, 109, 67.5, DETAIL_TITLES[method], weight="bold")
+    DETAILS[method](ax)
+    return figure
+
+
+def _encoder(ax: Axes, method: str) -> None:
+    _text(ax, 19, 67.5, "encoder", weight="bold")
+    _panel(ax, 2, 16, 34, 43, "$\\times\\, L_e$")
+    _attention(ax, 4, 19, "self-attention", method)
+    _feed_forward(ax, 4, 37, method)
+    _box(ax, 4, 61, 30, 4, "norm", method == "full")
+    _arrows(
+        ax,
+        19,
+        [(11, 19), (31, 37), (47, 61)] if method != "adapter" else [(11, 19), (31, 37)],
+    )
+    if method == "adapter":
+        _adapter(ax, 4, 49)
+        _arrows(ax, 19, [(47, 49.6), (54.4, 61)])
+    if method == "soft-prompt":
+        for x in (4, 8):
+            _box(ax, x, 6, 3.4, 5, "$P$", True)
+        _box(ax, 12.2, 6, 21.8, 5, "embedding $E(x)$", False)
+        _text(ax, 7.7, 3, "prompt", size=7.5)
+        _text(ax, 23, 3, "tokens of the review", size=7.5)
+    else:
+        _box(ax, 4, 6, 30, 5, "embedding $E(x)$", method == "full")
+        _text(ax, 19, 3, "tokens of the review", size=7.5)
+
+
+def _decoder(ax: Axes, method: str) -> None:
+    _text(ax, 63, 67.5, "decoder", weight="bold")
+    _panel(ax, 46, 13.5, 34, 47, "$\\times\\, L_d$")
+    _attention(ax, 48, 15, "self-attention", method, 10)
+    _attention(ax, 48, 28.5, "cross-attention", method, 10)
+    _feed_forward(ax, 48, 42, method, 8)
+    _box(ax, 48, 62, 30, 3.6, "norm, $E^{\\top}$", method == "full")
+    _box(ax, 48, 6, 30, 5, "embedding $E(y)$", method == "full")
+    _text(ax, 63, 3, "tokens of the label word", size=7.5)
+    _arrows(ax, 63, [(11, 15), (25, 28.5), (38.5, 42)])
+    if method == "adapter":
+        _adapter(ax, 48, 52)
+        _arrows(ax, 63, [(50, 52.6), (57.4, 62)])
+    else:
+        _arrows(ax, 63, [(50, 62)])
+    ax.plot([34, 41, 41], [63, 63, 33.5], color=INK, lw=0.7, solid_joinstyle="miter")
+    ax.annotate("", (48, 33.5), (41, 33.5), arrowprops=ARROW)
+
+
+def _attention(ax: Axes, x: float, y: float, name: str, method: str, height: float = 12) -> None:
+    _box(ax, x, y, 30, height, "", False)
+    _text(ax, x + 15, y + height - 2.4, name, size=8)
+    for number, projection in enumerate(("q", "k", "v", "o")):
+        left, bottom = x + 1.6 + 7 * number, y + 1.3
+        if method == "lora" and projection in "qv":
+            _box(ax, left, bottom, 2.9, 5, f"${projection}$", False, size=8)
+            _box(ax, left + 2.9, bottom, 3, 5, "$AB$", True, size=6.5)
+        else:
+            _box(ax, left, bottom, 5.9, 5, f"${projection}$", method == "full", size=8)
+
+
+def _feed_forward(ax: Axes, x: float, y: float, method: str, height: float = 10) -> None:
+    _box(ax, x, y, 30, height, "", False)
+    _text(ax, x + 15, y + height - 2.2, "feed-forward", size=8)
+    for number, name in enumerate(("$W_i$", "$W_o$")):
+        _box(
+            ax,
+            x + 1.6 + 14 * number,
+            y + 1,
+            12.8,
+            height - 5,
+            name,
+            method == "full",
+            size=8,
+        )
+
+
+def _adapter(ax: Axes, x: float, y: float) -> None:
+    _box(ax, x, y + 0.6, 30, 4.8, "adapter", True)
+
+
+# --- the detail beside it ------------------------------------------------------------------------
+
+
+def _detail_full(ax: Axes) -> None:
+    _box(ax, 99, 34, 20, 14, "$\\theta$", True, size=12)
+    _text(ax, 109, 28, "every weight moves:", size=8)
+    _text(
+        ax,
+        109,
+        24,
+        "$\\theta \\leftarrow$ AdamW$(\\theta, \\nabla_\\theta\\,\\mathcal{L})$",
+    )
+
+
+def _detail_prompt(ax: Axes) -> None:
+    for row in range(8):
+        trained, name = row < 3, "P" if row < 3 else "E(x)"
+        bottom = 50 - 4 * row - (1.2 if row >= 3 else 0)
+        _box(ax, 97, bottom, 20, 3.4, "", trained)
+        if row in (1, 5):
+            _text(ax, 121, bottom + 1.6, f"${name}$")
+    _measure(ax, 97, 117, 17, "$d$")
+    _text(ax, 94.2, 47.6, "$n$")
+    _text(ax, 93, 30.4, "$T - n$")
+    _text(ax, 109, 9, "rows that the encoder reads", size=8)
+
+
+def _detail_adapter(ax: Axes) -> None:
+    _box(ax, 95, 10, 22, 4, "$h$", False)
+    _box(ax, 95, 55, 22, 4, "$h + \\ldots$", False)
+    _map(ax, 18, 10, (95, 117), (102.5, 109.5), "$W_\\mathrm{down}$")
+    _map(ax, 38, 10, (102.5, 109.5), (95, 117), "$W_\\mathrm{up}$")
+    _box(ax, 102, 30.8, 8, 4.4, "ReLU", False, size=7.5)
+    _arrows(ax, 106, [(14, 18), (28, 30.8), (35.2, 38), (48, 55)])
+    ax.plot([117, 122, 122], [12, 12, 57], color=INK, lw=0.7, solid_joinstyle="miter")
+    ax.annotate("", (117, 57), (122, 57), arrowprops=ARROW)
+    _text(ax, 93.3, 19.5, "$d$")
+    _text(ax, 100.3, 33, "$b$")
+    _text(ax, 93.3, 46.5, "$d$")
+
+
+def _detail_lora(ax: Axes) -> None:
+    _box(ax, 96, 9, 26, 4, "$x$", False)
+    _box(ax, 96, 24, 11, 20, "$W$", False)
+    _map(ax, 24, 8, (110, 122), (114, 118), "$A$")
+    _map(ax, 36, 8, (114, 118), (110, 122), "$B$")
+    _text(ax, 112.2, 34, "$r$")
+    _text(ax, 120.2, 48.5, r"$\times\,\alpha / r$", size=8)
+    _box(ax, 105, 54, 7, 4.4, "+", False)
+    _arrows(ax, 101.5, [(13, 24)])
+    _arrows(ax, 116, [(13, 24), (32, 36)])
+    for x, side in ((101.5, 105), (116, 112)):
+        ax.plot([x, x], [44, 56.2], color=INK, lw=0.7)
+        ax.annotate("", (side, 56.2), (x, 56.2), arrowprops=ARROW)
+    _arrows(ax, 108.5, [(58.4, 63)])
+
+
+DETAILS: dict[str, Callable[[Axes], None]] = {
+    "full": _detail_full,
+    "soft-prompt": _detail_prompt,
+    "adapter": _detail_adapter,
+    "lora": _detail_lora,
+}
+DETAIL_TITLES = {
+    "full": "everything",
+    "soft-prompt": "the encoder's input",
+    "adapter": "one adapter",
+    "lora": "one projection",
+}
+
+
+# --- where the parameters sit --------------------------------------------------------------------
+
+STACKS = ("embedding", "encoder", "decoder")
+
+
+def parameter_map(name: str, added: dict[str, int]) -> Figure:
+    """A known size of T5 as a map whose areas are parameters, `added` ones on the same scale.
+
+    Norms and relative positions are too few to be seen and have no area.
+    """
+    size, parts = SIZES[name], formulas.parts(name)
+    figure = Figure(figsize=(WIDTH, 2.75))
+    ax = figure.add_axes((0, 0, 1, 1))
+    seen = sum(count for name, count in parts.items() if name.startswith(STACKS))
+    per_inch = seen / (WIDTH - 0.1) / 1.75  # parameters on a square inch
+    ax.set(xlim=(0, WIDTH), ylim=(-0.72, 2.03))
+    ax.axis("off")
+    left = 0.05
+    for stack, layers in zip(STACKS, (1, size.num_layers, size.num_decoder_layers), strict=True):
+        held = {name: count for name, count in parts.items() if name.startswith(stack)}
+        width = sum(held.values()) / per_inch / 1.75
+        _column(ax, left, width, held, layers)
+        _text(
+            ax,
+            left + width / 2,
+            1.88,
+            f"{stack}  {sum(held.values()):,}",
+            weight="bold",
+        )
+        left += width
+    _added(ax, added, per_inch)
+    return figure
+
+
+def _column(ax: Axes, left: float, width: float, held: dict[str, int], layers: int) -> None:
+    """One stack: a row a kind of sublayer, a cell a layer."""
+    bottom = 0.0
+    for number, (name, count) in enumerate(held.items()):
+        height = 1.75 * count / sum(held.values())
+        shade = "white" if number % 2 else "#ececea"
+        for layer in range(layers):
+            cell = (left + width * layer / layers, bottom)
+            ax.add_patch(
+                Rectangle(
+                    cell,
+                    width / layers,
+                    height,
+                    facecolor=shade,
+                    edgecolor=FAINT,
+                    lw=0.5,
+                )
+            )
+        label = name.partition(" ")[2] or "$E$"
+        _text(
+            ax,
+            left + width / 2,
+            bottom + height / 2,
+            f"{label}\n{count:,}",
+            size=8,
+            box=True,
+        )
+        bottom += height
+
+
+def _added(ax: Axes, added: dict[str, int], per_inch: float) -> None:
+    left = 1.5
+    _text(ax, 0.05, -0.38, "added, to the\nsame scale:", size=8, ha="left")
+    for name, count in added.items():
+        side = (count / per_inch) ** 0.5
+        ax.add_patch(Rectangle((left - side / 2, -0.28 - side / 2), side, side, **TRAINED))
+        _text(ax, left, -0.55, f"{name}  {count:,}", size=8)
+        left += 1.75
+
+
+# --- strokes -------------------------------------------------------------------------------------
+
+Side = tuple[float, float]  # from x to x
+
+ARROW: dict[str, Any] = {
+    "arrowstyle": "-|>,head_width=0.14,head_length=0.28",
+    "color": INK,
+    "lw": 0.7,
+    "shrinkA": 0,
+    "shrinkB": 0,
+}
+
+
+def _box(
+    ax: Axes,
+    x: float,
+    y: float,
+    w: float,
+    h: float,
+    text: str,
+    trained: bool,
+    size: float = 8.5,
+) -> None:
+    ax.add_patch(Rectangle((x, y), w, h, lw=0.7, **(TRAINED if trained else FROZEN)))
+    _text(ax, x + w / 2, y + h / 2, text, size=size, color="white" if trained else INK)
+
+
+def _panel(ax: Axes, x: float, y: float, w: float, h: float, label: str) -> None:
+    ax.add_patch(Rectangle((x, y), w, h, zorder=0, **PANEL))
+    _text(ax, x + w + 0.8, y + 1.6, label, ha="left", size=8, color=FAINT)
+
+
+def _text(
+    ax: Axes, x: float, y: float, text: str, size: float = 8.5, box: bool = False, **look: Any
+) -> None:
+    """Text centred on (x, y); `box` clears the ground behind it."""
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.2} if box else None
+    look = {"color": INK, "ha": "center", "va": "center", **look}
+    ax.text(x, y, text, fontsize=size, bbox=behind, **look)
+
+
+def _arrows(ax: Axes, x: float, spans: list[tuple[float, float]]) -> None:
+    for start, end in spans:
+        ax.annotate("", (x, end), (x, start), arrowprops=ARROW)
+
+
+def _map(ax: Axes, bottom: float, height: float, low: Side, high: Side, name: str) -> None:
+    """A trained map as a trapezoid from the side `low` up to the side `high`."""
+    top = bottom + height
+    corners = [(low[0], bottom), (low[1], bottom), (high[1], top), (high[0], top)]
+    ax.add_patch(Polygon(corners, **TRAINED))
+    _text(ax, sum(low) / 2, bottom + height / 2, name, color="white")
+
+
+def _measure(ax: Axes, left: float, right: float, y: float, label: str) -> None:
+    arrow = {**ARROW, "arrowstyle": "<|-|>,head_width=0.1,head_length=0.2"}
+    ax.annotate("", (right, y - 2), (left, y - 2), arrowprops=arrow)
+    _text(ax, (left + right) / 2, y - 4.4, label)

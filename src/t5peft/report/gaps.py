@@ -1,0 +1,51 @@
+"""A report whose runs are not all stored: a cell that asks for a missing one says so instead."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from t5peft.base.errors import Missing
+
+CELL = """
+import t5peft.report.gaps as _gaps
+try:
+    pass
+except _gaps.Missing as _gap:
+    _gaps.display(_gap)
+"""
+
+
+def mark() -> None:
+    """From the next cell on, this kernel's cells go on where `Missing` is raised."""
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    if shell and not any(isinstance(each, Gaps) for each in shell.ast_transformers):
+        shell.ast_transformers.append(Gaps())
+
+
+class Gaps(ast.NodeTransformer):
+    """Puts a cell into `CELL`; what its last line shows is shown from within."""
+
+    def visit_Module(self, node: ast.Module) -> ast.Module:
+        """The cell's syntax tree."""
+        around: Any = ast.parse(CELL)
+        *before, last = node.body or [ast.Pass()]
+        if isinstance(last, ast.Expr):
+            shown: Any = ast.parse("_gaps.display()").body[0]
+            shown.value.args, last = [last.value], shown
+        around.body[1].body = [*before, last]
+        return ast.fix_missing_locations(around)
+
+
+def display(value: Any) -> None:
+    """What a cell shows at its end, or the gap that is there instead."""
+    from IPython.display import Markdown
+    from IPython.display import display as show
+
+    if isinstance(value, Missing):
+        told = str(value.found).partition(":")[0]  # the runs' names stand in the tables of them
+        value = Markdown(f"| A gap |\n|:---|\n| {told} |")  # a table may be due
+    if value is not None:
+        show(value)

@@ -1,0 +1,1 @@
+"""From .qmd to notebook, PDF and HTML, without Quarto too."""

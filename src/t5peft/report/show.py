@@ -1,0 +1,281 @@
+"""Words, numbers and pieces of Markdown that the whole report is written with.
+
+A record is what `store.load` gives; `evidence.results` adds `stale`, the reason why it is shown with a
+mark ("" for a fresh one). Accuracies are shares of 1 in a record and percent in a table.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tabulate import tabulate
+
+from t5peft.base.studies import Params
+from t5peft.methods.table import LETTER
+
+Record = Mapping[str, Any]
+
+DASH, TIMES, ALPHA = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER ALPHA}"
+
+METHOD_NAMES = {
+    "full": "full fine-tuning",
+    "soft-prompt": "soft prompt",
+    "adapter": "adapter",
+    "lora": "LoRA",
+}
+IMPLEMENTATION_NAMES = {
+    "scratch": "ours",
+    "opendelta": "OpenDelta",
+    "adapterhub": "AdapterHub",
+    "peft": "PEFT",
+}
+LETTERS = {**LETTER, "alpha": ALPHA}
+
+MEGABYTE = 1e6
+ADAMW_BYTES = 8
+"""State of AdamW for one trained parameter: two moments of 4 bytes each (float32)."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published run of the same exercise, by somebody else, on Google's t5-small."""
+
+    citation: str  # key in references.bib
+    accuracy: tuple[float, ...]  # percent, best of 10 epochs on the test reviews, runs 1 to 10
+
+
+REFERENCE = Reference(
+    "jrazi2023",
+    (89.9, 86.6, 84.7, 86.9, 90.9, 90.4, 89.3, 89.2, 88.8, 88.7),
+)
+
+# --- words and numbers ---------------------------------------------------------------------------
+
+
+def setting_name(run: Record) -> str:
+    """`r = 8, (alpha) = 4`."""
+    return ", ".join(f"{LETTERS[key]} = {value:g}" for key, value in run["settings"].items())
+
+
+def run_name(run: Record) -> str:
+    """`LoRA, PEFT, r = 8, (alpha) = 4`."""
+    if run["method"] == "full":
+        return METHOD_NAMES["full"]
+    implementation = IMPLEMENTATION_NAMES[run["implementation"]]
+    return f"{METHOD_NAMES[run['method']]}, {implementation}, {setting_name(run)}"
+
+
+def implementation(record: Record) -> str:
+    """`ours`, or the library's name; full fine-tuning has neither."""
+    run = record["run"]
+    return DASH if run["method"] == "full" else IMPLEMENTATION_NAMES[run["implementation"]]
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.8765 -> `87.7`; the unit stands in the head of the table."""
+    return f"{100 * share:.{digits}f}"
+
+
+def number(count: float) -> str:
+    """25000 -> `25,000`, 4.0 -> `4`."""
+    return f"{count:,}" if isinstance(count, int) else f"{count:,g}"
+
+
+def megabytes(count: float) -> str:
+    """Bytes as MB (10^6 bytes), to the kB."""
+    return f"{count / MEGABYTE:,.3f}"
+
+
+def kilobytes(count: float) -> str:
+    """Bytes as kB (10^3 bytes), with one decimal."""
+    return f"{count / 1e3:,.1f}"
+
+
+def rate(learning_rate: float) -> str:
+    """0.0001 -> `1e-4`, 0.1 -> `0.1`."""
+    if learning_rate >= 0.1:
+        return f"{learning_rate:g}"
+    return re.sub(r"\.?0*e-0?", "e-", f"{learning_rate:.3e}")
+
+
+def duration(seconds: float) -> str:
+    """`43 s`, `12 min`, `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+Z = 1.959964
+"""The normal quantile of a 95% interval."""
+
+
+def wilson(share: float, trials: int) -> tuple[float, float]:
+    """The 95% interval of a binomial share (Wilson, 1927); stays inside 0 to 1.
+
+    Raises ValueError where there was no trial.
+    """
+    if trials <= 0:
+        raise ValueError(f"{trials} trials have no share")
+    centre = share + Z * Z / (2 * trials)
+    spread = Z * math.sqrt(share * (1 - share) / trials + Z * Z / (4 * trials * trials))
+    scale = 1 + Z * Z / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)  # but rounding
+
+
+def interval(record: Record) -> str:
+    """The interval of a run's best accuracy, in percent."""
+    low, high = wilson(record["best_accuracy"], record["test_examples"])
+    return f"{percent(low)}{DASH}{percent(high)}"
+
+
+def epoch(record: Record, number: int) -> Record:
+    """What the history holds of epoch `number` (from 1)."""
+    return record["history"][number - 1]
+
+
+def gap(record: Record, number: int) -> float:
+    """Train minus test accuracy after epoch `number`."""
+    return epoch(record, number)["train_accuracy"] - epoch(record, number)["test_accuracy"]
+
+
+def one_epoch(records: Iterable[Record]) -> bool:
+    """Has no run more than one epoch? Then the best is the last."""
+    return all(len(record["history"]) == 1 for record in records)
+
+
+def by_epoch(records: Iterable[Record]) -> str:
+    """What a plot of training shows, in its caption."""
+    return "after the one epoch" if one_epoch(records) else "epoch by epoch"
+
+
+def best_and_last(records: Iterable[Record]) -> str:
+    """After which epochs a table looks at the runs, in its caption."""
+    return "one epoch" if one_epoch(records) else "best epoch and after the last"
+
+
+def mark(record: Record) -> str:
+    """What stands behind the name of a stale run."""
+    return " **(stale)**" if record.get("stale") else ""
+
+
+def marks(records: Sequence[Record]) -> tuple[str, list[str]]:
+    """The marks of a table's caption and of its rows: one, where all of it is stale."""
+    rows = [mark(record) for record in records]
+    return (rows[0], [""] * len(rows)) if all(rows) else ("", rows)
+
+
+def table(rows: Iterable[Sequence[object]], head: Sequence[str], left: int = 1) -> str:
+    """A pipe table; the first `left` columns are text, the others numbers, to the right.
+
+    A row that is too short ends in dashes.
+
+    The dashes of the second line are the columns' widths for pandoc: as wide as the longest cell,
+    or the longest word of a head, which may be broken.
+    """
+    rows = [[str(cell) for cell in (*row, *[DASH] * (len(head) - len(row)))] for row in rows]
+    align = ["left"] * left + ["right"] * (len(head) - left)
+    lines = tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True).split("\n")
+    widths = [
+        max(*map(visible, re.split("[ -]", name)), *(visible(row[column]) for row in rows))
+        for column, name in enumerate(head)
+    ]
+    dashes = ["-" * (width + 2) for width in widths]
+    marks = [f":{x}" if side == "left" else f"{x}:" for x, side in zip(dashes, align, strict=True)]
+    return "\n".join([lines[0], f"|{'|'.join(marks)}|", *lines[2:]])
+
+
+def visible(markdown: str) -> int:
+    """About how many characters of a cell are seen, without the marks of math and emphasis.
+
+    Code is set in a wider type.
+    """
+    if markdown.startswith("`"):
+        return round(1.3 * len(markdown))
+    return len(re.sub(r"\\\w+|[\\${}_*` ]", "", markdown)) + markdown.count(" ")
+
+
+def only(records: Iterable[Record], **wanted: object) -> list[Record]:
+    """The records whose run has these values, e.g. `method="lora", implementation="scratch"`."""
+    return [r for r in records if all(r["run"][key] == value for key, value in wanted.items())]
+
+
+def study_name(params: Params) -> str:
+    """What every caption of results says: the study and its backbone."""
+    return f"study “{params.study}”, backbone {backbone_name(params)}"
+
+
+def backbone_name(params: Params) -> str:
+    """`t5-small` of the hub, `mini` of weights/backbone/mini, `random:tiny`."""
+    return params.backbone.rstrip("/").rpartition("/")[2]
+
+
+def callout(kind: str, title: str, text: str) -> list[str]:
+    """The lines of a Quarto callout."""
+    return [f'::: {{.callout-{kind} title="{title}"}}', text, ":::", ""]
+
+
+def source(*things: Callable[..., Any] | type) -> str:
+    """The source of what ran, a code block each: a page may end between two, not within one."""
+    return "\n\n".join(f"```python\n{inspect.getsource(thing).rstrip()}\n```" for thing in things)
+
+
+WRITTEN = {
+    *("sec-seeds", "sec-exercise-rates", "sec-ten-epochs", "sec-rates", "sec-bench"),
+    *("tbl-seeds", "tbl-exercise-rates", "tbl-ten-epochs", "tbl-rates", "tbl-bench"),
+    "tbl-bench-other",
+    *("tbl-differences", "tbl-backbone", "tbl-retention", "tbl-other-backbone"),
+}
+"""Labels of what Python writes: a chapter's text does not have them, but may refer to them."""
+
+
+def section(label: str, title: str) -> str:
+    """The heading of a section that is written by Python. Raises ValueError as `floating`."""
+    return f"## {title} {{#{known(label)}}}"
+
+
+def floating(label: str, body: str, caption: str) -> str:
+    """A table or figure with its label and caption, as Quarto's cross-reference div.
+
+    Raises ValueError for a label that is not in `WRITTEN`.
+    """
+    known(label)
+    return f"::: {{#{label}}}\n\n{body}\n\n{caption}\n\n:::"
+
+
+def known(label: str) -> str:
+    """The label, if it is in `WRITTEN`; else ValueError."""
+    if label not in WRITTEN:
+        raise ValueError(f"label {label}: not in show.WRITTEN")
+    return label
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *some, last = names
+    return f"{', '.join(some)} and {last}" if some else last
+
+
+def bullets(items: Iterable[str]) -> str:
+    """A Markdown list."""
+    return "\n".join(f"- {item}" for item in items)
+
+
+def adamw_default(name: str) -> Any:
+    """PyTorch's own, as the installed version has it."""
+    from torch.optim import AdamW
+
+    return inspect.signature(AdamW).parameters[name].default
+
+
+def adamw_defaults() -> str:
+    """Betas, epsilon and weight decay in words."""
+    first, second = adamw_default("betas")
+    return (  # plain spaces: Quarto shows an inline text by its repr
+        f"β₁ = {first:g}, β₂ = {second:g}, ε = {rate(adamw_default('eps'))} and "
+        f"λ = {adamw_default('weight_decay'):g}"
+    )

@@ -1,0 +1,1 @@
+"""Runs: identity, record, store; made, launched, verified, reopened."""

@@ -1,0 +1,178 @@
+"""Records: what the code made of an identity, and whether it is still what the code would make.
+
+    fresh     the identity is the one asked for, and so is the code that made it
+    verified  the identity is, code that decides has changed since, and `t5peft verify` found that
+              the run's first losses and its answers have not
+    stale     the same, not verified: shown, with a mark
+    missing   there is no record, or it is of another identity
+    damaged   there is a record, but it, or a file that it describes, is not as it was written
+
+Each is a sealed JSON file: of a run (`runs`), or of what is measured beside the runs (`measured`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from t5peft.base import files, paths
+from t5peft.base.deciding import Code
+from t5peft.base.errors import InputError, Missing
+from t5peft.base.studies import Params
+
+if TYPE_CHECKING:
+    pass
+
+
+RECORD = "record.json"
+
+KEYS = {
+    *("run", "study", "identity", "source", "params", "backbone", "history"),
+    *("best_epoch", "best_accuracy", "last_accuracy", "test_examples", "parameters", "memory"),
+    *("speed", "stored_bytes", "environment", "files", "seal"),
+}
+"""What a record holds."""
+
+
+def stored_with(params: Params, part: str) -> Iterator[dict[str, Any]]:
+    """The records of a study's runs on its backbone, or the like, as far as they are whole."""
+    for path in (paths.weights() / params.study).glob(f"*/{RECORD}"):
+        with suppress(InputError):
+            record = read_run(path.parent)
+            if record["params"][part] == getattr(params, part):
+                yield record
+
+
+def read_run(where: Path) -> dict[str, Any]:
+    """The record in a folder, every byte as it was written; else `InputError` names it."""
+    return read(where / RECORD, KEYS)
+
+
+AS_MADE = ("fresh", "verified")
+SHOWN = (*AS_MADE, "stale")
+"""The states of what need not be made again, and of what may be shown."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """One of the states, and why."""
+
+    state: Literal["fresh", "verified", "stale", "missing", "damaged"]
+    reason: str
+    replaces: bool = False  # a whole record with other settings lies in its place
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.reason}"
+
+
+def status(record: dict[str, Any], identity: dict[str, Any], code: Code) -> Status:
+    """Fresh, stale or missing: is a record of this identity, and of this code?"""
+    there = record["identity"]
+    changes = [
+        f"{key} {_short(there.get(key))} -> {_short(identity.get(key))}"
+        for key in sorted(identity.keys() | there.keys())
+        if there.get(key) != identity.get(key)
+    ]
+    if changes:
+        reason = "stored with other settings: " + ", ".join(changes)
+        return Status("missing", reason, replaces=True)
+    if record["source"] == code.digest:
+        return Status("fresh", "as the code makes it")
+    names = changed(record, code)
+    told = f": {', '.join(names[:4])}{', ...' if names[4:] else ''}" if names else ""
+    return Status("stale", f"code that decides has changed since{told}")
+
+
+def marked(record: dict[str, Any], status: Status) -> dict[str, Any]:
+    """The record, and under `stale` why it is, or ""."""
+    return record | {"stale": status.reason if status.state == "stale" else ""}
+
+
+class Incomplete(list[dict[str, Any]]):
+    """The stored ones of some records where others are missing: what needs all is refused.
+
+    stored: those that are there; lacking: {"run": ...} of the others.
+    """
+
+    def __init__(
+        self, stored: list[dict[str, Any]], lacking: list[dict[str, Any]], refused: Missing
+    ) -> None:
+        super().__init__(stored)
+        self.stored, self.lacking, self.refused = stored, lacking, refused
+
+    def __bool__(self) -> bool:
+        return True
+
+    def refuse(self, *_: object) -> NoReturn:
+        """Raise `Missing`."""
+        raise self.refused
+
+    __iter__ = __getitem__ = __len__ = __contains__ = __reversed__ = refuse  # type: ignore[assignment]
+
+
+def _short(value: object) -> str:
+    return str(value)[:12] if value != "" else "none"
+
+
+def made_by(code: Code) -> dict[str, str]:
+    """What a record says of its code: the digest, and those of its definitions, one by one."""
+    return {
+        "source": code.digest,
+        "definitions": " ".join(each.digest for each in code.definitions),
+    }
+
+
+def changed(record: dict[str, Any], code: Code) -> list[str]:
+    """The definitions that count now and are none of those that made a record, by name.
+
+    [] for one that was stored before its definitions were.
+    """
+    known = record.get("definitions", "")
+    return [each.name for each in code.definitions if known and each.digest not in known]
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def read(path: Path, keys: Set[str]) -> dict[str, Any]:
+    """A record with these keys, every byte as it was written; else `InputError` names the file."""
+    try:
+        content = path.read_bytes().decode()
+        record = json.loads(content)
+        if path.is_symlink() or as_text(record) != content or seal(record) != record["seal"]:
+            found = "contents that do not match its seal"
+        elif keys - record.keys():
+            found = f"no {min(keys - record.keys())} (another version's record)"
+        else:
+            return record
+    except OSError as error:
+        found = error.strerror or "no file"
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        found = "no whole record"
+    raise InputError(f"record {path}", found, "what t5peft wrote", "make it again") from None
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Seal a record and store it, whole or not at all."""
+    record["seal"] = seal(json.loads(json.dumps(record)))
+    files.write_text(path, as_text(record))
+
+
+def as_text(record: dict[str, Any]) -> str:
+    """A record as its file holds it."""
+    return json.dumps(record, indent=1) + "\n"
+
+
+def seal(record: dict[str, Any]) -> str:
+    """The digest of a record without its seal: any changed figure shows."""
+    return digest({key: value for key, value in record.items() if key != "seal"})
+
+
+def digest(content: dict[str, Any]) -> str:
+    """SHA-256 of an identity, or of a record."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,134 @@
+"""A stored run opened again: its model with the trained tensors in place, its job, its trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+
+from t5peft.base import paths
+from t5peft.base.errors import InputError
+from t5peft.base.settings import build
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, hub, tokenizers
+from t5peft.methods.table import Run
+from t5peft.runs import records, store
+from t5peft.training import jobs, trace
+from t5peft.training.jobs import Job
+
+
+def trace_of(where: Path) -> trace.Trace:
+    """The trace of the run in a folder; an empty one where it has none."""
+    held = store.whole(where)[1]
+    return trace.unpack(held[store.TRACE]) if store.TRACE in held else trace.Trace()
+
+
+def job(run: Run, params: Params) -> Job:
+    """A stored PEFT run as it was after its best epoch."""
+    model = jobs.build(run, params)
+    where = store.folder(run, params)
+    put(model, store.tensors(where)[1], str(where))
+    return jobs.with_fast_model(run, params, model)
+
+
+def find(name: str) -> Path:
+    """The folder of `STUDY/RUN` in weights/, or any folder with a record; `InputError` for none."""
+    for path in (paths.weights() / name, Path(name)):
+        if (path / records.RECORD).is_file():
+            return path
+    known = [path.parent for path in sorted(paths.weights().glob(f"*/*/{store.DELTA}"))]
+    of_each = {path.parent: path for path in known}.values()
+    near = [path for path in known if path.parent.name == Path(name).parent.name] or of_each
+    names = ", ".join(f"{path.parent.name}/{path.name}" for path in near)
+    raise InputError(
+        f"run {name}",
+        "no stored run of that name",
+        f"STUDY/RUN, as in {names or '(none is stored)'}",
+        "name one of them, or train it first",
+    )
+
+
+MAY_MOVE = ("backbone", "tokenizer")
+"""Settings that a stored run may be given anew: where a file lies, not what it holds."""
+
+
+def load(
+    name: str, changes: Mapping[str, Any] | None = None
+) -> tuple[Run, Params, T5ForConditionalGeneration]:
+    """A stored run with its trained tensors in place, in evaluation mode.
+
+    `changes` say where its backbone or tokenizer lies now. Raises `InputError` where these are not
+    the run's own, and for another setting.
+    """
+    changes = changes or {}
+    for key in changes.keys() - MAY_MOVE:
+        raise InputError(
+            f"--set {key}", "a setting that the run fixes", " or ".join(MAY_MOVE), "leave it out"
+        )
+    folder = find(name).resolve()
+    record, tensors = store.tensors(folder)
+    own = paths.weights().resolve() / record["study"] / record["run"]["name"]
+    if folder.parent.parent == paths.weights().resolve() and folder != own:
+        raise InputError(f"run {name}", f"the record of {own.name}", "its own", "train it again")
+    params = build(Params, record["params"], f"record of run {name}", changes)
+    settings = {key: value for key, value in record["run"].items() if key != "name"}
+    run = build(Run, settings, f"record of run {name}")
+    params = at_hand(params, record)
+    words = tokenizers.fingerprint(params.tokenizer) if params.tokenizer else ""
+    for part, found in (("backbone", backbone.fingerprint(params)), ("tokenizer", words)):
+        stored = record["identity"].get(part)
+        if found != stored:
+            raise InputError(f"{part} of run {name}", found[:12], str(stored)[:12], "train again")
+    model = jobs.build(run, params)
+    put(model, tensors, str(folder))
+    return run, params, model.eval()
+
+
+def at_hand(params: Params, record: dict[str, Any]) -> Params:
+    """A run's settings with the folders of its backbone, at the commit that it was made of, and of
+    its tokenizer; what is not on this machine is fetched. Raises `InputError`.
+    """
+    places = {}
+    if not params.backbone.startswith(backbone.RANDOM):
+        name, parts = params.backbone, backbone.needed(params)
+        own, commit = record["identity"]["backbone"], record["backbone"].get("commit")
+        here = hub.at_hand(name, *parts)
+        if not here or (commit and backbone.contents(here, parts) != own):
+            here = hub.fetch(name, *parts, revision=commit or None)
+        places["backbone"] = str(here)
+    if params.tokenizer:
+        places["tokenizer"] = str(hub.fetch(params.tokenizer, *hub.PIECES))
+    return replace(params, **places)
+
+
+def put(model: torch.nn.Module, tensors: dict[str, Tensor], thing: str) -> None:
+    """Copy stored tensors over the trained ones; names and shapes must agree both ways.
+
+    Raises `InputError` where they do not.
+    """
+    wanted = jobs.trained(model)
+    missing, unexpected = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted.keys())
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} for {tuple(wanted[name].shape)}"
+        for name in wanted.keys() & tensors.keys()
+        if tensors[name].shape != wanted[name].shape
+    ]
+    for found in (
+        f"no tensor {', '.join(missing[:3])}" if missing else "",
+        f"unexpected tensor {', '.join(unexpected[:3])}" if unexpected else "",
+        f"shape {shapes[0]}" if shapes else "",
+    ):
+        if found:
+            raise InputError(
+                f"weights {thing}",
+                found,
+                f"{len(wanted)} tensors of the method",
+                "give the weights of this very run",
+            )
+    for name, tensor in wanted.items():
+        tensor.copy_(tensors[name])

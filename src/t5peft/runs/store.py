@@ -1,0 +1,269 @@
+"""Stored runs: where a run lies, and whether it is what the code would make.
+
+Nothing here needs torch until tensors are read or written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t5peft.base import deciding, files, machine, paths
+from t5peft.base.errors import InputError, Missing
+from t5peft.base.studies import Params, arguments
+from t5peft.methods.table import Run, runs_of
+from t5peft.runs import records
+from t5peft.runs.identity import of_run, of_study
+from t5peft.runs.records import SHOWN, Status
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHECKPOINT = "checkpoint.pt"
+DELTA, TRACE, VERIFIED = "delta.safetensors", "trace.npz", "verified.json"
+
+REPLACE = "--replace (it gives up what is stored; --set study=NAME keeps both)"
+"""How a person says so, and what else they can do."""
+
+
+# --- where it lies, and what state it is in ----------------------------------------------------
+
+
+def folder(run: Run, params: Params) -> Path:
+    """weights/<study>/<run>."""
+    return paths.weights() / params.study / run.name
+
+
+def status(run: Run, params: Params) -> Status:
+    """A run's state; needs no torch. Raises what `identity` does."""
+    return look([run], params)[run.name][0]
+
+
+Found = dict[str, tuple[Status, dict[str, Any]]]
+"""The state and the record of some runs, by name."""
+
+
+def look(runs: Iterable[Run], params: Params) -> Found:
+    """The same for several runs of a study, with their records; what they share is read once."""
+    shared = cache(lambda: of_study(params))
+    return {run.name: _look(run, params, shared) for run in runs}
+
+
+def _look(
+    run: Run, params: Params, shared: Callable[[], dict[str, Any]]
+) -> tuple[Status, dict[str, Any]]:
+    """A run's status, and the record that it is about; shared: `of_study`, asked if need be."""
+    where, code = folder(run, params), deciding.code()  # as it is before a training
+    if not (where / records.RECORD).exists():
+        begun = (where / CHECKPOINT).exists()
+        return Status("missing", "begun, goes on" if begun else "never trained"), {}
+    try:
+        record, _ = whole(where)
+    except InputError as error:
+        return Status("damaged", str(error)), {}
+    status = records.status(record, of_run(run) | shared(), code)
+    if status.state == "stale" and (found := verification(where, record)):
+        status = Status("verified" if holds(found) else "stale", compared(found))
+    if status.state == "fresh":
+        status = replace(status, reason=f"best test accuracy {100 * record['best_accuracy']:.1f}%")
+    return status, record
+
+
+def verification(where: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """What `verify.verify` found of this very run with the code as it is; {} where it never did."""
+    with suppress(InputError):  # none, or damaged
+        found = records.read(where / VERIFIED, {"result", "source"})
+        if (found["result"], found["source"]) == (result(record), deciding.source()):
+            return found
+    return {}
+
+
+def holds(found: dict[str, Any]) -> bool:
+    """Is what was found within its bounds? Where the bound is 0, no loss may differ."""
+    exact = found["loss_bound"] == 0
+    difference = found["largest_difference" if exact else "median_difference"]
+    same = difference <= found["loss_bound"]
+    return same and found["answers_differing"] <= found["answers_bound"]
+
+
+def compared(found: dict[str, Any]) -> str:
+    """What was found, in words."""
+    told = (
+        f"{found['steps']} steps trained anew, losses differ by {found['largest_difference']:.2g} "
+        f"at most, median {found['median_difference']:.2g} (bound {found['loss_bound']:.2g})"
+    )
+    if not found["reviews"]:
+        return f"{told}; no answers compared"
+    differing, bound = found["answers_differing"], found["answers_bound"]
+    return f"{told}; of {found['reviews']:,} answers {differing} differ (bound {bound})"
+
+
+def whole(where: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The record in a folder and what its files hold, if they are its own; else `InputError`.
+
+    Where the run is replaced while we look, the new one is looked at.
+    """
+    while True:
+        record = records.read_run(where)
+        try:
+            return record, contents(where, record)
+        except InputError:
+            if records.read_run(where) == record:
+                raise
+
+
+def result(record: dict[str, Any]) -> str:
+    """A digest of what a run came to: what is measured of it later belongs to that."""
+    tensors = record["files"].get(DELTA, {}).get("sha256")
+    return records.digest(
+        {"tensors": tensors, **{key: record[key] for key in ("identity", "history")}}
+    )
+
+
+def staged(name: str, sha256: str) -> str:
+    """Where a file with this SHA-256 waits until the record that names it stands.
+
+    So that a new file never takes the place of one that a record still needs.
+    """
+    stem, dot, suffix = name.partition(".")
+    return f"{stem}-{sha256[:16]}{dot}{suffix}"
+
+
+def contents(where: Path, record: dict[str, Any]) -> dict[str, bytes]:
+    """What the files of a run hold, by name, as its record describes them.
+
+    Raises `InputError` where one is not there.
+    """
+    return {name: content(where, name, facts["sha256"]) for name, facts in record["files"].items()}
+
+
+def content(where: Path, name: str, sha256: str) -> bytes:
+    """The bytes of one file of a run."""
+    found = "no plain file of that name"
+    names = (staged(name, sha256), name) if name in (DELTA, TRACE) else ()
+    for path in [where / each for each in names]:  # the one becomes the other meanwhile
+        if path.is_file() and not path.is_symlink():
+            with suppress(FileNotFoundError):
+                held = path.read_bytes()
+                if hashlib.sha256(held).hexdigest() == sha256:
+                    return held
+                found = "other bytes than were stored"
+    way_out = "restore the file or make it again"
+    raise InputError(f"file {where / name}", found, f"SHA-256 {sha256[:12]}...", way_out)
+
+
+def load(run: Run, params: Params) -> dict[str, Any]:
+    """The record of a stored run, marked; under `verified` what was found of it, or {}.
+
+    Raises `InputError` where it is missing or damaged.
+    """
+    return shown(run, params, *_look(run, params, lambda: of_study(params)))
+
+
+def shown(run: Run, params: Params, state: Status, record: dict[str, Any]) -> dict[str, Any]:
+    """The same of a run that was looked at."""
+    if state.state not in SHOWN:
+        raise InputError(
+            f"run {run.name} of study {params.study}",
+            f"{state.state} ({state.reason})",
+            "a stored run",
+            f"run: t5peft train {arguments(params)} --only {run.name}"
+            + (f" {REPLACE}" if state.replaces else ""),
+        )
+    found = verification(folder(run, params), record) if state.state == "verified" else {}
+    return records.marked(record, state) | {"verified": found}
+
+
+def require(wanted: Iterable[Run], params: Params) -> list[dict[str, Any]]:
+    """What `load` gives of several runs; `Missing` names all that the study lacks."""
+    found = look(runs_of(params), params)
+    if any(found[run.name][0].state == "missing" for run in wanted):
+        raise missing(params, found)
+    return [shown(run, params, *found[run.name]) for run in wanted]
+
+
+def missing(params: Params, found: Found, takes: str = "makes them") -> Missing:
+    """The line about all missing runs of a study; takes: what is said of the command."""
+    states = {name: state for name, (state, _) in found.items() if state.state == "missing"}
+    reasons = "; ".join(sorted({state.reason for state in states.values()}))
+    replaces = any(state.replaces for state in states.values())
+    return Missing(
+        f"study {params.study}",
+        f"{len(states)} of {len(found)} runs missing ({reasons}): {', '.join(states)}",
+        "stored runs",
+        f"t5peft train {arguments(params)}{f' {REPLACE}' if replaces else ''} {takes}",
+    )
+
+
+# --- save --------------------------------------------------------------------------------------
+
+
+def save(
+    run: Run, params: Params, record: dict[str, Any], tensors: dict[str, Tensor], trace: bytes
+) -> None:
+    """Store a run: tensors and trace first, the record last; each whole or not at all.
+
+    Adds its code, `files`, `stored_bytes` and `seal` to the record. Of several processes that
+    trained the run together, only the main one stores it.
+    """
+    if not machine.is_main_process():
+        return
+    from safetensors.torch import save as serialize
+
+    made = {TRACE: trace}
+    if tensors:
+        made[DELTA] = serialize({name: t.cpu().contiguous() for name, t in tensors.items()})
+        record["stored_bytes"] = len(made[DELTA])
+    record |= {**records.made_by(deciding.code()), "files": {}}
+    put(folder(run, params), record, made)
+
+
+def put(where: Path, record: dict[str, Any], made: dict[str, bytes]) -> None:
+    """Store files of a run and then its record, which names them and is sealed."""
+    hashes = {name: hashlib.sha256(held).hexdigest() for name, held in made.items()}
+    for name, held in made.items():
+        record["files"][name] = {"bytes": len(held), "sha256": hashes[name]}
+        files.write_bytes(where / staged(name, hashes[name]), held)
+    records.write(where / records.RECORD, record)
+    for name, sha256 in hashes.items():
+        (where / staged(name, sha256)).replace(where / name)
+    for pattern in ("delta-*", "trace-*", ".*.tmp"):
+        for left in where.glob(pattern):  # by a kill
+            left.unlink(missing_ok=True)
+
+
+def lock(run: Run, params: Params) -> AbstractContextManager[bool]:
+    """Take a run: `files.lock` on its folder."""
+    return files.lock(folder(run, params) / "lock")
+
+
+# --- tensors -----------------------------------------------------------------------------------
+
+
+def tensors(where: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The record and the trained tensors of the run in a folder, both checked.
+
+    Raises `InputError` where either is damaged, or the run stores no tensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as deserialize
+
+    record, held = whole(where)
+    if DELTA not in held:
+        raise InputError(
+            f"run {where}",
+            "a record alone (full fine-tuning stores no weights)",
+            "a run with trained tensors",
+            "name a PEFT run",
+        )
+    try:
+        return record, deserialize(held[DELTA])
+    except SafetensorError as error:
+        raise InputError(
+            f"file {where / DELTA}", error, "safetensors", "train the run again"
+        ) from error

@@ -1,0 +1,1 @@
+"""An epoch and an evaluation, alike for every method."""

@@ -1,0 +1,132 @@
+"""The exercise's score: greedy generation, and the decoded string must be the label word.
+
+The usual answer is a label word and its end, which takes two decoder steps. Reviews are taken by
+length, encoded once, and only those whose answer is anything else go through `generate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+
+from t5peft.base.errors import InputError
+from t5peft.inputs.data import EOS, LABELS, MULTIPLE, PAD, Tokens
+
+MAX_LENGTH = 5
+"""Tokens of an answer at most, the decoder's start token included."""
+
+BATCH = {"cpu": 64, "cuda": 500}
+"""Reviews that are answered at once: the decoder's weights are read once for all of them."""
+
+ENCODED_AT_ONCE = {"cpu": 16}
+"""On a CPU a batch is encoded in parts that the caches hold; a GPU encodes it whole."""
+
+
+def word_ids(tokenizer: Any) -> list[int]:
+    """The token id of each label word; raises `InputError` where one is not one piece."""
+    pieces = [tokenizer(word)["input_ids"] for word in LABELS]
+    if any(len(ids) != 2 or ids[1] != EOS for ids in pieces):
+        raise InputError(
+            "tokenizer",
+            f"the label words {' and '.join(LABELS)} as pieces {pieces}",
+            "one piece and </s> each, as in T5's vocabulary",
+            "give another tokenizer",
+        )
+    return [ids[0] for ids in pieces]
+
+
+def by_length(tokens: Tokens, room: int, size: int) -> Iterator[np.ndarray]:
+    """All reviews in batches of `size`, short ones first, so that little is padded."""
+    order = np.argsort(tokens.lengths(room), kind="stable")
+    for at in range(0, len(order), size):
+        yield order[at : at + size]
+
+
+@torch.inference_mode()
+def predict(
+    model: T5ForConditionalGeneration,
+    tokenizer: Any,
+    tokens: Tokens,
+    room: int,
+    placeholders: int = 0,
+    on_batch: Callable[[int], None] = lambda reviews: None,
+) -> list[str]:
+    """The decoded answer to each review, in the reviews' order; `room` is max_length."""
+    model.eval()
+    answers = [""] * len(tokens)
+    words = torch.tensor(word_ids(tokenizer), device=model.device)
+    for picked in by_length(tokens, room, BATCH[model.device.type]):
+        batch = tokens.batch(picked, room, placeholders, MULTIPLE)
+        ids, mask = (side.to(model.device) for side in batch)
+        first, second = two_steps(model, ids, mask)
+        usual = torch.isin(first, words) & (second == EOS)
+        picked_words = (first == words[1]).long().tolist()
+        for review, word, is_usual in zip(picked, picked_words, usual.tolist(), strict=True):
+            answers[review] = LABELS[word] if is_usual else ""
+        rest = (~usual).nonzero()[:, 0]
+        if len(rest):
+            written = generate(model, tokenizer, ids[rest], mask[rest])
+            for row, answer in zip(rest.tolist(), written, strict=True):
+                answers[picked[row]] = answer
+        on_batch(len(picked))
+    return answers
+
+
+def two_steps(
+    model: T5ForConditionalGeneration, ids: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The first two tokens (B,), (B,) that greedy decoding writes."""
+    states, mask = encode(model, ids, mask)
+    state = BaseModelOutput(last_hidden_state=cast(Any, states))
+    start = torch.full((len(ids), 1), PAD, device=ids.device)
+    begun = model(
+        encoder_outputs=state, attention_mask=mask, decoder_input_ids=start, use_cache=True
+    )
+    first = begun.logits[:, -1].argmax(-1)
+    second = model(
+        encoder_outputs=state,
+        attention_mask=mask,
+        decoder_input_ids=first[:, None],
+        past_key_values=begun.past_key_values,
+        use_cache=True,
+    )
+    return first, second.logits[:, -1].argmax(-1)
+
+
+def encode(model: T5ForConditionalGeneration, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, T, d) states of (B, T) reviews, and their mask, which OpenDelta lengthens in place."""
+    at_once = ENCODED_AT_ONCE.get(ids.device.type, len(ids))
+    masks = [part.clone() for part in mask.split(at_once)]
+    states = [
+        model.get_encoder()(input_ids=part, attention_mask=its_mask)[0]
+        for part, its_mask in zip(ids.split(at_once), masks, strict=True)
+    ]
+    return torch.cat(states), torch.cat(masks)
+
+
+def generate(
+    model: T5ForConditionalGeneration, tokenizer: Any, ids: Tensor, mask: Tensor
+) -> list[str]:
+    """The exercise's own way: `generate`, then decode."""
+    written = model.generate(
+        input_ids=ids,
+        attention_mask=mask.clone(),
+        max_length=MAX_LENGTH,
+        num_beams=1,
+        do_sample=False,
+        pad_token_id=PAD,
+    )
+    return tokenizer.batch_decode(written, skip_special_tokens=True)
+
+
+def score(answers: list[str], labels: np.ndarray) -> tuple[float, float]:
+    """(accuracy, share of answers that are neither label word), each from 0 to 1."""
+    right = sum(answer == LABELS[label] for answer, label in zip(answers, labels, strict=True))
+    other = sum(answer not in LABELS for answer in answers)
+    return right / len(answers), other / len(answers)

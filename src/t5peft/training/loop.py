@@ -1,0 +1,184 @@
+"""One loop and one evaluation for every method and every implementation.
+
+AdamW (Loshchilov and Hutter, 2019) with PyTorch's defaults and a constant rate, as the exercise
+says. The order of epoch e and its dropout masks are drawn from (seed, e) alone: a run that is
+killed goes on from its last whole epoch and ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object, set_seed
+from torch import Tensor
+
+from t5peft.base.errors import InputError
+from t5peft.base.progress import Progress
+from t5peft.base.studies import Params
+from t5peft.inputs import data
+from t5peft.inputs.data import Tokens
+from t5peft.training import evaluation, jobs
+from t5peft.training.jobs import Job
+
+CHECK_EVERY = {"cpu": 1, "cuda": 20}
+"""Steps between two looks at the losses: each look waits for the accelerator."""
+
+REVIEWS_AT_ONCE = {"cpu": 8}
+"""On a CPU a batch goes through the model in parts of similar length that the caches hold: less
+padding, a fraction of the memory, the same gradients. A GPU takes the batch whole."""
+
+
+# --- one epoch ---------------------------------------------------------------------------------
+
+
+def order(params: Params, epoch: int) -> np.ndarray:
+    """The training reviews in the order of epoch `epoch` (from 1)."""
+    return np.random.default_rng([params.seed, epoch]).permutation(params.train_examples)
+
+
+def loss_of(job: Job, picked: np.ndarray, multiple: int = data.MULTIPLE) -> Tensor:
+    """Mean cross-entropy of the picked reviews' label words, each with its end: a scalar."""
+    ids, mask = job.train.batch(picked, job.params.max_length, job.run.placeholders, multiple)
+    words = evaluation.word_ids(job.tokenizer)
+    targets = torch.tensor([[words[label], data.EOS] for label in job.train.labels[picked]])
+    device = job.accelerator.device
+    return job.wrapped(
+        input_ids=ids.to(device, non_blocking=True),
+        attention_mask=mask.to(device, non_blocking=True),
+        labels=targets.to(device, non_blocking=True),
+    ).loss
+
+
+def add_gradients(job: Job, batch: np.ndarray) -> Tensor:
+    """Gradients of the mean loss of a batch, over all processes; returns that loss.
+
+    Each process takes its share in parts of similar length; gradients are exchanged at the last.
+    """
+    count = job.accelerator.num_processes
+    mine = batch[job.accelerator.process_index :: count]
+    mine = mine[np.argsort(job.train.lengths(job.params.max_length)[mine], kind="stable")]
+    at_once = REVIEWS_AT_ONCE.get(job.accelerator.device.type, len(mine))
+    parts = np.array_split(mine, -(-len(mine) // at_once))
+    total = torch.zeros((), device=job.accelerator.device)
+    for number, part in enumerate(parts, 1):
+        last = number == len(parts)
+        with nullcontext() if last else job.accelerator.no_sync(job.wrapped):
+            loss = loss_of(job, part) * (len(part) * count / len(batch))
+            job.accelerator.backward(loss)
+        total += loss.detach()
+    return cast(Tensor, job.accelerator.reduce(total, "mean"))
+
+
+def steps(job: Job, epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """One pass over the training reviews, a step at a time: its reviews and their mean loss."""
+    set_seed(1000 * job.params.seed + epoch)
+    job.model.train()
+    reviews = order(job.params, epoch)
+    for at in range(0, len(reviews), job.params.batch_size):
+        batch = reviews[at : at + job.params.batch_size]
+        loss = add_gradients(job, batch)
+        job.optimizer.step()
+        job.optimizer.zero_grad(set_to_none=True)
+        yield batch, loss
+
+
+def train_epoch(job: Job, epoch: int, most: int | None = None) -> np.ndarray:
+    """The loss of each step (nats) of one pass, or of its first steps: `most` of them."""
+    reviews = min(len(job.train), job.params.batch_size * (most or len(job.train)))
+    losses: list[float] = []
+    todo, size = islice(steps(job, epoch), most), CHECK_EVERY[job.accelerator.device.type]
+    with Progress(f"{job.run.name}, epoch {epoch} of {job.params.epochs}", reviews) as progress:
+        while some := [*islice(todo, size)]:
+            losses += torch.stack([loss for _, loss in some]).tolist()
+            check_finite(job, epoch, losses, [batch for batch, _ in some])
+            progress.add(sum(len(batch) for batch, _ in some), f"loss {losses[-1]:.4f}")
+    return np.array(losses, np.float32)
+
+
+def mean_loss(losses: np.ndarray, params: Params) -> float:
+    """The mean loss of a review, from the losses of an epoch's steps."""
+    starts = range(0, params.train_examples, params.batch_size)
+    sizes = np.diff([*starts, params.train_examples])
+    return float(np.average(losses.astype(float), weights=sizes))
+
+
+def check_finite(job: Job, epoch: int, losses: list[float], batches: list[np.ndarray]) -> None:
+    """Stop the run at its first loss that is no number, and name the step and its reviews.
+
+    losses: all so far; batches: the reviews of the last of them.
+    """
+    first = len(losses) - len(batches)
+    for step, (value, batch) in enumerate(zip(losses[first:], batches, strict=True), first + 1):
+        if not math.isfinite(value):
+            raise InputError(
+                f"loss of {job.run.name}, epoch {epoch}, step {step}, "
+                f"reviews {', '.join(map(str, batch[:4]))}, ...",
+                value,
+                "a finite number",
+                "lower the learning rate or set precision=fp32",
+            )
+
+
+def answers(job: Job, tokens: Tokens, title: str) -> list[str]:
+    """What the model as it is answers to each review; each process asks it about its share."""
+    room, placeholders = job.params.max_length, job.run.placeholders
+    every = np.arange(len(tokens))
+    mine = every[job.accelerator.process_index :: job.accelerator.num_processes]
+    with Progress(f"{job.run.name}, {title}", len(mine)) as progress, job.accelerator.autocast():
+        found = evaluation.predict(
+            job.model, job.tokenizer, tokens.picked(mine), room, placeholders, progress.add
+        )
+    said = dict(gather_object([*zip(mine.tolist(), found, strict=True)]))
+    return [said[review] for review in every.tolist()]
+
+
+def accuracy(job: Job, tokens: Tokens, title: str) -> float:
+    """The share of right ones among them."""
+    return evaluation.score(answers(job, tokens, title), tokens.labels)[0]
+
+
+def epochs(job: Job) -> Iterator[dict[str, Any]]:
+    """The epochs that are still to come, one by one, and what came of each.
+
+    It is noted in the job's history and trace, and its tensors are kept if it is the best so far.
+    """
+    sample = job.train.first(min(job.params.train_sample, len(job.train)), "train")
+    for number in range(len(job.history) + 1, job.params.epochs + 1):
+        began = time.perf_counter()
+        losses = train_epoch(job, number)
+        middle = time.perf_counter()
+        said = answers(job, job.test, f"test after epoch {number}")
+        ended = time.perf_counter()
+        test_accuracy, other = evaluation.score(said, job.test.labels)
+        job.history.append(
+            {
+                "epoch": number,
+                "loss": mean_loss(losses, job.params),
+                "train_accuracy": accuracy(job, sample, f"sample after epoch {number}"),
+                "test_accuracy": test_accuracy,
+                "other_words": other,
+                "train_seconds": round(middle - began, 3),
+                "test_seconds": round(ended - middle, 3),
+            }
+        )
+        job.trace.add(number, losses, said)
+        keep_best(job)
+        yield job.history[-1]
+
+
+def best_epoch(job: Job) -> dict[str, Any]:
+    """The exercise's choice: the epoch of the highest test accuracy, the first of equals."""
+    return max(job.history, key=lambda epoch: epoch["test_accuracy"])
+
+
+def keep_best(job: Job) -> None:
+    """Remember the trained tensors of the best epoch; full fine-tuning stores no weights."""
+    if job.run.method != "full" and best_epoch(job) is job.history[-1]:
+        job.best = {name: tensor.cpu().clone() for name, tensor in jobs.trained(job.model).items()}
