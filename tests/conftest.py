@@ -14,38 +14,20 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
+import dataclasses
+import os
+
 import torch
 from accelerate.state import AcceleratorState
-from transformers.models.t5.modeling_t5 import T5Attention
+from helpers import ANSWERS, SOURCE, run_of
 
-from t5peft.base import bfloat16, paths, studies
+from t5peft.base import bfloat16, deciding, paths, studies
 from t5peft.base.studies import Params
-from t5peft.inputs import backbone, data, tokenizers
+from t5peft.inputs import backbone, data, int8, tokenizers
 from t5peft.methods.table import Run, runs_of
+from t5peft.runs import make, store
 
 PIECES = 110
-
-
-def run_named(study: Params, name: str) -> Run:
-    """One of the study's ten runs."""
-    return next(run for run in runs_of(study) if run.name == name)
-
-
-def dry(model: torch.nn.Module) -> torch.nn.Module:
-    """The model without dropout, in place: where two loops must agree to the bit."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(module, T5Attention):
-            module.dropout = 0.0
-    return model
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    """Replace what stands once in a file."""
-    text = path.read_text()
-    assert text.count(old) == 1, f"{text.count(old)} times in {path.name}: {old}"
-    path.write_text(text.replace(old, new))
 
 
 @pytest.fixture(autouse=True)
@@ -64,10 +46,6 @@ def words_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = [f"{a} {word} {b}" for word in data.LABELS for a in "ax " for b in "by "]
     tokenizers.train(texts + 100 * labels, PIECES, folder)
     return folder
-
-
-ANSWERS = ("positive", "negative", "positive positive", "film", "negative film", "")
-"""What `babbler` writes."""
 
 
 @pytest.fixture(scope="session")
@@ -187,15 +165,52 @@ def record(run: Run) -> dict[str, Any]:
     }
 
 
-def cells(table: str) -> list[list[str]]:
-    """The body of a pipe table, which may stand among other lines."""
-    return rows(table)[2:]
+@pytest.fixture
+def study(smoke: Params) -> Params:
+    """The smoke study, with a rate at which LoRA's accuracy moves."""
+    return dataclasses.replace(smoke, lora_learning_rate=0.03, epochs=4)
 
 
-def column(table: str, name: str) -> list[str]:
-    return [row[rows(table)[0].index(name)] for row in cells(table)]
+@pytest.fixture
+def stored(study: Params) -> Path:
+    """The folder of a stored run."""
+    make.train_alone(run_of(study), study)
+    return store.folder(run_of(study), study)
 
 
-def rows(table: str) -> list[list[str]]:
-    lines = [line for line in table.split("\n") if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+@pytest.fixture
+def on_folders(study: Params, home: Path) -> Params:
+    """A study whose data and backbone are folders, so that both can be changed."""
+    for split in data.SPLITS:
+        for number, (text, label) in enumerate(data.read(data.MADE_UP, split)):
+            path = home / "imdb" / split / ("neg", "pos")[label] / f"{number}_1.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    int8.save(backbone.load("random:tiny"), home / "t5")
+    shutil.copy(Path(study.tokenizer) / tokenizers.MODEL_FILE, home / "t5")
+    return dataclasses.replace(study, data="imdb", backbone="t5", tokenizer="", epochs=1)
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package's source, which counts as the source while the test runs."""
+    copy = tmp_path / "source"
+    shutil.copytree(SOURCE, copy)
+    monkeypatch.setattr(deciding, "FOLDER", copy)
+    yield copy
+    deciding.code.cache_clear()
+    deciding.sources.cache_clear()
+
+
+@pytest.fixture
+def begun(study: Params, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkpoint of a run that was stopped before its record."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(make, "describe", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make.train_alone(run_of(study), study)
+    return store.folder(run_of(study), study) / "checkpoint.pt"

@@ -1,0 +1,79 @@
+"""Settings are read as YAML 1.2, and refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from t5peft.base import paths, studies
+from t5peft.base.errors import InputError
+from t5peft.base.settings import overrides
+
+SHIPPED = sorted((paths.CHECKOUT / "params").glob("*.yaml"))
+STUDIES = [path.stem for path in SHIPPED if not path.stem.startswith("backbone-")]
+
+
+def test_overrides_are_read_as_yaml() -> None:
+    assert overrides(["lora_rank=16", "lora_alpha=1e-1", "data=", "study=x"]) == {
+        "lora_rank": 16,
+        "lora_alpha": 0.1,
+        "data": "",
+        "study": "x",
+    }
+
+
+WRONG = {
+    "lora_rnak: 8": "did you mean 'lora_rank'",
+    "lora_rank: eight": "whole number",
+    "lora_rank: true": "whole number",
+    "lora_rank: 8.5": "whole number",
+    "lora_rank: 0": "positive number",
+    "epochs: -1": "positive number",
+    "seed: -1": "from 0",
+    "lora_learning_rate: .nan": "finite",
+    "lora_learning_rate: fast": "finite",
+    f"lora_learning_rate: {'9' * 400}": "finite",
+    "precision: fp16": "'fp32', 'bf16'",
+    "train: maybe": "'auto', 'yes', 'no'",
+    "prompt_tokens: 255": "at most max_length - 2",
+    "study: ../other": "letters, digits",
+    "backbone: random:tiny": "random backbone has none",
+    "data: 7": "a text",
+    "epochs: 1\nepochs: 2": "given twice",
+    "x: !!python/object/apply:os.system [ls]": "readable YAML",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_line_is_refused_by_name(line: str, tmp_path: Path) -> None:
+    text = (paths.CHECKOUT / "params" / "assignment.yaml").read_text()
+    key = line.partition(":")[0]
+    kept = [row for row in text.splitlines() if not row.startswith(f"{key}:")]
+    path = tmp_path / "study.yaml"
+    path.write_text("\n".join([*kept, line]))
+    with pytest.raises(InputError) as caught:
+        studies.load(path)
+    assert WRONG[line] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_setting_is_named(tmp_path: Path) -> None:
+    text = (paths.CHECKOUT / "params" / "assignment.yaml").read_text()
+    path = tmp_path / "study.yaml"
+    path.write_text(text.replace("epochs: 10", ""))
+    with pytest.raises(InputError, match="no epochs"):
+        studies.load(path)
+
+
+def test_yes_no_and_numbers_are_read_as_yaml_1_2() -> None:
+    changes = overrides(["train=yes", "lora_rank=010", "lora_alpha=1e1", "x=1:30", "y=true"])
+    assert changes == {"train": "yes", "lora_rank": 10, "lora_alpha": 10.0, "x": "1:30", "y": True}
+    assert studies.load("smoke", {"train": changes["train"]}).train == "yes"
+
+
+def test_a_place_is_taken_as_it_stands() -> None:
+    assert overrides(["data=films # 2", "tokenizer="]) == {
+        "data": "films # 2",
+        "tokenizer": "",
+    }

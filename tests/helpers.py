@@ -1,0 +1,177 @@
+"""What several tests need."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from t5peft.__main__ import main
+from t5peft.base import deciding, files, paths
+from t5peft.base.studies import Params
+from t5peft.methods.table import Run, runs_of
+from t5peft.runs import make, records, store
+
+NAME = "lora-scratch-r8"
+SOURCE = deciding.FOLDER
+
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(["t5peft.runs.make", "t5peft.methods.libraries"])
+
+
+def run_named(study: Params, name: str) -> Run:
+    """One of the study's ten runs."""
+    return next(run for run in runs_of(study) if run.name == name)
+
+
+def dry(model: torch.nn.Module) -> torch.nn.Module:
+    """The model without dropout, in place: where two loops must agree to the bit."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, T5Attention):
+            module.dropout = 0.0
+    return model
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace what stands once in a file."""
+    text = path.read_text()
+    assert text.count(old) == 1, f"{text.count(old)} times in {path.name}: {old}"
+    path.write_text(text.replace(old, new))
+
+
+ANSWERS = ("positive", "negative", "positive positive", "film", "negative film", "")
+"""What `babbler` writes."""
+
+
+def cells(table: str) -> list[list[str]]:
+    """The body of a pipe table, which may stand among other lines."""
+    return rows(table)[2:]
+
+
+def column(table: str, name: str) -> list[str]:
+    return [row[rows(table)[0].index(name)] for row in cells(table)]
+
+
+def rows(table: str) -> list[list[str]]:
+    lines = [line for line in table.split("\n") if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def run_of(study: Params, name: str = NAME) -> Run:
+    return run_named(study, name)
+
+
+ADDED = ("speed", "environment", "seal", "stale", "verified")
+
+
+def figures(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without times, peak of memory, seal and marks; weights by their SHA-256."""
+    kept = {k: v for k, v in record.items() if k not in ADDED}
+    history = [{k: v for k, v in x.items() if "seconds" not in k} for x in record["history"]]
+    return kept | {"history": history, "memory": record["memory"]["optimizer_bytes"]}
+
+
+def tensors_in(folder: Path) -> Path:
+    return folder / store.DELTA
+
+
+def forge(folder: Path, **changes: Any) -> None:
+    """Change a record and seal it anew: what a forger would do, and another version."""
+    record = {**json.loads((folder / records.RECORD).read_text()), **changes}
+    record["seal"] = records.seal(record)
+    (folder / records.RECORD).write_text(records.as_text(record))
+
+
+def train_in(home: Path, study: Params, fatal: tuple[str, str] | None = None) -> None:
+    """In a process of its own: train the run, or die while a file is written."""
+    os.environ["T5PEFT_HOME"] = str(home)
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    torch.set_num_threads(1)
+    if fatal:
+        die_at(*fatal)
+    make.train_alone(run_of(study), study)
+
+
+def die_at(name: str, stage: str) -> None:
+    """Kill this process while `files.write_bytes` writes the file that begins with `name`."""
+    write, replace = files.write_bytes, Path.replace
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def half(descriptor: int) -> None:
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+        die()
+
+    def deadly(path: Path, content: bytes) -> None:
+        if path.name.startswith(name):
+            if stage == "half written":
+                os.fsync = half
+            elif stage == "not renamed":
+                Path.replace = die  # type: ignore[method-assign]
+            else:
+                Path.replace = lambda *both: die(replace(*both))  # type: ignore[method-assign]
+        write(path, content)
+
+    files.write_bytes = deadly
+
+
+def child(*arguments: Any, seconds: float | None = None) -> int | None:
+    """Train in a process of its own; after `seconds` it is killed. Returns its exit code."""
+    process = CHILDREN.Process(target=train_in, args=arguments)
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+def flip(draw: random.Random, content: bytes) -> bytes:
+    at = draw.randrange(len(content))
+    return content[:at] + bytes([content[at] ^ 1 << draw.randrange(8)]) + content[at + 1 :]
+
+
+def change_backbone(study: Params, code: Path) -> Params:
+    path = next((paths.root() / "t5").glob("int8-*"))
+    path.write_bytes(flip(random.Random(0), path.read_bytes()))
+    return study
+
+
+class Trap:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.mark,))
+
+
+SHARED = ["soft-prompt-scratch-n10", "adapter-scratch-b8", "lora-peft-r1", NAME]
+
+
+def train_together(home: Path, study: Params, log: Path) -> None:
+    """In a process of its own: the command that trains all, each training noted in `log`."""
+    os.environ["T5PEFT_HOME"] = str(home)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    torch.set_num_threads(1)
+    train = make.train
+
+    def noted(run: Run, study: Params) -> dict[str, Any]:
+        with log.open("a") as file:
+            file.write(f"{os.getpid()} {run.name}\n")
+        return train(run, study)
+
+    make.train = noted
+    changes = [x for k in ("tokenizer", "epochs") for x in ("--set", f"{k}={getattr(study, k)}")]
+    raise SystemExit(main(["train", "smoke", "--only", *SHARED, *changes]))

@@ -1,0 +1,109 @@
+"""A backbone is whole, or refused before hours are spent."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import shlex
+import warnings
+from pathlib import Path
+
+import pytest
+from transformers import T5Model
+
+from t5peft.__main__ import main
+from t5peft.base import paths
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, checks, int8
+
+
+@pytest.fixture
+def place(home: Path, words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's root, its smoke study with a tokenizer that is there; no input on stdin."""
+    path = home / "params" / "smoke.yaml"
+    lines = [x for x in path.read_text().splitlines() if not x.startswith("tokenizer:")]
+    path.write_text("\n".join([*lines, f"tokenizer: {words_folder}"]))
+    (home / "report.qmd").write_text("# Report\n")
+    (home / "folder").mkdir()
+    monkeypatch.chdir(home)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    return home
+
+
+def written(root: Path) -> dict[str, bytes]:
+    """What the project keeps: all files but the cache's and the locks."""
+    kept = [p for p in root.rglob("*") if p.is_file() and ".cache" not in p.parts]
+    return {str(p): p.read_bytes() for p in kept if p.name != "lock"}
+
+
+def refused(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command prints before it exits with 2; nothing is written."""
+    before = written(paths.root())
+    capsys.readouterr()
+    assert main(shlex.split(command)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert written(paths.root()) == before
+    return lines[0]
+
+
+def whole(folder: Path) -> None:
+    """A sound backbone as the project stores its own."""
+    int8.save(backbone.load("random:tiny"), folder)
+
+
+def lacking(folder: Path) -> None:
+    """A sound T5 whose second decoder block was lost."""
+    model = backbone.load("random:tiny")
+    kept = {k: v for k, v in model.state_dict().items() if not k.startswith("decoder.block.1.")}
+    model.save_pretrained(folder, state_dict=kept)
+
+
+@pytest.mark.parametrize("command", ["tune smoke --reviews 8", "baselines smoke", "bench smoke"])
+def test_no_command_takes_a_backbone_that_lacks_tensors(
+    command: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking(place / "folder")
+    line = refused(f"{command} --set backbone=folder", capsys)
+    assert "found no decoder.block.1.layer.0.SelfAttention.k.weight (1" in line
+
+
+def check_backbone(study: Params, folder: Path | str) -> None:
+    """`checks.check_backbone` of a folder whose tokenizer is the study's."""
+    checks.check_backbone(dataclasses.replace(study, backbone=str(folder)))
+
+
+def test_a_backbone_of_the_hub_that_is_not_here_is_not_asked_for(smoke: Params) -> None:
+    check_backbone(smoke, "google-t5/t5-small")  # a report of stored runs needs none
+
+
+def test_a_bottleneck_wider_than_the_model_is_allowed_but_warned(smoke: Params) -> None:
+    wide = dataclasses.replace(smoke, bottleneck=33)
+    with pytest.warns(UserWarning, match="bottleneck = 33 is wider than .* d_model = 32: no bott"):
+        checks.check(wide)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checks.check(dataclasses.replace(smoke, bottleneck=32))
+
+
+def test_a_head_of_its_own_must_be_there(smoke: Params, tmp_path: Path) -> None:
+    """Where the output projection shares the embedding's weights, no file has it."""
+    model = backbone.load("random:tiny")
+    model.config.tie_word_embeddings = False
+    kept = {name: x.clone() for name, x in model.state_dict().items() if "lm_head" not in name}
+    model.save_pretrained(tmp_path, state_dict=kept)
+    with pytest.raises(InputError, match=r"found no lm_head\.weight"):
+        check_backbone(smoke, tmp_path)
+
+
+def test_a_whole_backbone_is_taken_however_it_was_saved(smoke: Params, tmp_path: Path) -> None:
+    model = backbone.load("random:tiny")
+    for name, kind in (("whole", model), ("base", T5Model(model.config))):
+        kind.save_pretrained(tmp_path / name)
+        check_backbone(smoke, tmp_path / name)
+    model.save_pretrained(tmp_path / "shards", max_shard_size="40KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    check_backbone(smoke, tmp_path / "shards")
+    whole(tmp_path / "whole")  # as the project stores its own, beside the other
+    check_backbone(smoke, tmp_path / "whole")

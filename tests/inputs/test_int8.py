@@ -1,0 +1,59 @@
+"""Int8 storage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from t5peft.inputs import backbone, int8, tokenizers
+
+
+def test_a_t5_small_is_stored_in_shards_that_any_host_takes(tmp_path: Path) -> None:
+    model = backbone.load("random:t5-small")
+    int8.save(model, tmp_path)
+    sizes_of_shards = [path.stat().st_size for path in tmp_path.glob("int8-*")]
+    assert len(sizes_of_shards) > 1
+    assert max(sizes_of_shards) < 16 * 2**20
+    stored = backbone.load(str(tmp_path))
+    for name, parameter in model.named_parameters():
+        dequantized = int8.dequantize(*int8.quantize(parameter))
+        assert torch.equal(stored.get_parameter(name), dequantized), name
+
+
+def test_a_row_of_zeros_stays_one() -> None:
+    assert not int8.dequantize(*int8.quantize(torch.zeros(2, 3))).any()
+
+
+def test_shards_of_an_earlier_backbone_do_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = backbone.load("random:tiny")
+    with monkeypatch.context() as patched:
+        patched.setattr(int8, "SHARD_BYTES", 2**14)
+        int8.save(model, tmp_path)
+    assert len(list(tmp_path.glob("int8-*"))) > 1
+    int8.save(model, tmp_path)
+    assert [path.name for path in tmp_path.glob("int8-*")] == ["int8-01-of-01.safetensors"]
+
+
+@pytest.fixture(autouse=True)
+def a_tokenizer_with_label_words(words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The made-up reviews hold no label words; the session's tokenizer knows them."""
+    model = (words_folder / tokenizers.MODEL_FILE).read_bytes()
+
+    def copy(texts: Any, vocabulary: int, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / tokenizers.MODEL_FILE).write_bytes(model)
+
+    monkeypatch.setattr(tokenizers, "train", copy)
+
+
+def test_int8_rows_are_off_by_half_a_step_at_most() -> None:
+    tensor = torch.randn(7, 5) * torch.logspace(-6, 3, 7)[:, None]
+    values, scale = int8.quantize(tensor)
+    assert values.dtype == torch.int8
+    error = (int8.dequantize(values, scale) - tensor).abs()
+    assert bool((error <= 0.5001 * scale[:, None]).all())

@@ -1,0 +1,201 @@
+"""What is measured beside the runs has one store, and is fresh, stale or missing as a run is."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import edit
+
+from t5peft.base import deciding, files, studies
+from t5peft.base.deciding import Code, Definition
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import checks
+from t5peft.measure import baselines, measurements
+from t5peft.measure.measurements import Measurement
+from t5peft.methods.table import runs_of
+from t5peft.report import about, show
+from t5peft.runs import records, store
+
+
+def code(body: str) -> Code:
+    """A definition of ours, before or after a change."""
+    return Code(f"sha of {body}", (Definition("here.measure", "here.py:1", f"sha of {body}"),))
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which measurements were made, by code that measures."""
+    names: list[str] = []
+
+    def measure(name: str) -> dict[str, Any]:
+        names.append(name)
+        time.sleep(0.02)
+        return {"accuracy": 0.5}
+
+    monkeypatch.setattr(baselines, "measure", measure)
+    monkeypatch.setattr(deciding, "code", lambda _: code("this"))
+    monkeypatch.setattr(checks, "check", lambda _: None)
+    return names
+
+
+def one(study: Params, name: str = "kind/one-8", reviews: int = 8) -> Measurement:
+    identity, measure = {"reviews": reviews}, ("measure.baselines.measure",)
+    return Measurement(study, name, identity, {"accuracy"}, measure, (name,))
+
+
+def test_what_is_fresh_is_not_measured_again(smoke: Params, made: list[str]) -> None:
+    here = one(smoke)
+    assert here.status() == records.Status("missing", "never measured")
+    assert here.load() == {}
+    (record,) = measurements.made([here])
+    assert here.status().state == "fresh"
+    assert measurements.made([here]) == [record]
+    assert made == ["kind/one-8"]
+    assert (record["accuracy"], record["stale"]) == (0.5, "")
+    assert record["environment"]["precision"] == smoke.precision
+
+
+def test_other_code_makes_it_stale_and_it_is_shown_with_a_mark(
+    smoke: Params, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = one(smoke)
+    measurements.made([here])
+    monkeypatch.setattr(deciding, "code", lambda _: code("that"))
+    assert str(here.status()) == "stale: code that decides has changed since: here.measure"
+    record = here.load()
+    assert (record["accuracy"], show.mark(record)) == (0.5, " **(stale)**")
+    assert about.outdated({"this": [record], "that": [{"stale": ""}]}).endswith("as stale: this.")
+    assert about.outdated({"that": [{"stale": ""}], "nothing": []}) == ""
+    assert [each["stale"] for each in measurements.made([here])] == [""]
+    assert made == ["kind/one-8", "kind/one-8"]
+
+
+def test_one_of_other_settings_is_replaced_after_a_line_that_says_so(
+    smoke: Params, made: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    measurements.made([one(smoke)])
+    other = one(smoke, reviews=9)
+    assert other.load() == {}
+    capsys.readouterr()
+    measurements.made([other])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("measure kind/one-8 ")
+    assert line.endswith("reviews 8 -> 9 (it is replaced; --set study=NAME keeps both)")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}\n", "a changed figure"])
+def test_a_damaged_one_is_named_and_made_again(
+    content: str, smoke: Params, made: list[str]
+) -> None:
+    here = one(smoke)
+    (record,) = measurements.made([here])
+    changed = here.path.read_text().replace("0.5", "0.6") if "figure" in content else content
+    here.path.write_text(changed)
+    with pytest.raises(
+        InputError, match=r"record .*one-8\.json: found (no whole rec|contents that)"
+    ):
+        here.load()
+    assert here.status().state == "damaged"
+    assert measurements.made([here]) == [record]
+
+
+@pytest.mark.usefixtures("made")
+def test_a_record_of_another_version_is_named(smoke: Params) -> None:
+    here = one(smoke)
+    here.store({"precision": 0.5})
+    with pytest.raises(InputError, match="found no accuracy \\(another version's record\\)"):
+        here.load()
+
+
+def test_several_processes_share_the_work_and_never_make_one_twice(
+    smoke: Params, made: list[str]
+) -> None:
+    wanted = [one(smoke, f"kind/{number}") for number in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        shares = [pool.submit(measurements.made, wanted) for _ in range(3)]
+    assert sorted(made) == [each.name for each in wanted]
+    assert [len(share.result()) for share in shares] == [6, 6, 6]
+
+
+def test_what_another_process_is_at_comes_last_and_is_made_where_that_was_stopped(
+    smoke: Params, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [one(smoke, f"kind/{number}") for number in range(3)]
+    with ExitStack() as other:
+        other.enter_context(wanted[0].lock())
+        monkeypatch.setattr(time, "sleep", lambda seconds: seconds == 1 and other.close())
+        measurements.made(wanted)
+    assert made == ["kind/1", "kind/2", "kind/0"]
+
+
+def test_a_full_disk_keeps_what_was_there(
+    smoke: Params, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = one(smoke)
+    (record,) = measurements.made([here])
+
+    def full_disk(path: Path, _: object) -> None:
+        raise files.unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
+
+    monkeypatch.setattr(files, "write_text", full_disk)
+    with pytest.raises(InputError, match="No space left"):
+        here.store({"accuracy": 0.9})
+    assert here.load() == record
+
+
+@pytest.mark.usefixtures("made")
+def test_the_numbers_of_reviews_are_read_from_the_names(smoke: Params) -> None:
+    for name in ("kind/a-b8-0.01-8", "kind/a-b8-0.01-12", "kind/c-12", "other/c-90"):
+        one(smoke, name).store({"accuracy": 0.5})
+    assert measurements.reviews(smoke, "kind") == [12, 8]
+    assert measurements.reviews(dataclasses.replace(smoke, study="none"), "kind") == []
+
+
+# --- what each kind's digest sees ----------------------------------------------------------------
+
+
+def entries(kind: str) -> tuple[str, ...]:
+    """What measures, as the shipped study has it."""
+    study = studies.load(studies.DEFAULT)
+    found = store.look(runs_of(study), study)
+    one = {
+        "tuning": lambda: measurements.trials(study, 9600)[0],
+        "baselines": lambda: measurements.baselines(study),
+        "retention": lambda: measurements.retention(study, 10_000, found)[0],
+        "bench": lambda: measurements.bench(study),
+    }[kind]()
+    return one.code
+
+
+CHANGES = [
+    ("tuning", "measure/measurements.py", "train_examples // 10", "train_examples // 9"),
+    ("tuning", "methods/lora.py", "alpha / rank", "alpha"),
+    ("baselines", "measure/baselines.py", "ngram_range=(1, 2)", "ngram_range=(1, 1)"),
+    ("baselines", "training/evaluation.py", "MAX_LENGTH = 5", "MAX_LENGTH = 6"),
+    ("retention", "measure/retention.py", "STRETCHES = 256", "STRETCHES = 128"),
+    ("retention", "pretrain/spans.py", "MEAN_SPAN = 3", "MEAN_SPAN = 4"),
+    ("bench", "measure/bench.py", "LESSONS = 30", "LESSONS = 3"),
+    ("bench", "base/machine.py", "return time.perf_counter() - began", "return 1.0"),
+]
+
+
+@pytest.mark.parametrize(("kind", "file", "old", "new"), CHANGES)
+def test_a_change_of_what_measures_makes_it_stale(
+    kind: str, file: str, old: str, new: str, tmp_path: Path
+) -> None:
+    tree, wanted = shutil.copytree(deciding.FOLDER, tmp_path / "package"), entries(kind)
+    before = deciding.Reader(tree).read(wanted).digest
+    assert before == deciding.digest(*wanted)
+    edit(tree / "report/evidence.py", "EXERCISE_SIZE =", "EXERCISE = 1\nEXERCISE_SIZE =")
+    assert deciding.Reader(tree).read(wanted).digest == before, "no part of it"
+    edit(tree / file, old, new)
+    assert deciding.Reader(tree).read(wanted).digest != before

@@ -1,0 +1,43 @@
+"""Labels for texts, by a stored run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers import run_named
+
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import tokenizers
+from t5peft.measure import predict
+from t5peft.runs import make
+from t5peft.training import evaluation
+
+
+def test_a_text_is_cleaned_as_the_reviews_were(words_folder: Path) -> None:
+    words = tokenizers.load(str(words_folder))
+    raw, clean = (predict.as_tokens([x], words).ids for x in ("A Great<br />FILM", "a great film"))
+    assert raw.tolist() == clean.tolist()
+
+
+def test_each_review_has_its_own_probability(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the batches, and in the order given."""
+    make.train_alone(run_named(smoke, "lora-scratch-r8"), smoke)
+    texts = ["good", "a much longer text about a film", "bad bad", "so so", "x"]
+    together = predict.predict("smoke/lora-scratch-r8", texts)
+    monkeypatch.setitem(evaluation.BATCH, "cpu", 2)
+    apart = [predict.predict("smoke/lora-scratch-r8", [text])[0] for text in texts]
+    for batch in (together, predict.predict("smoke/lora-scratch-r8", texts)):
+        assert [(answer, text) for answer, _, text in batch] == [(a, t) for a, _, t in apart]
+        assert [p for _, p, _ in batch] == pytest.approx([p for _, p, _ in apart], rel=1e-3)
+
+
+def test_bytes_that_are_no_text_are_refused_by_number(words_folder: Path) -> None:
+    words = tokenizers.load(str(words_folder))
+    with pytest.raises(InputError, match="review 2: found bytes that are not UTF-8"):
+        predict.check(["fine", "good \udcff film"])
+    predict.check(["caf\u00e9 \u2615\nnew line"])
+    predict.as_tokens(["caf\u00e9 \u2615\nnew line"], words)

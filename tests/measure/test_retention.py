@@ -1,0 +1,112 @@
+"""What the stored runs keep of pre-training is measured on them as they are stored."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from helpers import run_named
+
+from t5peft.__main__ import main
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, data
+from t5peft.measure import measurements, retention
+from t5peft.methods.table import runs_of
+from t5peft.report import evidence
+from t5peft.runs import make, reopen, store
+from t5peft.training import jobs
+
+NAME = "soft-prompt-scratch-n10"
+
+
+@pytest.fixture
+def short(smoke: Params) -> Params:
+    return dataclasses.replace(smoke, epochs=1, train_examples=16, test_examples=16)
+
+
+def test_the_command_measures_every_stored_run_once(
+    short: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = {record["run"]["name"]: record for record in evidence.results(short)}
+    assert measurements.retained(short) == {}
+    settings = [
+        part
+        for key in ("tokenizer", "epochs", "train_examples", "test_examples")
+        for part in ("--set", f"{key}={getattr(short, key)}")
+    ]
+    command = ["retention", "smoke", "--reviews", "8", *settings]
+    assert main(command) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 10 + 2 + 10
+    assert rows[-1].startswith("full"), "the long one last"
+    kept = measurements.retained(short)
+    assert len(kept) == 10
+    assert len({x["span_loss_before"] for x in kept.values()}) == 1
+    assert all(x["span_loss"] != x["span_loss_before"] for x in kept.values())
+    for name, one in kept.items():  # full fine-tuning's is measured again, on the same machine here
+        assert one["test_accuracy"] == records[name]["best_accuracy"]
+    monkeypatch.setattr(retention, "of_run", lambda *_: 1 / 0)  # nothing is measured twice
+    assert main(command) == 0
+    assert measurements.retained(dataclasses.replace(short, data_fingerprint="")) == kept
+    one, *_ = measurements.retention(short, 9, store.look(runs_of(short), short))
+    one.store(kept[NAME] | {"reviews": 9})
+    assert measurements.retained(short) == kept, "one table, one number of reviews"
+    monkeypatch.setattr(store, "result", lambda _: "another")
+    assert one.status().state == "fresh"
+    one, *_ = measurements.retention(short, 9, store.look(runs_of(short), short))
+    assert one.status().reason.endswith("-> another"), "the run was made again"
+    assert measurements.retained(short) == {}
+
+
+@pytest.mark.parametrize("reviews", [0, 17])
+def test_no_more_reviews_than_there_are(short: Params, reviews: int) -> None:
+    with pytest.raises(
+        InputError, match=f"--reviews: found {reviews}, expected 1 to the study's 16"
+    ):
+        retention.measure(short, reviews)
+
+
+def test_the_stored_tensors_are_what_is_measured(short: Params) -> None:
+    run = run_named(short, NAME)
+    make.train_alone(run, short)
+    job = retention.finished(run, short, store.load(run, short))
+    _, stored = store.tensors(store.folder(run, short))
+    trained = jobs.trained(job.model)
+    assert all(torch.equal(trained[name], stored[name]) for name in stored)
+    sources, targets = retention.stretches(job)
+    _, _, theirs = reopen.load(f"smoke/{NAME}")
+    ids = torch.cat([torch.zeros(len(sources), 10, dtype=torch.long), sources], dim=1)
+    with torch.inference_mode():
+        loss = theirs(input_ids=ids, labels=targets).loss.item()
+    assert retention.span_loss(job, sources, targets, 10) == pytest.approx(loss, rel=1e-4)
+
+
+def test_full_fine_tuning_is_trained_to_its_best_epoch(short: Params) -> None:
+    run = run_named(short, "full")
+    record = make.train_alone(run, dataclasses.replace(short, epochs=2))
+    after_one = retention.finished(run, short, record | {"best_epoch": 1}).model.shared.weight
+    start = backbone.load(short.backbone, short.seed).shared.weight
+    after_two = retention.finished(run, short, record | {"best_epoch": 2}).model.shared.weight
+    moved = (after_one - start).abs().max(), (after_two - start).abs().max()
+    assert 0 < moved[0] < moved[1]
+
+
+def test_stretches_are_of_test_reviews(short: Params) -> None:
+    job = jobs.prepare(run_named(short, "full"), short)
+    sources, targets = retention.stretches(job)
+    assert len(sources) == len(targets) == job.test.starts[-1] // 34
+    seen = job.test.ids[: job.test.starts[-1]].tolist()
+    assert set(np.unique(sources)) <= {*seen, data.EOS, *range(110, 210)}
+    job.test = job.test.picked(np.array([0]))
+    with pytest.raises(InputError, match="tokens of test reviews, expected"):
+        retention.stretches(job)
+
+
+def test_wrong_input_is_refused(short: Params) -> None:
+    with pytest.raises(InputError, match="--reviews: found 0"):
+        retention.measure(short, 0)
+    with pytest.raises(InputError, match="10 of 10 runs missing"):
+        retention.measure(short, 8)

@@ -1,0 +1,107 @@
+"""Formulas: derived step by step, by the letters of the runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import sympy
+
+from t5peft.inputs.sizes import SIZES
+from t5peft.methods import adapter, counting, formulas, lora, soft_prompt
+from t5peft.methods.table import LETTER
+
+SETTINGS: list[tuple[str, dict[str, int]]] = [("full", {})] + [
+    (method, {name: number})
+    for method, (name, _) in formulas.SETTINGS.items()
+    for number in (1, 5, 8, 13)
+]
+SMALL = ("tiny", "mini", "t5-small")  # with every setting; the others with a few
+BUILT = [
+    pytest.param(
+        size,
+        method,
+        settings,
+        implementation,
+        id="-".join(map(str, (size, method, *settings.values(), implementation))),
+    )
+    for size in SIZES
+    for method, settings in SETTINGS
+    for implementation in (["scratch"] if method == "full" else ["scratch", "library"])
+    if size in SMALL or set(settings.values()) <= {13}
+]
+SITES = {"soft-prompt": soft_prompt.sites, "adapter": adapter.sites, "lora": lora.sites}
+
+
+@pytest.mark.parametrize("size", ["t5-small", "tiny"])
+@pytest.mark.parametrize("method", SITES)
+def test_sites_formula_is_the_number_of_matched_modules(method: str, size: str) -> None:
+    sites = SITES[method](counting.hollow(size))
+    assert len(sites) == formulas.value(formulas.FORMULAS[method].sites, formulas.dimensions(size))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_each_part_of_the_backbone_is_where_it_is_said_to_be(size: str) -> None:
+    where = {
+        "relative positions": "relative_attention_bias",  # before attention: it lies inside one
+        "layer norms": "layer_norm",
+        "embedding": "shared",
+        "encoder self-attention": "encoder SelfAttention",
+        "encoder feed-forward": "encoder DenseReluDense",
+        "decoder self-attention": "decoder SelfAttention",
+        "decoder cross-attention": "decoder EncDecAttention",
+        "decoder feed-forward": "decoder DenseReluDense",
+    }
+    counted = dict.fromkeys(where, 0)
+    for name, parameter in counting.hollow(size).named_parameters():
+        part = next(p for p, words in where.items() if all(w in name for w in words.split()))
+        counted[part] += parameter.numel()
+    assert formulas.parts(size) == counted
+
+
+def test_a_number_of_sites_is_a_factor_whichever_it_is() -> None:
+    for sites in range(4):
+        formula = formulas.Formula("somewhere", sympy.Integer(sites), formulas.n * formulas.d, ())
+        assert formula.added.subs({formulas.n: 5, formulas.d: 7}) == sites * 35
+
+
+def test_derivation_goes_from_the_sites_to_the_number() -> None:
+    derivation = formulas.derive("lora", "t5-small", {"rank": 8})
+    assert [step.text for step in derivation.steps] == [
+        "2*(L_e + 2*L_d) = 2*(6 + 2*6) = 36",
+        "d*r + r*h*d_kv",
+        "2*(L_e + 2*L_d)*(d*r + r*h*d_kv) = 2*r*(L_e + 2*L_d)*(d + d_kv*h)",
+        "2*(6 + 2*6)*(512*8 + 8*8*64)",
+        "294,912",
+    ]
+    assert derivation.steps[0].latex == (
+        r"2 \, \left(L_{e} + 2 \, L_{d}\right) = 2 \times \left(6 + 2 \times 6\right) = 36"
+    )
+    assert derivation.steps[-1].latex == r"\text{294,912}"
+
+
+@pytest.mark.parametrize(("method", "settings"), SETTINGS)
+def test_every_form_of_a_formula_is_the_same_number(method: str, settings: dict[str, int]) -> None:
+    """What is printed is what is checked: read back, each printed form gives the derived number."""
+    derivation = formulas.derive(method, "t5-11b", settings)
+    letters: dict[str, Any] = {str(symbol): number for symbol, number in derivation.values.items()}
+    for form in (derivation.added, derivation.simplified, derivation.substituted):
+        assert sympy.parse_expr(formulas.text(form), letters) == derivation.derived
+
+
+def test_letters_are_those_of_the_runs_names() -> None:
+    for name, symbol in formulas.SETTINGS.values():
+        assert LETTER[name] == str(symbol)
+    used = set().union(*(formula.free_symbols for formula in formulas.PARTS.values()))
+    assert set(formulas.MEANING) >= used
+
+
+def test_formulas_need_no_torch() -> None:
+    code = (
+        "import sys; from t5peft.methods import formulas;"
+        "formulas.derive('lora', 't5-11b', {'rank': 8}).steps; formulas.parts('t5-11b');"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

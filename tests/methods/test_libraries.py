@@ -1,0 +1,105 @@
+"""Ours equals theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+
+from t5peft.inputs import backbone
+from t5peft.methods.table import LIBRARY, METHODS, inject
+from t5peft.training.jobs import trained
+
+TOKENS, BOTTLENECK, RANK, ALPHA = 3, 5, 2, 4.0
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "soft-prompt": {"tokens": TOKENS},
+    "adapter": {"bottleneck": BOTTLENECK},
+    "lora": {"rank": RANK, "alpha": ALPHA},
+}
+EVERY = [(method, "scratch") for method in METHODS] + list(LIBRARY.items())
+PEFT = [pair for pair in EVERY if pair[0] != "full"]
+
+
+def tiny() -> T5ForConditionalGeneration:
+    return backbone.load("random:tiny")
+
+
+def injected(method: str, implementation: str) -> T5ForConditionalGeneration:
+    model = tiny()
+    torch.manual_seed(1)
+    inject(model, method, implementation, SETTINGS[method])
+    return model.eval()
+
+
+def inputs(method: str, implementation: str) -> dict[str, Tensor]:
+    """Two padded texts; placeholders stand before them for the from-scratch soft prompt."""
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 100, (2, 7), generator=draw)
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    ids[1, 5:] = 0
+    if (method, implementation) == ("soft-prompt", "scratch"):
+        ids = torch.cat([torch.zeros(2, TOKENS, dtype=torch.long), ids], dim=1)
+        mask = torch.cat([torch.ones(2, TOKENS, dtype=torch.long), mask], dim=1)
+    return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([[40, 1], [50, 1]])}
+
+
+def perturb(model: T5ForConditionalGeneration) -> None:
+    """Move the new tensors away from zero, so that every one of them matters."""
+    draw = torch.Generator().manual_seed(2)
+    for tensor in trained(model).values():
+        tensor.add_(0.1 * torch.randn(tensor.shape, generator=draw))
+
+
+def theirs_to_ours(method: str, name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    """A library's tensor under our name and in our shape."""
+    if method == "soft-prompt":
+        return "encoder.embed_tokens.prompt", tensor
+    if method == "adapter":
+        for theirs, ours in (
+            (".adapters.imdb.adapter_down.0", ".down"),
+            (".adapters.imdb.adapter_up", ".up"),
+        ):
+            name = name.replace(theirs, ours)
+        return name, tensor
+    for letter in "AB":
+        name = name.replace(f".lora_{letter}.default.weight", f".{letter}")
+    return name, tensor.T
+
+
+@pytest.mark.parametrize("method", LIBRARY)
+def test_ours_equals_theirs(method: str) -> None:
+    """The same weights give the same logits and the same gradients, to float32 accuracy."""
+    ours, theirs = injected(method, "scratch"), injected(method, LIBRARY[method])
+    perturb(theirs)
+    mine = trained(ours)
+    for name, tensor in trained(theirs).items():
+        our_name, value = theirs_to_ours(method, name, tensor)
+        mine.pop(our_name).copy_(value)
+    assert not mine, "every one of our tensors has a counterpart"
+
+    our_output = ours(**inputs(method, "scratch"))
+    their_output = theirs(**inputs(method, LIBRARY[method]))
+    torch.testing.assert_close(our_output.logits, their_output.logits, rtol=1e-5, atol=1e-5)
+
+    our_output.loss.backward()
+    their_output.loss.backward()
+    gradients = {name: p.grad for name, p in ours.named_parameters() if p.requires_grad}
+    for name, parameter in theirs.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None
+            our_name, gradient = theirs_to_ours(method, name, parameter.grad)
+            torch.testing.assert_close(gradients[our_name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("method", "implementation"), PEFT)
+def test_no_method_brings_dropout_of_its_own(method: str, implementation: str) -> None:
+    def places(model: torch.nn.Module) -> int:
+        return sum(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
+
+    assert places(injected(method, implementation)) == places(tiny())

@@ -1,0 +1,245 @@
+"""Pre-training: span corruption is T5's, no test review is seen, a stopped training goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from t5peft.base import files, paths
+from t5peft.base.errors import InputError
+from t5peft.base.settings import build, read_yaml
+from t5peft.inputs import backbone, data, tokenizers
+from t5peft.pretrain import loop, spans
+from t5peft.pretrain.settings import BackboneParams
+
+
+@pytest.fixture
+def sst2(tmp_path: Path) -> Path:
+    folder = tmp_path / "sst2"
+    folder.mkdir()
+    rows = [{"sentence": text, "label": label} for text, label in data.read("made-up", "train")]
+    pd.DataFrame(rows[:40]).to_parquet(folder / "train-00000-of-00001.parquet")
+    pd.DataFrame(rows[40:48]).to_parquet(folder / "validation-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture
+def small(home: Path, sst2: Path) -> BackboneParams:
+    """Seconds of pre-training on made-up reviews."""
+    shipped = read_yaml(home / "params" / "backbone-mini.yaml")
+    changes: dict[str, Any] = {
+        "name": "small-test",
+        "size": "tiny",
+        "data": "made-up",
+        "sst2": str(sst2),
+        "vocabulary": 110,
+        "input_length": 24,
+        "batch_size": 4,
+        "warmup_steps": 5,
+        "steps": 12,
+        "precision": "fp32",
+    }
+    return build(BackboneParams, {**shipped, **changes}, "test")
+
+
+@pytest.fixture(autouse=True)
+def a_tokenizer_with_label_words(words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The made-up reviews hold no label words; the session's tokenizer knows them."""
+    model = (words_folder / tokenizers.MODEL_FILE).read_bytes()
+
+    def copy(texts: Any, vocabulary: int, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / tokenizers.MODEL_FILE).write_bytes(model)
+
+    monkeypatch.setattr(tokenizers, "train", copy)
+
+
+def test_one_pretraining_of_a_name_at_a_time(small: BackboneParams) -> None:
+    with (
+        files.lock(paths.cache() / "pretrain" / small.name / "lock"),
+        pytest.raises(InputError, match="a pre-training of it that runs now"),
+    ):
+        loop.pretrain(small)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_the_checkpoint(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.pretrain(small)
+    (checkpoint,) = (paths.cache() / "pretrain" / small.name).glob("checkpoint.pt")
+    before = checkpoint.read_bytes()
+    monkeypatch.setattr(loop, "update", lambda *_: torch.tensor([1.0, math.nan]))
+    with pytest.raises(InputError, match=r"losses before step 14: found .*nan"):
+        loop.pretrain(dataclasses.replace(small, steps=14))
+    assert checkpoint.read_bytes() == before
+
+
+def test_pieces_without_label_words_name_the_setting_that_mends_it(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("T5PEFT_HOME", str(tmp_path))
+    with pytest.raises(InputError, match=r"pieces: found the label words .* raise vocabulary"):
+        loop.pretrain(dataclasses.replace(small, vocabulary=60))
+
+
+def test_the_stored_backbone_is_what_a_study_loads(small: BackboneParams) -> None:
+    folder = loop.pretrain(small)
+    model = backbone.load(str(folder))
+    rows = model.shared.weight
+    scale = rows.abs().amax(dim=1, keepdim=True) / 127
+    torch.testing.assert_close(rows / scale, (rows / scale).round(), atol=1e-3, rtol=0)
+    assert model.config.dropout_rate == 0.1
+    assert tokenizers.load(str(folder))("positive")["input_ids"][1] == data.EOS
+    record = json.loads((folder / "pretraining.json").read_text())
+    assert record["steps"] == 12
+    stretch = spans.lengths(small.input_length).text
+    assert record["seen_tokens"] == 12 * small.batch_size * stretch
+    assert record["parameters"] == model.num_parameters()
+    assert backbone.card(str(folder)) == record
+    assert record["losses"].keys() == {"span", "sst2"}
+    for name in ("zero_shot_sst2", "zero_shot_imdb_train"):
+        assert 0 <= record[name] <= 1
+    assert f"{record['zero_shot_sst2']:.1%}" in (folder / "README.md").read_text()
+    assert 0 < record["span_loss"] < 20
+    assert record["span_loss_other_input"] > 0
+    assert json.loads((folder / "history.json").read_text())[-1]["step"] == 12
+
+
+def test_a_stopped_training_goes_on_and_ends_the_same(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = loop.pretrain(dataclasses.replace(small, name="whole"))
+    monkeypatch.setattr(loop, "LOG_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    stopped, update = dataclasses.replace(small, name="stopped"), loop.update
+
+    def stops_at_five(state: loop.State, *rest: Any) -> torch.Tensor:
+        if state.step == 5:
+            raise KeyboardInterrupt
+        return update(state, *rest)
+
+    monkeypatch.setattr(loop, "update", stops_at_five)
+    with pytest.raises(KeyboardInterrupt):
+        loop.pretrain(stopped)
+    monkeypatch.setattr(loop, "update", update)
+    assert _weights(loop.pretrain(stopped)) == _weights(whole)
+
+
+def _weights(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("int8-*"))]
+
+
+def test_a_checkpoint_of_other_settings_is_refused_by_name(small: BackboneParams) -> None:
+    loop.pretrain(small)
+    with pytest.raises(InputError, match="batch_size 4, expected batch_size 8"):
+        loop.pretrain(dataclasses.replace(small, batch_size=8))
+    longer = dataclasses.replace(small, steps=14)
+    record = json.loads((loop.pretrain(longer) / "pretraining.json").read_text())
+    assert record["steps"] == 14, "a later end is the same training"
+
+
+def test_a_damaged_checkpoint_is_named_and_left(small: BackboneParams) -> None:
+    loop.pretrain(small)
+    (checkpoint,) = (paths.cache() / "pretrain" / small.name).glob("checkpoint.pt")
+    whole = checkpoint.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for damaged in (whole[:-100], flipped):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"found a damaged file .*; remove it to begin anew"):
+            loop.pretrain(small)
+        assert checkpoint.read_bytes() == damaged
+
+
+def test_a_model_that_does_not_read_shows(small: BackboneParams) -> None:
+    """Without cross-attention, another text's input changes nothing."""
+    state = loop.start(small, Path("none"), torch.device("cpu"))
+    sources, targets = (torch.randint(3, 100, shape) for shape in ((6, 20), (6, 8)))
+    reads = loop.reading(state.model, small, sources, targets)
+    assert reads["span_loss"] != reads["span_loss_other_input"]
+    blocks: Any = state.model.decoder.block
+    for block in blocks:
+        torch.nn.init.zeros_(block.layer[1].EncDecAttention.o.weight)
+    idle = loop.reading(state.model, small, sources, targets)
+    assert idle["span_loss"] == idle["span_loss_other_input"]
+
+
+def test_the_sentences_loss_is_weighed(small: BackboneParams) -> None:
+    span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
+    after = []
+    for last in (3, 4):
+        state = loop.start(small, Path("none"), torch.device("cpu"))
+        sentences = torch.full((2, 5), last), torch.tensor([[last, 1], [last, 1]])
+        loop.update(state, span, sentences, 0.02, dataclasses.replace(small, sst2_weight=0.0))
+        after.append(state.model.encoder.final_layer_norm.weight.detach().clone())
+    assert torch.equal(*after)
+
+
+def test_a_gradient_is_cut_to_length_one(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = loop.start(small, Path("none"), torch.device("cpu"))
+    lengths = []
+
+    def step(rate: float) -> None:
+        grads = [p.grad.norm() for p in state.model.parameters() if p.grad is not None]
+        lengths.append(float(torch.stack(grads).norm()))
+
+    monkeypatch.setattr(state.optimizer, "step", step)
+    span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
+    sentences = torch.full((2, 5), 3), torch.tensor([[3, 1], [3, 1]])
+    heavy = dataclasses.replace(small, sst2_weight=1000.0)
+    loop.update(state, span, sentences, 0.02, heavy)
+    assert lengths == [pytest.approx(1.0, abs=1e-3)]
+
+
+def test_padding_changes_no_loss(small: BackboneParams) -> None:
+    span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
+    ids, word = torch.randint(3, 100, (2, 5)), torch.tensor([[40, 1], [50, 1]])
+    losses = []
+    for wide in (ids, torch.nn.functional.pad(ids, (0, 7))):
+        state = loop.start(small, Path("none"), torch.device("cpu"))
+        losses.append(loop.update(state, span, (wide, word), 0.02, small))
+    torch.testing.assert_close(*losses)
+
+
+def test_a_stored_backbone_is_not_written_over(small: BackboneParams) -> None:
+    folder = loop.pretrain(small)
+    before = _weights(folder)
+    shutil.rmtree(paths.cache() / "pretrain")  # as in a clone
+    with pytest.raises(InputError, match="expected a name that is free; give --set name=NAME"):
+        loop.pretrain(small)
+    assert _weights(folder) == before
+
+
+def test_a_backbone_is_replaced_whole_or_not_at_all(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = loop.pretrain(small)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    longer, card = dataclasses.replace(small, steps=14), loop.model_card
+    monkeypatch.setattr(loop, "model_card", None)  # the last of its files cannot be written
+    with pytest.raises(TypeError):
+        loop.pretrain(longer)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    monkeypatch.setattr(loop, "model_card", card)
+    loop.pretrain(longer)
+    assert json.loads((folder / "pretraining.json").read_text())["steps"] == 14
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_other_texts_are_not_gone_on_with(small: BackboneParams, sst2: Path) -> None:
+    loop.pretrain(small)
+    rows = pd.read_parquet(sst2 / "train-00000-of-00001.parquet")
+    rows[:30].to_parquet(sst2 / "train-00000-of-00001.parquet")
+    with pytest.raises(InputError, match="the work on other texts or pieces"):
+        loop.pretrain(small)

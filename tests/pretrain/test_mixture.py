@@ -1,0 +1,129 @@
+"""What a backbone reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from t5peft.base.errors import InputError
+from t5peft.base.settings import build, read_yaml
+from t5peft.inputs import data, tokenizers
+from t5peft.pretrain import loop, mixture
+from t5peft.pretrain.settings import BackboneParams
+
+
+@pytest.fixture
+def sst2(tmp_path: Path) -> Path:
+    folder = tmp_path / "sst2"
+    folder.mkdir()
+    rows = [{"sentence": text, "label": label} for text, label in data.read("made-up", "train")]
+    pd.DataFrame(rows[:40]).to_parquet(folder / "train-00000-of-00001.parquet")
+    pd.DataFrame(rows[40:48]).to_parquet(folder / "validation-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture
+def small(home: Path, sst2: Path) -> BackboneParams:
+    """Seconds of pre-training on made-up reviews."""
+    shipped = read_yaml(home / "params" / "backbone-mini.yaml")
+    changes: dict[str, Any] = {
+        "name": "small-test",
+        "size": "tiny",
+        "data": "made-up",
+        "sst2": str(sst2),
+        "vocabulary": 110,
+        "input_length": 24,
+        "batch_size": 4,
+        "warmup_steps": 5,
+        "steps": 12,
+        "precision": "fp32",
+    }
+    return build(BackboneParams, {**shipped, **changes}, "test")
+
+
+@pytest.fixture(autouse=True)
+def a_tokenizer_with_label_words(words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The made-up reviews hold no label words; the session's tokenizer knows them."""
+    model = (words_folder / tokenizers.MODEL_FILE).read_bytes()
+
+    def copy(texts: Any, vocabulary: int, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / tokenizers.MODEL_FILE).write_bytes(model)
+
+    monkeypatch.setattr(tokenizers, "train", copy)
+
+
+def test_no_test_review_is_ever_read(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, asked = data.read, []
+
+    def watched(source: str, split: str) -> data.Reviews:
+        asked.append(split)
+        return read(source, split)
+
+    monkeypatch.setattr(data, "read", watched)
+    loop.pretrain(small)
+    assert set(asked) == {"train", "unsupervised"}
+    texts = {
+        split: {data.normalize(text) for text, _ in read("made-up", split)}
+        for split in ("train", "unsupervised", "test")
+    }
+    seen = set(mixture.corpus("made-up"))
+    assert seen == texts["train"] | texts["unsupervised"]
+    assert texts["test"] - seen, "or nothing is shown"
+
+
+def test_a_worker_draws_the_same_batches(small: BackboneParams, words_folder: Path) -> None:
+    stream = np.arange(100, 3_000).astype(np.uint16)
+    spans = mixture.Spans(stream, small, tokenizers.load(str(words_folder)))
+    alone, ahead = mixture.feed(spans, workers=0), mixture.feed(spans, workers=1)
+    for _ in range(40):  # more than one pass over the text
+        for ours, theirs in zip(next(alone), next(ahead), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_a_sentence_keeps_its_label(small: BackboneParams, words_folder: Path) -> None:
+    words = tokenizers.load(str(words_folder))
+    pairs = data.read(data.MADE_UP, "train")[:40]
+    known = {tuple(words(text)["input_ids"]): data.LABELS[label] for text, label in pairs}
+    batches = mixture.sst2_batches(pairs, dataclasses.replace(small, sst2_length=99), words)
+    for _ in range(12):
+        for row, target in zip(*next(batches), strict=True):
+            text = tuple(x for x in row.tolist() if x != data.PAD)
+            assert words.decode(target, skip_special_tokens=True) == known[text]
+
+
+def test_sentences_are_found_from_the_root_too(
+    home: Path, sst2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sst2.rename(home / "sentences")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(mixture.read_sst2("sentences")) == 40
+
+
+def test_sentences_of_another_layout_are_refused(sst2: Path) -> None:
+    path = sst2 / "train-00000-of-00001.parquet"
+    rows = pd.read_parquet(path)
+    rows.assign(label=2).to_parquet(path)
+    with pytest.raises(InputError, match=r"split train: found label 2, expected labels 0 and 1"):
+        mixture.read_sst2(str(sst2))
+    rows.rename(columns={"sentence": "text"}).to_parquet(path)
+    (sst2 / "validation-00000-of-00001.parquet").unlink()
+    with pytest.raises(InputError, match=r"columns text, label, expected columns sentence and"):
+        mixture.read_sst2(str(sst2))
+
+
+@pytest.mark.parametrize("field", ["batch_size", "sst2_batch_size"])
+def test_a_batch_larger_than_all_there_is_would_never_come(
+    small: BackboneParams, field: str
+) -> None:
+    with pytest.raises(InputError, match=f"{field}: found 100000, expected at most"):
+        loop.pretrain(dataclasses.replace(small, **{field: 100_000}))

@@ -1,0 +1,223 @@
+"""What lies in weights/ is what it says: the stored study, its backbone, the three weight files."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import run_named
+
+from t5peft.base import paths, studies
+from t5peft.base.settings import build, read_yaml
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, data, tokenizers
+from t5peft.measure import measurements, predict
+from t5peft.methods.table import METHODS, Run, runs_of
+from t5peft.pretrain import loop, mixture
+from t5peft.pretrain.settings import BackboneParams
+from t5peft.report import evidence, export
+from t5peft.runs import records, reopen, store
+from t5peft.runs.records import AS_MADE, Status
+from t5peft.training import jobs
+
+STUDY = studies.load(paths.CHECKOUT / "params" / "self-contained.yaml")
+RATES = studies.load(paths.CHECKOUT / "params" / "exercise-rates.yaml")
+LONGER = studies.load(paths.CHECKOUT / "params" / "ten-epochs.yaml")
+RUNS = runs_of(STUDY)
+
+
+@pytest.mark.parametrize("study", [STUDY, RATES, LONGER], ids=lambda study: study.study)
+@pytest.mark.parametrize("number", range(10), ids=[run.name for run in RUNS])
+def test_every_run_of_the_shipped_studies_is_stored_whole(study: Params, number: int) -> None:
+    assert store.status(runs_of(study)[number], study).state in AS_MADE
+
+
+RECORDS = [  # with other seeds, too
+    path
+    for study in (STUDY, RATES, LONGER)
+    for path in sorted((paths.CHECKOUT / "weights").glob(f"{study.study}*/*/{records.RECORD}"))
+]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
+def test_every_record_is_what_the_code_makes_now(path: Path) -> None:
+    """Fresh or verified; told by the record's own study and seed."""
+    record = records.read_run(path.parent)
+    study = build(Params, record["params"], str(path))
+    assert store.status(run_named(study, path.parent.name), study).state in AS_MADE
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
+def test_every_run_has_the_losses_of_its_first_steps(path: Path) -> None:
+    held = reopen.trace_of(path.parent)
+    assert len(held.losses) >= 20
+    assert held.losses_by
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
+def test_no_record_tells_where_a_machine_kept_its_files(path: Path) -> None:
+    settings = records.read_run(path.parent)["params"]
+    assert not any(Path(settings[key]).is_absolute() for key in ("backbone", "tokenizer", "data"))
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run) -> None:
+    tried = {
+        trial["learning_rate"]: trial["accuracy"]
+        for trial in measurements.tried(STUDY)
+        if trial["method"] == run.method
+    }
+    assert len(tried) >= 3
+    assert run.learning_rate == max(tried, key=lambda rate: tried[rate])
+    assert min(tried) < run.learning_rate < max(tried), "the grid reaches beyond on both sides"
+
+
+def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
+    found = {records[0]["run"]["name"]: records for records in evidence.seeds(STUDY)}
+    for method in METHODS:
+        name = evidence.scratch(STUDY, method).name
+        assert [record["params"]["seed"] for record in found[name]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("study", [RATES, LONGER], ids=lambda study: study.study)
+def test_a_companion_study_is_shown(study: Params) -> None:
+    name = study.study
+    assert {record["study"] for record in evidence.companion(STUDY, name)} == {name}
+    other = dataclasses.replace(STUDY, backbone="random:mini", tokenizer=STUDY.backbone)
+    assert evidence.companion(other, name) == [], "they have another backbone"
+    assert evidence.companion(dataclasses.replace(STUDY, study="mine"), name) == []
+
+
+def test_a_companion_without_a_run_to_compare_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    status, missing = store.status, Status("missing", "never trained")
+    for kept in (True, False):
+        monkeypatch.setattr(
+            store,
+            "status",
+            lambda r, p, k=kept: status(r, p) if (r.method == "full") == k else missing,
+        )
+        assert evidence.companion(STUDY, "exercise-rates") == []
+
+
+@pytest.mark.parametrize("method", export.FILES)
+def test_the_weight_files_are_those_of_the_stored_runs(method: str) -> None:
+    run = next(r for r in RUNS if r.method == method and r.implementation == "scratch")
+    handed_in = torch.load(paths.CHECKOUT / "weights" / export.FILES[method], weights_only=True)
+    _, stored = store.tensors(store.folder(run, STUDY))
+    assert handed_in.keys() == stored.keys()
+    assert all(torch.equal(handed_in[name], stored[name]) for name in stored)
+
+
+FILES = {
+    "lora.pt": ("lora", '"lora", "scratch", {"rank": 8, "alpha": 4.0}'),
+    "adapter.pt": ("adapter", '"adapter", "scratch", {"bottleneck": 8}'),
+    "prompts.pt": ("soft-prompt", '"soft-prompt", "scratch", {"tokens": 10}'),
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_readmes_recipe_puts_a_file_into_its_backbone(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, arguments = FILES[file]
+    readme = (paths.CHECKOUT / "README.md").read_text()
+    recipe = readme.split("```python\n")[1].split("```")[0]
+    recipe = recipe.replace(FILES["lora.pt"][1], arguments).replace("lora.pt", file)
+    made: dict[str, Any] = {}
+    monkeypatch.chdir(paths.CHECKOUT)
+    exec(recipe, made)
+    _, stored = store.tensors(store.folder(evidence.scratch(STUDY, method), STUDY))
+    trained = jobs.trained(made["model"])
+    assert trained.keys() == stored.keys()
+    assert all(torch.equal(trained[name], stored[name]) for name in stored)
+
+
+def test_readme_quotes_the_model_card() -> None:
+    card = backbone.card(STUDY.backbone)
+    text = " ".join((paths.CHECKOUT / "README.md").read_text().split())
+    own, other = f"{card['span_loss']:.2f}", f"{card['span_loss_other_input']:.2f}"
+    assert f"{own} nats a target token with its own input, {other} with another's" in text
+
+
+def test_a_stored_run_labels_reviews() -> None:
+    texts = ["a wonderful, moving film, one of the best of the year", "awful, boring and stupid"]
+    answers = predict.predict("self-contained/adapter-scratch-b8", texts)
+    assert [answer for answer, _, _ in answers] == ["positive", "negative"]
+    assert all(0.5 < probability < 1 for _, probability, _ in answers)
+
+
+IMDB = paths.CHECKOUT / "data" / "imdb"
+BACKBONES = sorted((paths.CHECKOUT / "weights" / "backbone").iterdir())
+
+
+@pytest.mark.parametrize("folder", BACKBONES, ids=lambda folder: folder.name)
+def test_a_backbone_is_the_one_of_its_card(folder: Path) -> None:
+    card = backbone.card(str(folder))
+    assert backbone.load(str(folder)).num_parameters() == card["parameters"]
+    words = tokenizers.load(str(folder))
+    assert words.tokenize("a positive review") == ["▁a", "▁positive", "▁review"]
+    shards = list(folder.glob("int8-*.safetensors"))
+    assert shards
+    assert all(shard.stat().st_size < 16 * 2**20 for shard in shards)
+
+
+def test_the_shipped_recipe_is_the_one_that_made_the_newest_backbone() -> None:
+    """All but where the data lay."""
+    shipped = read_yaml(paths.params() / "backbone-mini.yaml")
+    made_with = backbone.card(str(paths.weights() / "backbone" / shipped["name"]))["params"]
+    places = {"data", "sst2"}
+    assert made_with.keys() == shipped.keys()
+    assert {key for key in shipped if shipped[key] != made_with[key]} <= places
+
+
+@pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
+@pytest.mark.parametrize("study", ["assignment", "self-contained", *evidence.COMPANIONS])
+def test_the_texts_that_a_study_pins_are_imdbs(study: str) -> None:
+    unpinned = studies.load(study, {"data": str(IMDB), "data_fingerprint": ""})
+    assert data.fingerprint(unpinned) == studies.load(study).data_fingerprint
+
+
+@pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
+@pytest.mark.parametrize("folder", BACKBONES, ids=lambda folder: folder.name)
+def test_a_backbone_reads_its_input_as_its_card_says(folder: Path, tmp_path: Path) -> None:
+    """On a few other texts, so only about."""
+    card = backbone.card(str(folder))
+    settings = build(BackboneParams, card["params"], "card")
+    words = tokenizers.load(str(folder))
+    texts = [data.normalize(text) for text, _ in data.read(str(IMDB), "train")[:300]]
+    stream = mixture.pack(texts, words, tmp_path)
+    batch = next(mixture.span_batches(stream, settings, words))
+    found = loop.reading(backbone.load(str(folder)), settings, *batch)
+    for name in ("span_loss", "span_loss_other_input"):
+        assert found[name] == pytest.approx(card[name], abs=0.3)
+
+
+def test_what_the_runs_keep_is_measured_of_all_ten() -> None:
+    kept = measurements.retained(STUDY)
+    assert len(kept) == 10
+    assert len({(x["reviews"], x["stretches"], x["span_loss_before"]) for x in kept.values()}) == 1
+
+
+@pytest.mark.parametrize("command", [["status", "self-contained"], ["--help"]])
+def test_what_needs_neither_torch_nor_numpy_does_not_wait_for_them(command: list[str]) -> None:
+    code = (
+        "import sys; from contextlib import suppress; from t5peft.__main__ import main\n"
+        f"with suppress(SystemExit): main({command})\n"
+        "sys.exit(len({'torch', 'numpy'} & sys.modules.keys()))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_stored_measurements_are_shown_without_the_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "tokens", None)
+    monkeypatch.setattr(data, "read", None)
+    assert len(measurements.tried(STUDY)) == sum(map(len, measurements.GRID.values()))
+    assert len(measurements.retained(STUDY)) == 10
+    assert len(measurements.loaded(measurements.benches(STUDY))) == 2
+    assert measurements.baselines(STUDY).load()
+    assert len(measurements.stored(STUDY, store.look(runs_of(STUDY), STUDY))) == 16 + 10 + 2 + 1

@@ -1,0 +1,98 @@
+"""Promise 6: a full disk, or one that cannot be written, keeps what was there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import NAME, forge, run_of
+
+from t5peft.__main__ import main
+from t5peft.base import files
+from t5peft.base.studies import Params
+from t5peft.runs import make, records, store
+
+
+def mount(*options: str) -> None:
+    done = subprocess.run(["mount", *options], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("no tmpfs may be mounted here: the injected errors below stand for it")
+
+
+@pytest.fixture
+def small_disk(home: Path) -> Iterator[Path]:
+    """A disk of 1 MiB where the weights lie."""
+    folder = home / "weights"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def refused(study: Params, capsys: pytest.CaptureFixture[str]) -> str:
+    """The line that `t5peft train` ends with; the stored run is as it was."""
+    folder = store.folder(run_of(study), study)
+    before = {p: p.read_bytes() for p in folder.iterdir() if p.name in (records.RECORD, "lock")}
+    state = store.status(run_of(study), study)
+    changes = [x for k, v in vars(study).items() for x in ("--set", f"{k}={v}")]
+    capsys.readouterr()
+    assert main(["train", "smoke", "--only", NAME, *changes]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert {p: p.read_bytes() for p in before} == before
+    assert store.status(run_of(study), study) == state
+    assert not list(folder.glob(".*.tmp"))
+    return line
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_keeps_what_was_there(
+    study: Params, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make.train_alone(run_of(study), study)
+    forge(store.folder(run_of(study), study), source="of another day")
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "filler").write_bytes(bytes(2**20))
+    line = refused(study, capsys)
+    assert "No space left on device, expected a folder that can be written" in line
+    assert "what was there is unchanged" in line
+
+
+def test_a_disk_that_cannot_be_written_keeps_what_was_there(
+    study: Params, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make.train_alone(run_of(study), study)
+    forge(store.folder(run_of(study), study), source="of another day")
+    mount("-o", "remount,ro", str(small_disk))
+    assert "Read-only file system, expected a folder" in refused(study, capsys)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "delta-", records.RECORD])
+def test_an_error_while_a_file_is_written_keeps_what_was_there(
+    name: str,
+    code: int,
+    study: Params,
+    stored: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    forge(stored, source="of another day")
+    write = files.write_bytes
+
+    def fail(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    def failing(path: Path, content: bytes) -> None:
+        with monkeypatch.context() as patched:
+            if path.name.startswith(name):
+                patched.setattr(os, "fsync", fail)
+            write(path, content)
+
+    monkeypatch.setattr(files, "write_bytes", failing)
+    line = refused(study, capsys)
+    assert f"file {stored / name}" in line
+    assert os.strerror(code) in line

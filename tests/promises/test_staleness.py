@@ -1,0 +1,97 @@
+"""Promise 3: no stale number is shown unseen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers import NAME, change_backbone, edit, run_of
+
+from t5peft.__main__ import main
+from t5peft.base import deciding, paths
+from t5peft.base.studies import Params
+from t5peft.inputs import tokenizers
+from t5peft.runs import make, store
+
+
+def change_setting(study: Params, code: Path) -> Params:
+    return dataclasses.replace(study, lora_alpha=study.lora_alpha + 1)
+
+
+def change_data(study: Params, code: Path) -> Params:
+    path = next((paths.root() / "imdb" / "test" / "pos").iterdir())
+    path.write_text(path.read_text() + "!")
+    return study
+
+
+def change_tokenizer(study: Params, code: Path) -> Params:
+    path = paths.root() / "t5" / tokenizers.MODEL_FILE
+    path.write_bytes(path.read_bytes() + b"\0")
+    return study
+
+
+def change_code(study: Params, code: Path) -> Params:
+    edit(code / "methods/lora.py", "self.scale = alpha / rank", "self.scale = alpha * rank")
+    return study
+
+
+def change_comment(study: Params, code: Path) -> Params:
+    edit(code / "methods/lora.py", "# x W + (alpha / r) x A B", "# the sum")
+    return study
+
+
+def change_docstring(study: Params, code: Path) -> Params:
+    edit(code / "methods/lora.py", "A frozen linear map with a trained", "A linear map with a")
+    return study
+
+
+def change_plot(study: Params, code: Path) -> Params:
+    path = code / "report/plots.py"
+    path.write_text(path.read_text() + "\nMARK = 1\n")
+    return study
+
+
+CHANGES: dict[Callable[[Params, Path], Params], str] = {
+    change_setting: "missing",
+    change_data: "missing",
+    change_backbone: "missing",
+    change_tokenizer: "missing",
+    change_code: "stale",
+    change_comment: "fresh",
+    change_docstring: "fresh",
+    change_plot: "fresh",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_seen(
+    change: Callable[[Params, Path], Params], on_folders: Params, code: Path
+) -> None:
+    make.train_alone(run_of(on_folders), on_folders)
+    assert store.status(run_of(on_folders), on_folders).state == "fresh"
+    changed = change(on_folders, code)
+    deciding.code.cache_clear()
+    deciding.sources.cache_clear()
+    state = store.status(run_of(changed), changed)
+    assert state.state == CHANGES[change], state.reason
+    if state.state == "missing":
+        assert "->" in state.reason
+    if state.state == "stale":
+        assert state.reason == "code that decides has changed since: lora.LoRALinear"
+
+
+def test_why_a_run_is_stale_is_told_definition_by_definition(
+    study: Params, stored: Path, code: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(code / "methods/lora.py", "self.scale = alpha / rank", "self.scale = alpha * rank")
+    deciding.code.cache_clear()
+    deciding.sources.cache_clear()
+    changes = ("tokenizer", "lora_learning_rate", "epochs")
+    command = ["status", "smoke", "--why", NAME]
+    assert main([*command, *(f"--set={key}={getattr(study, key)}" for key in changes)]) == 0
+    first, _, *listed = capsys.readouterr().out.splitlines()
+    assert first.split()[1:3] == [NAME, "stale"]
+    assert [line.split()[1] for line in listed if line.startswith("*")] == ["lora.LoRALinear"]
+    assert any(line.split()[0] == "training.epochs" for line in listed)

@@ -1,0 +1,147 @@
+"""Whose numbers the report shows: study, backbone, versions."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from helpers import cells
+
+from t5peft.base import paths, studies
+from t5peft.base.studies import Params
+from t5peft.report import about, evidence, show
+
+
+def test_the_banner_names_study_and_backbone_and_warns_of_smoke(
+    exercise: Params, records: list[dict[str, Any]]
+) -> None:
+    text = about.banner(exercise, records)
+    assert text.startswith("# Results of the study “assignment”, backbone t5-small {.unnumbered")
+    assert "mean nothing" not in text
+    assert "soft prompt, OpenDelta, n = 10: the training source has changed" in text
+    random = about.banner(dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t"), [])
+    assert "These numbers mean nothing" in random
+    assert "runs with a random T5. It" in random
+    both = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t", data="made-up")
+    assert "runs with a random T5 and made-up reviews. It" in about.banner(both, [])
+
+
+def test_the_studies_beside_are_named(records: list[dict[str, Any]]) -> None:
+    assert about.companions({"exercise-rates": [], "ten-epochs": []}) == ""
+    text = about.companions({"exercise-rates": records, "ten-epochs": records})
+    assert "“exercise-rates” (@sec-exercise-rates) and “ten-epochs” (@sec-ten-epochs)" in text
+    assert "ten-epochs" not in about.companions({"exercise-rates": records, "ten-epochs": []})
+
+
+def test_the_first_page_says_what_the_numbers_are_not(exercise: Params) -> None:
+    models = evidence.models(exercise)
+    assert about.departures(exercise, exercise, models) == ""
+    ours = dataclasses.replace(
+        exercise, backbone="weights/backbone/mini", epochs=1, lora_learning_rate=0.1
+    )
+    models = evidence.models(
+        dataclasses.replace(ours, backbone=str(paths.weights() / "backbone/mini"))
+    )
+    text = about.departures(ours, exercise, models)
+    assert "departs from 3 of them (@sec-differences)" in text
+    assert "*mini* with 7,328,000 parameters instead of t5-small with 60,506,624" in text
+    assert "1 instead of 10 epochs; other learning rates" in text
+    assert "tokens a review" not in text
+    assert "The parameters of @tbl-glance are those of *mini*; the exercise's, of t5-small," in text
+
+
+def test_the_first_page_names_every_other_setting(exercise: Params) -> None:
+    wider = dataclasses.replace(exercise, lora_rank=16, batch_size=8)
+    text = about.departures(wider, exercise, evidence.models(exercise))
+    assert "departs from 2 of them (@sec-differences): `batch_size` 8 instead of 32" in text
+    assert "`lora_rank` 16 instead of 8." in text
+    assert "parameters of" not in text
+
+
+def test_every_setting_that_differs_is_listed_with_its_reason(exercise: Params) -> None:
+    assert "to the letter" in about.differences_section(exercise, exercise, {})
+    ours = dataclasses.replace(exercise, study="x", train="no", epochs=3, max_length=128)
+    assert about.differences(ours, exercise) == ["max_length", "epochs"]
+    moved = dataclasses.replace(exercise, data="a/folder")
+    assert about.differences(moved, exercise) == [], "the texts that are pinned, wherever they lie"
+    assert about.differences(dataclasses.replace(moved, data_fingerprint=""), exercise) == ["data"]
+    text = about.differences_section(ours, exercise, {"epochs": "two cores"})
+    assert cells(text) == [
+        ["`max_length`", "256", "128", show.DASH],
+        ["`epochs`", "10", "3", "two cores"],
+    ]
+
+
+def test_reasons_are_the_comments_behind_settings(tmp_path: Path) -> None:
+    study = tmp_path / "s.yaml"
+    study.write_text(
+        "# a study\nepochs: 3  # two cores\nbatch_size: 16 #\nseed: 0\ndata: made-up # no hub\n"
+    )
+    here = studies.load("smoke", {"epochs": 3})
+    assert about.reasons(study, here) == {"epochs": "two cores", "data": "no hub"}
+    changed = dataclasses.replace(here, epochs=4)
+    assert about.reasons(study, changed) == {"data": "no hub"}, "the file knows not why"
+    assert about.reasons(study.with_name("none.yaml"), here) == {}
+
+
+def test_what_runs_do_not_share_is_told_apart(records: list[dict[str, Any]]) -> None:
+    records[2]["environment"] = {"python": "3.12", "threads": 2}
+    rows = dict(cells(about.environment_table(records)))
+    assert rows["threads"] == "2"
+    assert rows["python"] == "3.11 (runs 1, 2, 4, 5, 6, 7, 8, 9, 10); 3.12 (run 3)"
+
+
+def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise: Params) -> None:
+    card = {
+        "params": {
+            "vocabulary": 8000, "batch_size": 48, "input_length": 128, "learning_rate": 0.02
+        },
+        "parameters": 7, "steps": 5, "seconds": 3600.0, "corpus_tokens": 9, "seen_tokens": 8,
+        "sst2_sentences": 6, "device": "cpu", "losses": {"span": 4.5, "sst2": 0.1},
+        "zero_shot_sst2": 0.771, "zero_shot_imdb_train": 0.752,
+        "span_loss": 4.1, "span_loss_other_input": 5.6,
+    }  # fmt: skip
+    text = about.backbone_section(exercise, {"card": card})
+    for fact in ("not Google's", "60 min", "4.500", "77.1", "75.2", "tbl-backbone"):
+        assert fact in text
+    assert "4.10 nats a target token" in text
+    assert "hardly reads" not in text
+    unmeasured = {key: value for key, value in card.items() if "span" not in key}
+    assert "nats a target token" not in about.backbone_section(exercise, {"card": unmeasured})
+    idle = {**card, "span_loss": 5.55}
+    assert "hardly reads" in about.backbone_section(exercise, {"card": idle})
+    assert "published checkpoint" in about.backbone_section(exercise, {"card": {}})
+    tiny = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="x")
+    assert "never pre-trained" in about.backbone_section(tiny, {"card": {}})
+
+
+def test_the_notebooks_hold_the_exercises_runs(exercise: Params) -> None:
+    rows = cells(about.handed_in(exercise))
+    assert [(row[0][1], row[2], row[3].strip("`")) for row in rows] == [
+        ("1", "1", show.DASH),
+        ("2", "2, 3, 4", "prompts.pt"),
+        ("3", "5", "adapter.pt"),
+        ("4", "6, 7", show.DASH),
+        ("5", "8, 9, 10", "lora.pt"),
+    ]
+
+
+def test_the_commands_are_those_of_the_study_as_it_is(exercise: Params) -> None:
+    text = about.commands(dataclasses.replace(exercise, lora_rank=16))
+    assert "t5peft train assignment --set lora_rank=16 " in text
+    assert "-p study assignment -p lora_rank 16" in about.other_rank(exercise)
+    assert "-p study self-contained " in about.other_rank(dataclasses.replace(exercise, study="x"))
+
+
+def test_a_folder_with_a_t5_small_is_not_said_to_be_smaller(exercise: Params) -> None:
+    moved = dataclasses.replace(exercise, backbone="models/t5-small")
+    text = about.departures(moved, exercise, {"t5-small": "t5-small"})
+    assert "departs from 1 of them (@sec-differences): the backbone in `models/t5-small`" in text
+    assert "parameters of @tbl-glance" not in text
+
+
+def test_all_settings_stand_two_a_line(exercise: Params) -> None:
+    rows = cells(about.settings_table(exercise))
+    named = [row[0] for row in rows] + [row[2] for row in rows]
+    assert [name for name in named if name] == [f"`{name}`" for name in vars(exercise)]

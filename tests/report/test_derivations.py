@@ -1,0 +1,146 @@
+"""Derivations, and tables of what is derived and counted."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import cells, column
+
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone
+from t5peft.methods import counting, formulas
+from t5peft.methods.counting import Count
+from t5peft.methods.table import inject
+from t5peft.report import derivations, evidence
+from t5peft.report.evidence import Checked, CountsDifferError
+from t5peft.runs import store
+from t5peft.runs.records import Status
+
+
+def test_a_backbone_in_a_folder_called_t5_small_is_not_taken_for_it(
+    exercise: Params, tmp_path: Path
+) -> None:
+    backbone.load("random:tiny").config.save_pretrained(tmp_path / "t5-small")
+    study = dataclasses.replace(exercise, backbone=str(tmp_path / "t5-small"))
+    models = evidence.models(study)
+    sizes_of = [sum(formulas.parts(model).values()) for model in models.values()]
+    assert list(models) == ["t5-small", "t5-small of the study"]
+    assert sizes_of == [60_506_624, 301_696]
+    assert "has other dimensions" in derivations.other_backbone(
+        evidence.scratch_counts(study), study
+    )
+
+
+@pytest.mark.parametrize("off", [{"added": 104_545}, {"total": 60_611_169}])
+def test_records_must_hold_the_derived_counts(exercise: Params, off: dict[str, int]) -> None:
+    run = evidence.scratch(exercise, "adapter")
+    held = {"added": 104_544, "total": 60_611_168}
+    stored = {"run": {"name": run.name, **vars(run)}, "parameters": held}
+    evidence.check_records(exercise, [stored])
+    with pytest.raises(CountsDifferError, match="adapter-scratch-b8 as trained"):
+        evidence.check_records(exercise, [{**stored, "parameters": held | off}])
+
+
+def test_a_derivation_goes_from_sites_to_the_exercises_number() -> None:
+    text = derivations.derivation(formulas.derive("lora", "t5-small", {"rank": 8, "alpha": 4}))
+    assert text.count("\n") == 4
+    assert "= 36$" in text
+    assert text.endswith(r"$\text{294,912}$ parameters.")
+
+
+def test_counts_that_differ_stop_the_report_by_name(exercise: Params) -> None:
+    run = evidence.scratch(exercise, "lora")
+    right, wrong = Count(8, 8, 108, 108), Count(8, 9, 108, 109)
+    evidence.check([Checked("t5-small", run, right)])
+    with pytest.raises(CountsDifferError, match=r"lora-scratch-r8 in tiny: derived 8 .* counted 9"):
+        evidence.check([Checked("t5-small", run, right), Checked("tiny", run, wrong)])
+    assert "**NO**" in derivations.counts([Checked("tiny", run, wrong)])
+
+
+def test_number_of_parameters_is_the_exercises(exercise: Params) -> None:
+    table = derivations.number_of_parameters(evidence.scratch_counts(exercise), "t5-small")
+    assert column(table, "Number of parameters (counted)") == [
+        *("**60,506,624**", "**60,511,744**", "**60,611,168**", "**60,801,536**")
+    ]
+    assert set(column(table, "equal")) == {"yes"}
+
+
+def test_derived_and_counted_stand_in_their_columns(exercise: Params) -> None:
+    item = evidence.Checked("tiny", evidence.scratch(exercise, "lora"), counting.Count(1, 2, 3, 4))
+    table = derivations.counts([item])
+    heads = ("added, derived", "added, counted", "all, derived", "all, counted", "equal")
+    assert [column(table, head) for head in heads] == [["1"], ["2"], ["3"], ["4"], ["**NO**"]]
+
+
+def test_the_familys_shares_are_of_the_model(exercise: Params) -> None:
+    table = derivations.family({"lora": {"rank": 8, "alpha": 4.0}})
+    assert cells(table)[0] == ["t5-small", "60,506,624", "294,912 (0.4850)"]
+
+
+def test_the_parts_add_up_to_the_model() -> None:
+    table = derivations.parts({"t5-small": "t5-small", "t5-base": "t5-base"})
+    assert cells(table)[-1] == ["**all**", "", "**60,506,624**", "**222,903,552**"]
+
+
+def test_each_formula_stands_in_its_column() -> None:
+    row = cells(derivations.method_table())[2]
+    adapter = formulas.FORMULAS["adapter"]
+    parts = (adapter.sites, adapter.share, adapter.added)
+    assert row == ["adapter", *(f"${formulas.latex(x)}$" for x in parts)]
+
+
+def test_the_letters_have_each_models_values(exercise: Params) -> None:
+    table = derivations.notation(exercise, {"t5-small": "t5-small", "t5-base": "t5-base"})
+    rows = {row[1]: row[2:] for row in cells(table)}
+    assert rows["width of the model, d_model"] == ["512", "768"]
+    assert rows["rank of a LoRA update"] == ["1 and 8", "1 and 8"]
+    assert rows["scale of a LoRA update"] == ["4", "4"]
+
+
+def test_a_site_has_the_tensors_that_are_named(exercise: Params) -> None:
+    """Their sizes are those of the model with the method in place."""
+    for method, count in (("soft-prompt", 1), ("adapter", 12), ("lora", 36)):
+        run = evidence.scratch(exercise, method)
+        derived = formulas.derive(method, "t5-small", run.settings)
+        sizes = [formulas.value(term, derived.values) for term in derived.terms.values()]
+        model = counting.hollow("t5-small")
+        inject(model, method, "scratch", run.settings)
+        trained = [p.numel() for p in model.parameters() if p.requires_grad]
+        assert sorted(trained) == sorted(count * sizes)
+
+
+def test_each_tensor_of_a_site_is_named_with_its_size() -> None:
+    adapter = formulas.derive("adapter", "t5-small", {"bottleneck": 8})
+    assert derivations.terms(adapter) == (
+        r"$W_{\text{down}}$ has $d \, b$, $b_{\text{down}}$ has $b$, $W_{\text{up}}$ has $b \, d$, "
+        r"$b_{\text{up}}$ has $d$; together "
+    )
+    prompt = formulas.derive("soft-prompt", "t5-small", {"tokens": 10})
+    assert derivations.terms(prompt) == "$P$ has "
+
+
+def test_results_are_shown_only_with_the_derived_counts(
+    exercise: Params, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {item["run"]["name"]: item for item in records}
+    here = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t")
+    fresh = Status("fresh", "")
+    monkeypatch.setattr(store, "look", lambda *_: {name: (fresh, made[name]) for name in made})
+    with pytest.raises(CountsDifferError, match="lora-scratch-r8 as trained"):
+        evidence.results(here, "lora")
+
+
+def test_the_last_section_derives_what_each_method_adds(exercise: Params) -> None:
+    derived = evidence.exercise_derivations(exercise)
+    assert {name: one.derived for name, one in derived.items()} == {
+        "soft-prompt": 5_120, "adapter": 104_544, "lora": 294_912
+    }  # fmt: skip
+    prompt, adapter, _ = derivations.sums(derived).split("\n")
+    assert prompt == (
+        r"- **soft prompt**, with $n = 10$, $d = 512$: $n \, d = 10 \times 512 = \text{5,120}$, "
+        "step by step in @sec-soft-prompt-count."
+    )
+    assert r"\left(6 + 6\right) \times" in adapter

@@ -1,0 +1,66 @@
+"""A report whose runs are not all stored shows what is there, and marks the gaps."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+
+import pytest
+from helpers import run_named
+
+from t5peft.base.errors import Missing
+from t5peft.base.studies import Params
+from t5peft.report import evidence, gaps, tables
+from t5peft.report.render import notebook
+from t5peft.runs import make
+
+
+@pytest.fixture
+def partial(smoke: Params) -> Params:
+    """A study of whose LoRA runs only ours is stored."""
+    study = dataclasses.replace(smoke, epochs=1, train="partial")
+    make.train(run_named(study, "lora-scratch-r8"), study)
+    return study
+
+
+def test_of_incomplete_records_only_what_is_stored_is_used(partial: Params) -> None:
+    records = evidence.results(partial, "lora")
+    assert records, "there are some"
+    for use in (list, len, lambda x: x[0], lambda x: "a" in x, reversed):
+        with pytest.raises(Missing, match="9 of 10 runs missing"):
+            use(records)
+    table = tables.results(records)
+    assert "| ours " in table
+    assert table.count("PEFT (missing)") == 2
+    rows = [row for row in tables.ten_results(evidence.results(partial)).splitlines()[2:] if row]
+    assert [int(row.split("|")[1]) for row in rows] == [*range(1, 11)]
+    assert sum("(missing)" in row for row in rows) == 9
+
+
+def run(source: str, **names: object) -> list[object]:
+    """What a cell shows whose gaps are marked."""
+    shown: list[object] = []
+    tree = gaps.Gaps().visit(ast.parse(source))
+    code = compile(tree, "cell", "exec")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gaps, "display", shown.append)
+        exec(code, names)
+    return shown
+
+
+def test_a_cell_shows_its_last_line_or_its_gap() -> None:
+    missing = Missing("study", "1 of 10 runs missing", "stored runs", "train them")
+
+    def ask() -> None:
+        raise missing
+
+    assert run("x = 1\nx + 1") == [2]
+    assert run("x = 1") == run("") == []
+    assert run("ask()\n3", ask=ask) == [missing]
+    with pytest.raises(ZeroDivisionError):
+        run("1 / 0")
+
+
+def test_a_sentence_has_a_dash_where_a_run_is_missing(partial: Params) -> None:
+    text = notebook.fill("It took `{python} len(x)` s.", {"x": evidence.results(partial, "lora")})
+    assert text.data == "It took \N{EN DASH} s."

@@ -1,0 +1,55 @@
+"""From a study to a stored record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from helpers import run_named
+
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone
+from t5peft.runs import make, reopen, store
+from t5peft.training import evaluation, jobs, loop
+
+
+def test_a_record_holds_what_a_chapter_shows(smoke: Params) -> None:
+    run = run_named(smoke, "lora-scratch-r8")
+    record = make.train(run, smoke)
+    assert record == json.loads(json.dumps(record)), "a record is plain JSON"
+    assert [epoch["epoch"] for epoch in record["history"]] == [1, 2]
+    assert record["best_accuracy"] == max(e["test_accuracy"] for e in record["history"])
+    assert record["last_accuracy"] == record["history"][-1]["test_accuracy"]
+    counts = record["parameters"]
+    assert counts["trained"] == counts["added"] == 12 * 8 * (32 + 32)
+    assert counts["total"] == backbone.load("random:tiny").num_parameters() + counts["added"]
+    two_moments = 2 * 4 * counts["trained"]
+    steps = 4 * len(jobs.trained(jobs.build(run, smoke)))  # one float a tensor
+    assert record["memory"]["optimizer_bytes"] == two_moments + steps
+    assert record["memory"]["peak_bytes"] > two_moments
+    assert record["files"].keys() == {store.DELTA, store.TRACE}
+    assert record["stored_bytes"] == record["files"][store.DELTA]["bytes"]
+    assert store.status(run, smoke).state == "fresh"
+    assert store.load(run, smoke) == record | {"stale": "", "verified": {}}
+
+
+def test_full_fine_tuning_stores_no_weights(smoke: Params) -> None:
+    run = run_named(smoke, "full")
+    record = make.train(run, dataclasses.replace(smoke, epochs=1))
+    assert record["files"].keys() == {store.TRACE}
+    assert record["stored_bytes"] == 4 * record["parameters"]["total"]
+    assert record["parameters"]["added"] == 0
+
+
+def test_stored_weights_are_those_of_the_best_epoch(smoke: Params) -> None:
+    """The accuracy of a record can be had again from its file."""
+    study = dataclasses.replace(smoke, prompt_learning_rate=3.0, epochs=3)
+    run = run_named(study, "soft-prompt-scratch-n10")
+    record = make.train(run, study)
+    _, _, model = reopen.load(f"smoke/{run.name}")
+    job = jobs.prepare(run, study)
+    answers = evaluation.predict(model, job.tokenizer, job.test, study.max_length, run.placeholders)
+    assert evaluation.score(answers, job.test.labels)[0] == record["best_accuracy"]
+    best = job
+    best.history = record["history"]
+    assert loop.best_epoch(best)["epoch"] == record["best_epoch"]

@@ -1,0 +1,52 @@
+"""A stored run opened again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import change_backbone, run_named, run_of
+
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.measure import predict
+from t5peft.runs import make, reopen
+from t5peft.training import jobs
+
+
+def test_a_stored_run_is_not_put_into_another_backbone(on_folders: Params, code: Path) -> None:
+    make.train_alone(run_of(on_folders), on_folders)
+    reopen.load("smoke/lora-scratch-r8")
+    change_backbone(on_folders, code)
+    with pytest.raises(InputError, match="backbone of run smoke/lora-scratch-r8"):
+        reopen.load("smoke/lora-scratch-r8")
+
+
+def test_tensors_of_another_shape_or_name_are_refused(smoke: Params) -> None:
+    model = jobs.build(run_named(smoke, "lora-scratch-r8"), smoke)
+    own = {name: tensor.clone() for name, tensor in jobs.trained(model).items()}
+    name = next(iter(own))
+    for wrong, found in (
+        ({k: v for k, v in own.items() if k != name}, f"no tensor {name}"),
+        ({**own, "x": torch.zeros(1)}, "unexpected tensor x"),
+        ({**own, name: own[name][:1]}, f"shape {name}"),
+    ):
+        with pytest.raises(InputError, match=found):
+            reopen.put(model, wrong, "here")
+    reopen.put(model, own, "here")
+
+
+def test_a_tokenizer_that_moved_is_found_by_its_new_folder(
+    smoke: Params, words_folder: Path, tmp_path: Path
+) -> None:
+    make.train_alone(run_named(smoke, "lora-scratch-r8"), smoke)
+    (before,) = predict.predict("smoke/lora-scratch-r8", ["good"])
+    moved = shutil.copytree(words_folder, tmp_path / "moved")
+    (after,) = predict.predict("smoke/lora-scratch-r8", ["good"], {"tokenizer": str(moved)})
+    assert after == before
+    with pytest.raises(InputError, match="backbone of run smoke/lora-scratch-r8: found"):
+        reopen.load("smoke/lora-scratch-r8", {"backbone": "random:t5-small"})
+    with pytest.raises(InputError, match="--set lora_rank: found a setting that the run fixes"):
+        reopen.load("smoke/lora-scratch-r8", {"lora_rank": 4})

@@ -1,0 +1,95 @@
+"""Other seeds of a run: kept beside the study, found by the report, part of no other result."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Iterable
+
+import pytest
+from helpers import run_named
+
+from t5peft.__main__ import WRONG_INPUT, main
+from t5peft.base import paths
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params, with_seed
+from t5peft.report import evidence
+from t5peft.runs import store
+
+NAME = "lora-scratch-r8"
+
+
+def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Params) -> None:
+    command = ["train", "smoke", "--only", NAME, "--set", f"tokenizer={smoke.tokenizer}"]
+    assert evidence.seeds(smoke) == []
+    assert main(command) == 0
+    assert evidence.seeds(smoke) == [], "one seed has no spread"
+    side_by_side = [*command, "--seed", "1", "--jobs", "2", "--only", NAME, "lora-peft-r8"]
+    assert main(side_by_side) == 0
+    (paths.weights() / "smoke-seed-0").mkdir()
+    ((own, other),) = evidence.seeds(smoke)
+    assert (own["run"]["name"], own["params"]["seed"]) == (NAME, 0)
+    assert (other["run"]["name"], other["params"]["seed"]) == (NAME, 1)
+    assert own["history"][0]["loss"] != other["history"][0]["loss"]
+    run = run_named(smoke, NAME)
+    assert store.load(run, smoke)["seal"] == own["seal"], "the study's own is untouched"
+    assert store.status(run, with_seed(smoke, 2)).state == "missing"
+
+
+def test_a_report_never_trains_in_the_place_of_a_stored_run(smoke: Params) -> None:
+    before = evidence.results(smoke, "lora")
+    for train in ("auto", "yes"):
+        other = dataclasses.replace(smoke, seed=3, train=train)
+        with pytest.raises(InputError, match=r"seed 0 -> 3.*--replace.*--set study=NAME keeps"):
+            evidence.results(other, "lora")
+    assert evidence.results(smoke, "lora") == before
+    beside = evidence.results(dataclasses.replace(smoke, seed=3, study="mine"), "lora")
+    assert [one["params"]["seed"] for one in beside] == [3, 3, 3]
+
+
+def test_the_command_trains_in_the_place_of_a_stored_run_where_it_is_told_to(
+    smoke: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "smoke", "--only", NAME, "--set", f"tokenizer={smoke.tokenizer}"]
+    changes = ("--set", "lora_learning_rate=0.5")
+    assert main(command) == 0
+    kept = evidence.results(smoke, "lora")[0]
+    assert main([*command, *changes]) == WRONG_INPUT
+    assert "learning_rate 0.0001 -> 0.5" in capsys.readouterr().err
+    assert evidence.results(smoke, "lora")[0] == kept
+    capsys.readouterr()
+    assert main([*command, *changes, "--replace"]) == 0
+    assert capsys.readouterr().out.startswith(f"train {NAME}")
+    assert main(["status", "smoke", *command[4:], *changes]) == 0
+    told = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert told[7:9] == [["8", NAME, "fresh"], ["9", "lora-peft-r1", "missing"]]
+
+
+@pytest.mark.parametrize(("codes", "worst"), [([0, 2, 0], 2), ([0, -9, 0], 9)])
+def test_a_run_that_fails_side_by_side_is_not_passed_over(
+    codes: list[int],
+    worst: int,
+    smoke: Params,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    left = iter(codes)
+
+    class Child:
+        stdout: Iterable[str] = ("one\n", "two\n")
+        stderr: Iterable[str] = ("a warning\n",)
+
+        def __init__(self, command: list[str], **how: object) -> None:
+            self.code = next(left)
+
+        def wait(self) -> int:
+            return self.code
+
+    monkeypatch.setattr(subprocess, "Popen", Child)
+    names = ["full", "lora-scratch-r8", "lora-peft-r8"]
+    settings = ["--set", f"tokenizer={smoke.tokenizer}"]
+    assert main(["train", "smoke", "--jobs", "2", "--only", *names, *settings]) == worst
+    out, err = capsys.readouterr()
+    assert sorted(out.splitlines()[3:]) == [*["one"] * 3, *["two"] * 3], "whole lines"
+    assert err.splitlines() == ["a warning"] * 3
+    assert [*(paths.cache() / "tokens").iterdir()], "made before the runs are begun"

@@ -1,0 +1,365 @@
+"""A stored run is verified by what the code makes now, and a real change is caught."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import run_named
+
+from t5peft.__main__ import main
+from t5peft.base import deciding, machine
+from t5peft.base.deciding import Code
+from t5peft.base.studies import Params
+from t5peft.inputs import data
+from t5peft.methods.lora import LoRALinear
+from t5peft.methods.table import Run
+from t5peft.report import about
+from t5peft.runs import make, records, reopen, store, verify
+from t5peft.runs.records import Status
+from t5peft.training import evaluation, fast, loop
+
+LORA = "lora-scratch-r8"
+
+
+@pytest.fixture
+def study(smoke: Params) -> Params:
+    """With rates at which four steps show what is learned."""
+    return dataclasses.replace(
+        smoke, lora_learning_rate=0.03, adapter_learning_rate=0.03, full_learning_rate=1e-3
+    )
+
+
+@pytest.fixture
+def stored(study: Params) -> Params:
+    """The study with its LoRA run and full fine-tuning stored."""
+    for name in (LORA, "full"):
+        make.train_alone(run_named(study, name), study)
+    return study
+
+
+def other_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code that decides is another than when the runs were made."""
+    monkeypatch.setattr(deciding, "code", lambda *_: Code("another digest", ()))
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is another than that of the traces, so that rounding may differ."""
+    monkeypatch.setattr(machine, "kind", lambda: "another processor")
+
+
+def state(study: Params, name: str = LORA) -> Status:
+    return store.status(run_named(study, name), study)
+
+
+def compare(study: Params, name: str = LORA, reviews: int = 64) -> dict[str, Any]:
+    return verify.verify(run_named(study, name), study, 20, reviews)
+
+
+def test_a_stale_run_that_the_code_would_make_again_is_verified(
+    stored: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_code(monkeypatch)
+    before = (store.folder(run_named(stored, LORA), stored) / records.RECORD).read_bytes()
+    assert state(stored).state == "stale"
+    found = compare(stored)
+    assert (found["largest_difference"], found["answers_differing"]) == (0, 0)
+    assert (found["steps"], found["reviews"]) == (4, 64)
+    assert state(stored).state == "verified"
+    assert "4 steps trained anew" in state(stored).reason
+    assert "of 64 answers 0 differ (bound 0)" in state(stored).reason
+    after = (store.folder(run_named(stored, LORA), stored) / records.RECORD).read_bytes()
+    assert after == before, "a record is never overwritten"
+
+
+def test_full_fine_tuning_is_verified_by_its_steps_alone(
+    stored: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_code(monkeypatch)
+    assert compare(stored, "full")["reviews"] == 0
+    assert state(stored, "full").state == "verified"
+    assert "no answers compared" in state(stored, "full").reason
+
+
+def test_a_verification_holds_for_the_code_it_was_made_with(
+    stored: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_code(monkeypatch)
+    compare(stored)
+    monkeypatch.setattr(deciding, "code", lambda *_: Code("a third digest", ()))
+    assert state(stored).state == "stale"
+
+
+def test_a_verification_holds_for_the_run_it_was_made_of(
+    stored: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_code(monkeypatch)
+    compare(stored)
+    where = store.folder(run_named(stored, LORA), stored)
+    kept = (where / store.VERIFIED).read_text()
+    make.train(run_named(stored, LORA), stored)
+    (where / store.VERIFIED).write_text(kept)
+    monkeypatch.setattr(deciding, "code", lambda *_: Code("a third digest", ()))
+    assert store.verification(where, records.read_run(where)) == {}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"seal": 1}', None])
+def test_a_damaged_verification_is_none(
+    content: str | None, stored: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_code(monkeypatch)
+    compare(stored)
+    path = store.folder(run_named(stored, LORA), stored) / store.VERIFIED
+    changed = path.read_text().replace('"steps": 4', '"steps": 400')
+    path.write_text(changed if content is None else content)
+    assert state(stored).state == "stale"
+
+
+# --- what must be caught -------------------------------------------------------------------------
+
+
+def wrong_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = LoRALinear.forward
+
+    def scaled(self: LoRALinear, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) + (forward(self, x) - self.linear(x)) * 2
+
+    monkeypatch.setattr(LoRALinear, "forward", scaled)
+
+
+def lost_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "dropout", lambda x, p, training: x)
+
+
+def another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_seed = loop.set_seed
+    monkeypatch.setattr(loop, "set_seed", lambda seed: set_seed(seed + 1))
+
+
+def another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = loop.order
+    monkeypatch.setattr(loop, "order", lambda params, epoch: order(params, epoch)[::-1])
+
+
+def another_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.optim, "AdamW", torch.optim.RAdam)
+
+
+CHANGES = [wrong_scale, lost_dropout, another_seed, another_order]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_the_bounds_catch(
+    change: Callable[[pytest.MonkeyPatch], None],
+    precision: str,
+    study: Params,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also elsewhere, where rounding may differ."""
+    study = dataclasses.replace(study, precision=precision)
+    make.train_alone(run_named(study, LORA), study)
+    other_code(monkeypatch)
+    elsewhere(monkeypatch)
+    with monkeypatch.context() as patch:
+        change(patch)
+        found = compare(study)
+    assert found["loss_bound"] == verify.LOSS[precision]
+    assert found["median_difference"] > found["loss_bound"]
+    assert state(study).state == "stale"
+    assert f"(bound {found['loss_bound']:.2g})" in state(study).reason
+    assert compare(study)["median_difference"] < found["loss_bound"] / 5
+    assert state(study).state == "verified"
+
+
+def test_answers_of_another_kind_are_caught(
+    stored: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_code(monkeypatch)
+    predict = evaluation.predict
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "predict", lambda *a: ["positive", *predict(*a)[1:]])
+        assert compare(stored)["answers_differing"] == 1
+    assert state(stored).state == "stale"
+    assert "of 64 answers 1 differ (bound 0)" in state(stored).reason
+
+
+def test_a_share_of_the_answers_may_differ_elsewhere(
+    study: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = machine.kind()
+    assert verify.bound(verify.ANSWERS, study, here) == 0
+    assert verify.bound(verify.ANSWERS, study, "another processor") == verify.ANSWERS["fp32"]
+    in_bf16 = dataclasses.replace(study, precision="bf16")
+    assert verify.bound(verify.LOSS, in_bf16, here) == verify.LOSS["bf16"]
+    monkeypatch.setattr(machine, "has_accelerator", lambda: True)
+    monkeypatch.setattr(machine, "kind", lambda: here)
+    assert verify.bound(verify.LOSS, study, here) == verify.LOSS["fp32"]
+
+
+# --- the commands --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def arguments(stored: Params, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of a command on the two stored runs."""
+    changes = [part for key, value in vars(stored).items() for part in ("--set", f"{key}={value}")]
+    return ["smoke", *changes, "--only", "full", LORA]
+
+
+def test_what_was_verified_is_not_verified_again_unless_more_is_asked(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other_code(monkeypatch)
+    command = ["verify", *arguments, "--reviews", "8"]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["verified", "verified"]
+    asked: list[str] = []
+    first_losses = verify.first_losses
+
+    def noted(run: Run, params: Params, steps: int) -> np.ndarray:
+        asked.append(run.name)
+        return first_losses(run, params, steps)
+
+    monkeypatch.setattr(verify, "first_losses", noted)
+    assert main(command) == 0
+    assert asked == []
+    assert main(["verify", *arguments, "--reviews", "9"]) == 0
+    assert asked == [LORA], "full fine-tuning has no tensors to answer with"
+
+
+def test_a_run_that_fails_ends_with_1_and_says_by_how_much(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other_code(monkeypatch)
+    another_seed(monkeypatch)
+    assert main(["verify", *arguments]) == 1
+    for line in capsys.readouterr().out.splitlines():
+        assert line.split()[1] == "stale"
+        assert "losses differ by 0." in line
+
+
+def test_a_run_that_another_process_has_is_left_to_it(
+    arguments: list[str], stored: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with store.lock(run_named(stored, LORA), stored):
+        assert main(["verify", *arguments]) == 1
+        assert main(["trace", *arguments]) == 0
+    assert capsys.readouterr().out.count(verify.ELSEWHERE) == 3
+
+
+def without_trace(study: Params, name: str) -> Path:
+    """A run as it was stored before there were traces; returns its folder."""
+    where = store.folder(run_named(study, name), study)
+    record = json.loads((where / records.RECORD).read_text())
+    (where / store.TRACE).unlink()
+    del record["files"][store.TRACE]
+    store.put(where, record, {})
+    return where
+
+
+def test_a_trace_is_made_afterwards_by_the_code_that_made_the_run(
+    arguments: list[str], stored: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = reopen.trace_of(store.folder(run_named(stored, LORA), stored))
+    folders = [without_trace(stored, name) for name in (LORA, "full")]
+    assert main(["verify", *arguments]) == 1
+    assert "expected the losses of its first steps" in capsys.readouterr().out
+    assert main(["trace", *arguments, "--steps", "3"]) == 0
+    held, of_full = map(reopen.trace_of, folders)
+    assert held.losses.tolist() == made.losses[:3].tolist()
+    best = records.read_run(folders[0])["best_epoch"]
+    assert held.epochs.tolist() == [best]
+    assert np.array_equal(held.after(best), made.after(best))
+    assert held.losses_by == held.answers_by == machine.kind()
+    assert len(of_full.losses) == 3
+    assert not of_full.answers.size, "it has no weights to answer with"
+    assert state(stored).state == "fresh"
+    before = [(folder / store.TRACE).read_bytes() for folder in folders]
+    assert main(["trace", *arguments, "--steps", "4"]) == 0
+    assert [(folder / store.TRACE).read_bytes() for folder in folders] == before
+
+
+def test_other_code_makes_no_losses_for_a_trace(
+    arguments: list[str],
+    stored: Params,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = without_trace(stored, LORA)
+    other_code(monkeypatch)
+    assert main(["trace", *arguments]) == 0
+    assert "nothing is made: stale" in capsys.readouterr().out
+    assert store.TRACE not in records.read_run(where)["files"]
+
+
+def test_answers_that_give_another_accuracy_than_recorded_are_refused(
+    arguments: list[str],
+    stored: Params,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = without_trace(stored, LORA)
+    predict = evaluation.predict
+    monkeypatch.setattr(evaluation, "predict", lambda *a: len(predict(*a)) * ["positive"])
+    accuracy = records.read_run(where)["best_accuracy"]
+    assert accuracy < 0.5 - verify.ACCURACY, "or nothing is shown"
+    assert main(["trace", *arguments]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    found = 100 * data.tokens(stored, "test").labels.mean()
+    assert f"answers of {LORA}: found {found:.2f}% right, expected {100 * accuracy:.2f}%" in line
+    assert not reopen.trace_of(where).answers.size
+
+
+@pytest.mark.parametrize("wrong", ["--steps 0", "--reviews 0"])
+def test_nothing_is_compared_of_no_steps_or_reviews(
+    wrong: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", *arguments, *wrong.split()]) == 2
+    assert f"{wrong.split()[0]}: found 0, expected a number from 1" in capsys.readouterr().err
+
+
+# --- what asks for a state -----------------------------------------------------------------------
+
+
+def test_a_verified_run_is_not_trained_again(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other_code(monkeypatch)
+    assert main(["verify", *arguments]) == 0
+    monkeypatch.setattr(make, "train", None)
+    assert main(["train", *arguments]) == 0
+    assert capsys.readouterr().out.count("keep ") == 2
+
+
+def test_the_report_shows_a_verified_run_without_a_mark_and_says_how_it_was_verified(
+    stored: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_code(monkeypatch)
+
+    def shown() -> list[dict[str, Any]]:
+        return [store.load(run_named(stored, name), stored) for name in ("full", LORA)]
+
+    assert all(record["stale"] for record in shown())
+    assert about.verified(shown()) == ""
+    for name in ("full", LORA):
+        compare(stored, name)
+    assert not any(record["stale"] for record in shown())
+    text = about.verified(shown())
+    assert "all 2 that are shown here are *verified*" in text
+    assert "trained their first 4 steps anew, and no loss differs." in text
+    assert "Of 64 answers made anew with stored tensors, none differs." in text
+    assert "or no answers: 1 of them." in text
+    mixed = [*shown(), {"verified": {}}]
+    mixed[0]["verified"] |= {"largest_difference": 0.0123, "answers_differing": 3}
+    text = about.verified(mixed)
+    assert "2 of the 3 that are shown here" in text
+    assert "no loss differs by more than 0.012 nats." in text
+    assert "stored tensors, 3 differ." in text

@@ -1,0 +1,106 @@
+"""The command line: one line where it is refused, and none too many."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from t5peft.__main__ import main
+from t5peft.base import paths
+from t5peft.training import loop
+
+
+@pytest.fixture
+def place(home: Path, words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's root, its smoke study with a tokenizer that is there; no input on stdin."""
+    path = home / "params" / "smoke.yaml"
+    lines = [x for x in path.read_text().splitlines() if not x.startswith("tokenizer:")]
+    path.write_text("\n".join([*lines, f"tokenizer: {words_folder}"]))
+    (home / "report.qmd").write_text("# Report\n")
+    (home / "folder").mkdir()
+    monkeypatch.chdir(home)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    return home
+
+
+def written(root: Path) -> dict[str, bytes]:
+    """What the project keeps: all files but the cache's and the locks."""
+    kept = [p for p in root.rglob("*") if p.is_file() and ".cache" not in p.parts]
+    return {str(p): p.read_bytes() for p in kept if p.name != "lock"}
+
+
+def refused(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command prints before it exits with 2; nothing is written."""
+    before = written(paths.root())
+    capsys.readouterr()
+    assert main(shlex.split(command)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert written(paths.root()) == before
+    return lines[0]
+
+
+def assert_complete(line: str) -> None:
+    """The thing, what was found, what was expected, the way out."""
+    thing, found, rest = line.partition(": found ")
+    found, expected, rest = rest.partition(", expected ")
+    wanted, _, way_out = rest.rpartition("; ")
+    assert thing.startswith("t5peft: ")
+    assert all([found, expected, wanted, way_out]), line
+
+
+@pytest.mark.usefixtures("smoke")
+def test_memory_that_runs_out_is_one_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError()]
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    errors[-1] = caught.value  # PyTorch's own words on a CPU
+    for error in errors:
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(loop, "train_epoch", fail)
+        line = refused("train smoke --only lora-scratch-r8", capsys)
+        assert "memory: found too little" in line
+        assert_complete(line)
+
+
+def test_another_error_is_not_hidden(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of the program")
+
+    monkeypatch.setattr(loop, "train_epoch", fail)
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        main(["train", "smoke", "--only", "lora-scratch-r8"])
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(home: Path) -> None:
+    """As in `t5peft count lora | head -1`."""
+    command = [sys.executable, "-m", "t5peft", "count", "lora"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+    assert process.returncode == 1
+
+
+def test_a_hub_that_cannot_be_reached_says_nothing_before_our_line() -> None:
+    """Its client tells of each of five retries unless it is told otherwise before its import."""
+    code = (
+        "from t5peft.__main__ import main; main(['no-such-command']); "
+        "from huggingface_hub.utils import logging; print(logging.get_verbosity())"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == logging.ERROR

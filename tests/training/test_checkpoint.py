@@ -1,0 +1,74 @@
+"""A checkpoint is gone on with where it is whole and of this very run."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import NAME, flip, run_of
+
+from t5peft.__main__ import main
+from t5peft.base.studies import Params
+from t5peft.runs import records, store
+from t5peft.runs.identity import identity_of
+from t5peft.training import checkpoint, jobs
+
+
+def test_a_run_that_was_stopped_is_said_to_be(study: Params, begun: Path) -> None:
+    said = store.status(run_of(study), study)
+    assert begun.exists()
+    assert (said.state, said.reason) == ("missing", "begun, goes on")
+
+
+def saved(held: dict[str, Any]) -> bytes:
+    content = io.BytesIO()
+    torch.save(held, content)
+    return content.getvalue()
+
+
+def test_a_flipped_bit_of_a_checkpoint_changes_nothing_unseen(begun: Path) -> None:
+    cpu, draw, content = torch.device("cpu"), random.Random(0), begun.read_bytes()
+    sound = checkpoint.read(begun, cpu)
+    refused = 0
+    for _ in range(100):
+        begun.write_bytes(flip(draw, content))
+        try:
+            held = checkpoint.read(begun, cpu)
+        except Exception:
+            refused += 1
+        else:  # a bit between the parts
+            assert saved(held) == saved(sound)
+    assert refused > 50
+
+
+def refused(study: Params, capsys: pytest.CaptureFixture[str]) -> str:
+    """The line that `t5peft train` ends with; the stored run is as it was."""
+    folder = store.folder(run_of(study), study)
+    before = {p: p.read_bytes() for p in folder.iterdir() if p.name in (records.RECORD, "lock")}
+    state = store.status(run_of(study), study)
+    changes = [x for k, v in vars(study).items() for x in ("--set", f"{k}={v}")]
+    capsys.readouterr()
+    assert main(["train", "smoke", "--only", NAME, *changes]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert {p: p.read_bytes() for p in before} == before
+    assert store.status(run_of(study), study) == state
+    assert not list(folder.glob(".*.tmp"))
+    return line
+
+
+@pytest.mark.parametrize("other", ["identity", "source"])
+def test_a_checkpoint_of_other_settings_or_other_code_is_left_aside(
+    other: str, study: Params, begun: Path
+) -> None:
+    run = run_of(study)
+    held = checkpoint.read(begun, torch.device("cpu"))
+    identity = records.digest(identity_of(run, study))
+    for content, epochs in (({**held, other: "another"}, 0), (held, study.epochs)):
+        torch.save(content, begun)
+        job = jobs.prepare(run, study)
+        checkpoint.restore(job, begun, identity)
+        assert len(job.history) == epochs

@@ -1,0 +1,83 @@
+"""The fast evaluation writes what `generate` writes, wrong words included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import ANSWERS
+from transformers import T5ForConditionalGeneration
+
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, data
+from t5peft.methods.table import inject
+from t5peft.training import evaluation
+
+
+def reviews() -> data.Tokens:
+    """Texts of every length, each with an answer of its own."""
+    draw = np.random.default_rng(0)
+    rows = [np.full(draw.integers(1, 12), 10 + i % len(ANSWERS), np.int32) for i in range(150)]
+    starts = np.cumsum([0, *map(len, rows)])
+    return data.Tokens(np.concatenate(rows), starts, np.zeros(len(rows), np.int8))
+
+
+def by_generate(model: T5ForConditionalGeneration, words: Any, placeholders: int) -> list[str]:
+    """One review at a time, as a reader of the exercise would."""
+    tokens, answers = reviews(), []
+    for review in range(len(tokens)):
+        ids, mask = tokens.batch(np.array([review]), 10, placeholders)
+        written = model.generate(input_ids=ids, attention_mask=mask, max_length=5)
+        answers += words.batch_decode(written, skip_special_tokens=True)
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("method", "implementation", "settings"),
+    [
+        ("full", "scratch", {}),
+        ("soft-prompt", "scratch", {"tokens": 2}),
+        ("soft-prompt", "opendelta", {"tokens": 2}),
+        ("adapter", "scratch", {"bottleneck": 4}),
+        ("adapter", "adapterhub", {"bottleneck": 4}),
+        ("lora", "scratch", {"rank": 2, "alpha": 4.0}),
+        ("lora", "peft", {"rank": 2, "alpha": 4.0}),
+    ],
+)
+def test_the_answers_are_those_of_generate(
+    method: str,
+    implementation: str,
+    settings: dict[str, Any],
+    words: Any,
+    babbler: dict[str, torch.Tensor],
+) -> None:
+    model = backbone.load("random:tiny")
+    model.load_state_dict(babbler)
+    inject(model, method, implementation, settings)
+    model.eval()
+    placeholders = settings.get("tokens", 0) if implementation == "scratch" else 0
+    fast = evaluation.predict(model, words, reviews(), 10, placeholders)
+    assert fast == by_generate(model, words, placeholders)
+    assert {"positive", "negative"} < set(fast), "label words and others, or nothing is shown"
+
+
+def test_score_counts_exact_words_only() -> None:
+    answers = ["positive", "negative", "positive positive", "Positive", ""]
+    labels = np.array([1, 1, 1, 1, 0])
+    assert evaluation.score(answers, labels) == (1 / 5, 3 / 5)
+
+
+def test_short_reviews_come_first_and_every_review_once(smoke: Params) -> None:
+    tokens = data.tokens(smoke, "test")
+    batches = list(evaluation.by_length(tokens, 32, 10))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(tokens)))
+    longest = [tokens.lengths(32)[batch].max() for batch in batches]
+    assert longest == sorted(longest)
+
+
+def test_a_label_word_of_two_pieces_is_refused() -> None:
+    with pytest.raises(InputError, match="one piece and </s> each"):
+        evaluation.word_ids(lambda word: {"input_ids": [5, 6, 1]})

@@ -1,0 +1,218 @@
+"""The faster forward computes what transformers' own does, for every method and library."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from helpers import dry
+from torch import Tensor
+
+from t5peft.base import paths, studies
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone
+from t5peft.methods.table import METHODS, Run, runs_of
+from t5peft.training import evaluation, fast, jobs, loop
+from t5peft.training.jobs import Job
+
+RUNS = runs_of(studies.load(paths.CHECKOUT / "params" / "smoke.yaml"))
+
+
+def made(run: Run, study: Params, quick: bool, dropout: bool = False) -> Job:
+    """A run's job with the fast forward or transformers' own."""
+    AcceleratorState._reset_state()  # it keeps one precision a process
+    model = jobs.build(run, study)
+    if quick:
+        fast.speed_up(model)
+    if not dropout:
+        dry(model)
+    return jobs.with_model(run, study, model)
+
+
+def gradients(job: Job) -> tuple[float, dict[str, Tensor]]:
+    """Loss and gradients of the first batch."""
+    job.model.train()
+    loss = loop.add_gradients(job, loop.order(job.params, 1)[: job.params.batch_size])
+    found = {n: p.grad.clone() for n, p in job.model.named_parameters() if p.grad is not None}
+    job.optimizer.zero_grad()
+    return float(loss), found
+
+
+def distance(these: dict[str, Tensor], those: dict[str, Tensor]) -> float:
+    """Root of the summed squares of all differences, relative to `those`."""
+    assert these.keys() == those.keys()
+    off = sum(float((these[name] - those[name]).square().sum()) for name in those)
+    return math.sqrt(off / sum(float(x.square().sum()) for x in those.values()))
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_loss_and_gradients_are_those_of_transformers(
+    run: Run, smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32, whole or in parts of five reviews of similar length."""
+    loss, wanted = gradients(made(run, smoke, quick=False))
+    for at_once in (smoke.batch_size, 5):
+        monkeypatch.setitem(loop.REVIEWS_AT_ONCE, "cpu", at_once)
+        ours, found = gradients(made(run, smoke, quick=True))
+        assert ours == pytest.approx(loss, rel=1e-5)
+        assert distance(found, wanted) < 1e-4
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_one_kernel_for_the_attention_computes_the_same(
+    run: Run, smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU's path, on whatever is here."""
+    loss, wanted = gradients(made(run, smoke, quick=True))
+    monkeypatch.setattr(fast, "FUSED", {"cpu", "cuda"})
+    ours, found = gradients(made(run, smoke, quick=True))
+    assert ours == pytest.approx(loss, rel=1e-5)
+    assert distance(found, wanted) < 1e-4
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_rounding_frozen_projections_once_changes_no_bit(run: Run, smoke: Params) -> None:
+    """Autocast would round them to the same numbers at every use."""
+    study = dataclasses.replace(smoke, precision="bf16")
+    every_time, once = made(run, study, quick=True), made(run, study, quick=True)
+    fast.round_frozen(once.model)
+    kinds = {parameter.dtype for parameter in once.model.parameters()}
+    assert (torch.bfloat16 in kinds) == (run.method != "full")
+    assert all(x.dtype == torch.float32 for x in jobs.trained(once.model).values())
+    (loss, wanted), (ours, found) = gradients(every_time), gradients(once)
+    assert ours == loss
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_in_bf16_it_is_as_close_to_float32_as_transformers_is(method: str, smoke: Params) -> None:
+    run = next(run for run in RUNS if run.method == method)
+    _, exact = gradients(made(run, smoke, quick=False))
+    rounded = dataclasses.replace(smoke, precision="bf16")
+    ours, theirs = (distance(gradients(made(run, rounded, q))[1], exact) for q in (True, False))
+    assert 0 < ours < 1.5 * theirs
+
+
+def test_it_answers_like_transformers(
+    smoke: Params, babbler: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Soft prompts and LoRA in a backbone that writes words of all kinds, in float32."""
+    load = backbone.load
+
+    def taught(*which: Any) -> Any:
+        model = load(*which)
+        model.load_state_dict(babbler)
+        return model
+
+    monkeypatch.setattr(backbone, "load", taught)
+    for run in (RUNS[1], RUNS[3], RUNS[7]):
+        plain, quick = made(run, smoke, quick=False), made(run, smoke, quick=True)
+        wanted, found = (
+            evaluation.predict(j.model, j.tokenizer, j.test, smoke.max_length, run.placeholders)
+            for j in (plain, quick)
+        )
+        assert found == wanted
+        assert len({*found, ""}) > 2, "several words, or nothing is shown"
+
+
+def test_fifty_steps_with_dropout_stay_within_the_spread_of_seeds(smoke: Params) -> None:
+    """Other dropout draws are like another seed: losses and final accuracy differ no more."""
+    run = RUNS[0]
+    study = dataclasses.replace(smoke, full_learning_rate=1e-3)
+    run = dataclasses.replace(run, learning_rate=1e-3)
+
+    def fifty(quick: bool, seed: int) -> tuple[np.ndarray, float]:
+        job = made(run, dataclasses.replace(study, seed=seed), quick, dropout=True)
+        torch.manual_seed(100 + seed)
+        job.model.train()
+        losses = []
+        for step in range(50):
+            batch = loop.order(study, 1 + step)[: study.batch_size]
+            losses.append(float(loop.add_gradients(job, batch)))
+            job.optimizer.step()
+            job.optimizer.zero_grad()
+        return np.array(losses), loop.accuracy(job, job.test, "test")
+
+    (plain, plain_right), (quick, quick_right) = (
+        map(np.array, zip(*(fifty(q, seed) for seed in range(4)), strict=True))
+        for q in (False, True)
+    )
+    assert plain[:, -5:].mean() < 0.7 * plain[:, :5].mean(), "they learn, or nothing is compared"
+    for these, those in ((plain.mean(axis=1), quick.mean(axis=1)), (plain_right, quick_right)):
+        assert abs(these.mean() - those.mean()) < 3 * these.std(ddof=1) * math.sqrt(2 / 4)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_dropout_drops_its_share_and_scales_the_rest(p: float, kind: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(3, 70_001, dtype=kind, requires_grad=True)  # no multiple of 4
+    y: Any = fast.dropout(x, p, training=True)
+    share = float((y == 0).float().mean())
+    assert share == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / x.numel()))
+    assert set(y.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - p)).to(kind))}
+    y.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, y.detach()), "the gradient passes where the value did"
+
+
+def test_dropout_follows_the_seed_and_leaves_evaluation_alone() -> None:
+    x = torch.ones(1000)
+
+    def drawn(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return fast.dropout(x, 0.1, training=True)
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+    assert not torch.equal(drawn(1)[:500], drawn(1)[500:])
+    assert fast.dropout(x, 0.1, training=False) is x
+
+
+def test_dropout_falls_where_transformers_has_it(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dropped(quick: bool) -> list[tuple[tuple[int, ...], float]]:
+        job, seen = made(RUNS[0], smoke, quick, dropout=True), []
+        with monkeypatch.context() as patched:
+            for place in (fast, torch.nn.functional):  # the decoder's self-attention stays as it is
+
+                def noted(
+                    x: Tensor,
+                    p: float,
+                    training: bool,
+                    *rest: Any,
+                    original: Any = place.dropout,
+                ) -> Tensor:
+                    seen.append((tuple(x.shape), p if training else 0.0))
+                    return original(x, p, training, *rest)
+
+                patched.setattr(place, "dropout", noted)
+            gradients(job)
+        return sorted(seen)
+
+    assert dropped(quick=True) == dropped(quick=False)
+
+
+def test_the_one_kernel_drops_in_training_alone(
+    smoke: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "FUSED", {"cpu", "cuda"})
+    job, seen = made(RUNS[0], smoke, quick=True, dropout=True), set()
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def noted(*tensors: Tensor, dropout_p: float, scale: float) -> Tensor:
+        seen.add(dropout_p)
+        return kernel(*tensors, dropout_p=dropout_p, scale=scale)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+    gradients(job)
+    assert seen == {job.model.config.dropout_rate}
+    seen.clear()
+    loop.accuracy(job, job.test, "test")
+    assert seen == {0.0}

@@ -1,0 +1,73 @@
+"""A job is what the exercise says."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import dry, run_named
+
+from t5peft.base.studies import Params
+from t5peft.inputs import backbone, data
+from t5peft.training import evaluation, jobs, loop
+
+
+@pytest.fixture
+def no_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backbones without dropout, where two loops must agree to the bit."""
+    load = backbone.load
+    monkeypatch.setattr(backbone, "load", lambda name, seed=0: dry(load(name, seed)))
+
+
+@pytest.mark.usefixtures("no_dropout")
+def test_adapter_trainer_makes_the_same_first_step(smoke: Params, tmp_path: Path) -> None:
+    from adapters import AdapterTrainer
+    from transformers import TrainingArguments
+
+    one_step = dataclasses.replace(smoke, train_examples=16, batch_size=16)
+    run = run_named(one_step, "adapter-adapterhub-b8")
+    job = jobs.prepare(run, one_step)
+    loop.train_epoch(job, 1)
+
+    model = jobs.build(run, one_step)
+    model.accepts_loss_kwargs = False  # type: ignore[assignment]
+    # the library's T5 knows no `num_items_in_batch`
+    ids, mask = job.train.batch(loop.order(one_step, 1), one_step.max_length)
+    words = evaluation.word_ids(job.tokenizer)
+    labels = [[words[job.train.labels[i]], data.EOS] for i in loop.order(one_step, 1)]
+    rows = [
+        {"input_ids": i, "attention_mask": m, "labels": torch.tensor(y)}
+        for i, m, y in zip(ids, mask, labels, strict=True)
+    ]
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=1,
+        per_device_train_batch_size=16,
+        learning_rate=run.learning_rate,
+        lr_scheduler_type="constant",
+        weight_decay=0.01,  # PyTorch's default
+        max_grad_norm=0.0,
+        remove_unused_columns=False,  # or the attention mask is dropped
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    AdapterTrainer(model=model, args=arguments, train_dataset=rows).train()  # type: ignore[arg-type]
+
+    begun = jobs.trained(jobs.build(run, one_step))
+    ours, theirs = jobs.trained(job.model), jobs.trained(model)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-5, atol=1e-7)
+        assert not torch.equal(tensor, begun[name])
+
+
+def test_the_optimizer_is_pytorchs_adamw_but_for_the_rate(smoke: Params) -> None:
+    run = run_named(smoke, "adapter-scratch-b8")
+    optimizer = jobs.prepare(run, smoke).optimizer.optimizer
+    assert type(optimizer) is torch.optim.AdamW
+    defaults = torch.optim.AdamW([torch.zeros(1, requires_grad=True)]).defaults
+    ours = {**optimizer.defaults, "fused": defaults["fused"]}
+    assert ours == {**defaults, "lr": run.learning_rate}
