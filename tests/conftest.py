@@ -22,7 +22,7 @@ from accelerate.state import AcceleratorState
 from helpers import ANSWERS, SOURCE, run_of
 
 from t5peft.base import bfloat16, deciding, paths, studies
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, int8, tokenizers
 from t5peft.methods.table import Run, runs_of
 from t5peft.runs import make, store
@@ -81,7 +81,7 @@ def home(tmp_path: Path, words_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def smoke(home: Path, words_folder: Path) -> Params:
+def smoke(home: Path, words_folder: Path) -> Study:
     """The smoke study with the session's tokenizer."""
     return studies.load("smoke", {"tokenizer": str(words_folder)})
 
@@ -95,12 +95,12 @@ ADDED = {"full": 0, "soft-prompt": 10, "adapter": 100, "lora": 1000}
 
 
 @pytest.fixture
-def exercise() -> Params:
+def exercise() -> Study:
     return studies.load(paths.CHECKOUT / "params" / "assignment.yaml")
 
 
 @pytest.fixture
-def records(exercise: Params) -> list[dict[str, Any]]:
+def records(exercise: Study) -> list[dict[str, Any]]:
     """Ten runs of two epochs; run k ends at (60 + k)%, one point below its first epoch."""
     return [record(run) for run in runs_of(exercise)]
 
@@ -166,20 +166,20 @@ def record(run: Run) -> dict[str, Any]:
 
 
 @pytest.fixture
-def study(smoke: Params) -> Params:
+def study(smoke: Study) -> Study:
     """The smoke study, with a rate at which LoRA's accuracy moves."""
     return dataclasses.replace(smoke, lora_learning_rate=0.03, epochs=4)
 
 
 @pytest.fixture
-def stored(study: Params) -> Path:
+def stored(study: Study) -> Path:
     """The folder of a stored run."""
     make.train_alone(run_of(study), study)
     return store.folder(run_of(study), study)
 
 
 @pytest.fixture
-def on_folders(study: Params, home: Path) -> Params:
+def on_folders(study: Study, home: Path) -> Study:
     """A study whose data and backbone are folders, so that both can be changed."""
     for split in data.SPLITS:
         for number, (text, label) in enumerate(data.read(data.MADE_UP, split)):
@@ -203,7 +203,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def begun(study: Params, monkeypatch: pytest.MonkeyPatch) -> Path:
+def begun(study: Study, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The checkpoint of a run that was stopped before its record."""
 
     def stop(*_: object) -> None:

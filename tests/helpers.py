@@ -16,7 +16,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from t5peft.__main__ import main
 from t5peft.base import deciding, files, paths
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.methods.table import Run, runs_of
 from t5peft.runs import make, records, store
 
@@ -27,7 +27,7 @@ CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["t5peft.runs.make", "t5peft.methods.libraries"])
 
 
-def run_named(study: Params, name: str) -> Run:
+def run_named(study: Study, name: str) -> Run:
     """One of the study's ten runs."""
     return next(run for run in runs_of(study) if run.name == name)
 
@@ -67,7 +67,7 @@ def rows(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def run_of(study: Params, name: str = NAME) -> Run:
+def run_of(study: Study, name: str = NAME) -> Run:
     return run_named(study, name)
 
 
@@ -92,7 +92,7 @@ def forge(folder: Path, **changes: Any) -> None:
     (folder / records.RECORD).write_text(records.as_text(record))
 
 
-def train_in(home: Path, study: Params, fatal: tuple[str, str] | None = None) -> None:
+def train_in(home: Path, study: Study, fatal: tuple[str, str] | None = None) -> None:
     """In a process of its own: train the run, or die while a file is written."""
     os.environ["T5PEFT_HOME"] = str(home)
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
@@ -141,7 +141,7 @@ def flip(draw: random.Random, content: bytes) -> bytes:
     return content[:at] + bytes([content[at] ^ 1 << draw.randrange(8)]) + content[at + 1 :]
 
 
-def change_backbone(study: Params, code: Path) -> Params:
+def change_backbone(study: Study, code: Path) -> Study:
     path = next((paths.root() / "t5").glob("int8-*"))
     path.write_bytes(flip(random.Random(0), path.read_bytes()))
     return study
@@ -160,14 +160,14 @@ class Trap:
 SHARED = ["soft-prompt-scratch-n10", "adapter-scratch-b8", "lora-peft-r1", NAME]
 
 
-def train_together(home: Path, study: Params, log: Path) -> None:
+def train_together(home: Path, study: Study, log: Path) -> None:
     """In a process of its own: the command that trains all, each training noted in `log`."""
     os.environ["T5PEFT_HOME"] = str(home)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     torch.set_num_threads(1)
     train = make.train
 
-    def noted(run: Run, study: Params) -> dict[str, Any]:
+    def noted(run: Run, study: Study) -> dict[str, Any]:
         with log.open("a") as file:
             file.write(f"{os.getpid()} {run.name}\n")
         return train(run, study)

@@ -13,17 +13,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from t5peft.base import deciding, files, machine, studies
+from t5peft.base import deciding, machine, studies
 from t5peft.base.errors import InputError, OneLine
-from t5peft.base.progress import Progress, say
+from t5peft.base.progress import Progress
 from t5peft.base.settings import build, overrides, read_yaml, study_file
-from t5peft.base.studies import Params
-from t5peft.inputs import data
+from t5peft.base.studies import Study
+from t5peft.inputs import checks
 from t5peft.inputs.sizes import SIZES
 from t5peft.measure import measurements
 from t5peft.methods.table import METHODS, Run, runs_of
 from t5peft.runs import launch, records, store
-from t5peft.runs.records import AS_MADE, SHOWN
+from t5peft.runs.records import SHOWN
 
 WRONG_INPUT = 2
 
@@ -80,25 +80,23 @@ def explain(error: Exception) -> OneLine | None:
 # --- studies -----------------------------------------------------------------------------------
 
 
-def study_of(options: argparse.Namespace) -> Params:
+def study_of(options: argparse.Namespace) -> Study:
     """The study that the options name, with their `--set` and `--seed` on top."""
-    settings = studies.load(options.study, overrides(options.set))
+    study = studies.load(options.study, overrides(options.set))
     seed = getattr(options, "seed", None)
-    return settings if seed is None else studies.with_seed(settings, seed)
+    return study if seed is None else studies.with_seed(study, seed)
 
 
-def study_to_run(options: argparse.Namespace) -> Params:
+def study_to_run(options: argparse.Namespace) -> Study:
     """`study`, for a command that reads its backbone and its reviews: they must be the study's."""
-    from t5peft.inputs import checks
-
-    settings = study_of(options)
-    checks.check(settings)
-    return settings
+    study = study_of(options)
+    checks.check(study)
+    return study
 
 
-def chosen(settings: Params, names: Sequence[str]) -> list[Run]:
+def chosen(study: Study, names: Sequence[str]) -> list[Run]:
     """The runs of these names; all ten where none is given."""
-    known = {run.name: run for run in runs_of(settings)}
+    known = {run.name: run for run in runs_of(study)}
     for name in names:
         if name not in known:
             raise InputError(
@@ -112,14 +110,14 @@ def chosen(settings: Params, names: Sequence[str]) -> list[Run]:
 
 def status_command(options: argparse.Namespace) -> int:
     """Print the runs, and what is measured beside them; `--why`, one with the code behind it."""
-    settings = study_of(options)
-    wanted = chosen(settings, [options.why] if options.why else [])
-    found = store.look(wanted, settings)
+    study = study_of(options)
+    wanted = chosen(study, [options.why] if options.why else [])
+    found = store.look(wanted, study)
     for run in wanted:
         state, _ = found[run.name]
         print(f"{run.number:2}  {run.name:27} {state.state:8} {state.reason}")
     if not options.why:
-        beside = measurements.stored(settings, found)
+        beside = measurements.stored(study, found)
         kinds = ((one.name.partition("/")[0], one.status()) for one in beside)
         for (kind, state), count in Counter(kinds).items():
             name = f"{kind} ({count})" if count > 1 else kind
@@ -135,8 +133,8 @@ def trace_command(options: argparse.Namespace) -> int:
     from t5peft.runs import verify
 
     from_one("--steps", options.steps)
-    settings = study_to_run(options)
-    for line in verify.complete(settings, chosen(settings, options.only or []), options.steps):
+    study = study_to_run(options)
+    for line in verify.complete(study, chosen(study, options.only), options.steps):
         print(line, flush=True)
     return 0
 
@@ -147,9 +145,9 @@ def verify_command(options: argparse.Namespace) -> int:
 
     from_one("--steps", options.steps)
     from_one("--reviews", options.reviews)
-    settings = study_to_run(options)
-    wanted, code = chosen(settings, options.only or []), 0
-    for same, line in verify.check(settings, wanted, options.steps, options.reviews):
+    study = study_to_run(options)
+    wanted, code = chosen(study, options.only), 0
+    for same, line in verify.check(study, wanted, options.steps, options.reviews):
         print(line, flush=True)
         code = code if same else 1
     return code
@@ -176,98 +174,21 @@ def train_command(options: argparse.Namespace) -> int:
         raise InputError(
             "--jobs", options.jobs, "1, as several processes share one run here", "leave it out"
         )
+    from t5peft.runs import schedule
+
+    study = study_of(options)
     with launch.one_voice():
-        code = train_all(options)
+        code = schedule.train(chosen(study, options.only), study, options.jobs, options.replace)
         launch.leave()
         return code
-
-
-def train_all(options: argparse.Namespace) -> int:
-    """One run after the other, or `--jobs` side by side."""
-    settings = study_of(options)
-    todo, wanted = [], chosen(settings, options.only or [])
-    found = store.look(wanted, settings)
-    for run in wanted:
-        state, _ = found[run.name]
-        keep = state.state in AS_MADE
-        todo += [] if keep else [run]
-        verb = "keep " if keep else "train"
-        print(f"{verb} {run.name:27} {state}", flush=True)
-    if machine.launched():
-        (todo,) = launch.from_main([todo])
-    if not todo:
-        return 0
-    from t5peft.inputs import checks
-    from t5peft.runs import make
-
-    checks.check(settings)
-    if not options.replace:
-        keep_others(store.look(todo, settings), settings)
-    if options.jobs > 1 and len(todo) > 1:
-        return side_by_side(options, todo, settings)
-    pass
-
-    attempt = launch.attempt if machine.launched() else make.attempt
-
-    def done(run: Run) -> bool:
-        if record := attempt(run, settings):
-            print(f"stored {run.name}: best {100 * record['best_accuracy']:.2f}%", flush=True)
-        return record is not None
-
-    files.share(todo, done)
-    return 0
-
-
-def keep_others(found: store.Found, settings: Params) -> None:
-    """Refuse to train in the place of runs that are stored with other settings."""
-    others = {name: state.reason for name, (state, _) in found.items() if state.replaces}
-    if others:
-        raise InputError(
-            f"{', '.join(others)} of study {settings.study}",
-            " and ".join(sorted({*others.values()})),
-            "none, or runs of these settings",
-            f"give {store.REPLACE}",
-        )
-
-
-def side_by_side(options: argparse.Namespace, todo: list[Run], settings: Params) -> int:
-    """One process a run, `--jobs` at a time; the exit code is the worst of theirs."""
-    import subprocess
-    from concurrent.futures import ThreadPoolExecutor
-
-    for split in data.SPLITS:
-        data.tokens(settings, split)  # once, for all of them
-    started: list[subprocess.Popen[str]] = []
-
-    def one(run: Run) -> int:
-        changes = [part for text in options.set for part in ("--set", text)]
-        changes += [] if options.seed is None else ["--seed", str(options.seed)]
-        changes += ["--replace"] if options.replace else []
-        command = [sys.executable, "-m", "t5peft", "train", options.study, "--only", run.name]
-        pipe = subprocess.PIPE
-        process = subprocess.Popen([*command, *changes], stdout=pipe, stderr=pipe, text=True)
-        started.append(process)
-        with ThreadPoolExecutor(1) as beside:  # whole lines: theirs would run into each other
-            beside.submit(lambda: [say(line) for line in process.stderr or ()])
-            for line in process.stdout or ():
-                print(line, end="", flush=True)
-        return abs(process.wait())  # negative where a signal ended it
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        try:
-            return max(pool.map(one, todo))
-        except KeyboardInterrupt:
-            for process in started:
-                process.terminate()  # they may have been started with Ctrl-C ignored, as by `&`
-            raise
 
 
 def export_command(options: argparse.Namespace) -> int:
     """Write lora.pt, adapter.pt and prompts.pt from a study's stored runs."""
     from t5peft.report import export
 
-    settings = study_of(options)
-    for path in export.export(settings, Path(options.output)):
+    study = study_of(options)
+    for path in export.export(study, Path(options.output)):
         print(path)
     return 0
 
@@ -376,19 +297,17 @@ def bench_command(options: argparse.Namespace) -> int:
     from t5peft.report import speed
 
     from_one("--repeats", options.repeats)
-    settings = study_to_run(options)
-    one = measurements.bench(settings, options.repeats)
+    study = study_to_run(options)
+    one = measurements.bench(study, options.repeats)
     one.announce()
     record = one.figures()
     heads = ["method", "s, or MB", "exercise", "ours", "ratio"]
     print(tabulate(speed.rows(record), heads, floatfmt=".2f"))
-    environment = machine.environment(settings.precision).items()
+    environment = machine.environment(study.precision).items()
     where = ", ".join(f"{key} {value}" for key, value in environment)
     peak = "matrix rate (of bf16, or of float32 where that is faster)"
     print(f"a training step's share of the {peak}: {speed.shares(record)}")
-    differs = (
-        "nothing" if settings.precision == "fp32" else "precision (fp32 in the exercise's loop)"
-    )
+    differs = "nothing" if study.precision == "fp32" else "precision (fp32 in the exercise's loop)"
     print(f"differs in the mathematics: {differs}; {where}")
     one.store(record)
     print(one.path)

@@ -12,7 +12,7 @@ from helpers import run_named
 from torch import Tensor
 
 from t5peft.base import bfloat16, machine
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import checks
 from t5peft.training import jobs, loop
 
@@ -77,7 +77,7 @@ def test_a_study_in_float32_and_a_processor_with_bf16_are_left_alone(
     assert not bfloat16.provided
 
 
-def test_it_is_provided_before_a_study_is_trained_or_measured(smoke: Params) -> None:
+def test_it_is_provided_before_a_study_is_trained_or_measured(smoke: Study) -> None:
     checks.check(dataclasses.replace(smoke, precision="bf16"))
     assert bfloat16.provided
 
@@ -89,7 +89,7 @@ def test_it_is_provided_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["full", "soft-prompt-opendelta-n1", "adapter-adapterhub-b8"])
-def test_a_training_in_bf16_goes_as_bf16s_own(name: str, smoke: Params) -> None:
+def test_a_training_in_bf16_goes_as_bf16s_own(name: str, smoke: Study) -> None:
     study = dataclasses.replace(smoke, precision="bf16")
     run = run_named(study, name)
 

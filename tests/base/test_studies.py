@@ -14,7 +14,7 @@ from t5peft.__main__ import parser, study_of
 from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.settings import build, read_yaml
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.methods.table import runs_of
 from t5peft.pretrain.settings import BackboneParams
 
@@ -38,10 +38,10 @@ EXERCISE = [
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_file_is_bound_to_its_dataclass(path: Path) -> None:
     values = read_yaml(path)
-    kind = BackboneParams if path.stem.startswith("backbone-") else Params
+    kind = BackboneParams if path.stem.startswith("backbone-") else Study
     assert set(values) == {field.name for field in dataclasses.fields(kind)}
     settings = build(kind, values, str(path))
-    name = settings.study if isinstance(settings, Params) else f"backbone-{settings.name}"
+    name = settings.study if isinstance(settings, Study) else f"backbone-{settings.name}"
     assert name == path.stem
 
 

@@ -14,7 +14,7 @@ import torch
 from transformers import BertConfig, T5Config
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.runs.identity import of_study
 
@@ -44,7 +44,7 @@ def test_random_weights_depend_on_the_seed_and_leave_the_draw_alone() -> None:
     assert not torch.equal(first, backbone.load("random:tiny", seed=2).shared.weight)
 
 
-def test_the_fingerprint_is_of_the_files(folder: Path, smoke: Params) -> None:
+def test_the_fingerprint_is_of_the_files(folder: Path, smoke: Study) -> None:
     study = dataclasses.replace(smoke, backbone=str(folder))
     before = backbone.fingerprint(study)
     assert backbone.fingerprint(dataclasses.replace(study, backbone_fingerprint=before)) == before
@@ -56,7 +56,7 @@ def test_the_fingerprint_is_of_the_files(folder: Path, smoke: Params) -> None:
         backbone.fingerprint(dataclasses.replace(study, backbone_fingerprint=before))
 
 
-def test_the_fingerprint_is_of_what_decides(folder: Path, tmp_path: Path, smoke: Params) -> None:
+def test_the_fingerprint_is_of_what_decides(folder: Path, tmp_path: Path, smoke: Study) -> None:
     """Another cut into files, another layout of the configuration, files beside: the same."""
     study = dataclasses.replace(smoke, tokenizer="", backbone=str(folder))
     before = backbone.fingerprint(study)
@@ -99,7 +99,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_each_thing_that_decides_is_in_the_fingerprint(
-    change: str, folder: Path, smoke: Params
+    change: str, folder: Path, smoke: Study
 ) -> None:
     study = dataclasses.replace(smoke, tokenizer="", backbone=str(folder))
     before = backbone.fingerprint(study)
@@ -107,7 +107,7 @@ def test_each_thing_that_decides_is_in_the_fingerprint(
     assert backbone.fingerprint(study) != before
 
 
-def test_the_hubs_name_wants_a_pin_where_the_hub_is_away(smoke: Params) -> None:
+def test_the_hubs_name_wants_a_pin_where_the_hub_is_away(smoke: Study) -> None:
     study = dataclasses.replace(smoke, backbone="google-t5/t5-small")
     assert backbone.fingerprint(study) == ""
     with pytest.raises(InputError, match=r"not on this machine.*--set backbone=FOLDER"):

@@ -14,7 +14,7 @@ from transformers import T5Model
 from t5peft.__main__ import main
 from t5peft.base import paths
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks, int8
 
 
@@ -69,16 +69,16 @@ def test_no_command_takes_a_backbone_that_lacks_tensors(
     assert "found no decoder.block.1.layer.0.SelfAttention.k.weight (1" in line
 
 
-def check_backbone(study: Params, folder: Path | str) -> None:
+def check_backbone(study: Study, folder: Path | str) -> None:
     """`checks.check_backbone` of a folder whose tokenizer is the study's."""
     checks.check_backbone(dataclasses.replace(study, backbone=str(folder)))
 
 
-def test_a_backbone_of_the_hub_that_is_not_here_is_not_asked_for(smoke: Params) -> None:
+def test_a_backbone_of_the_hub_that_is_not_here_is_not_asked_for(smoke: Study) -> None:
     check_backbone(smoke, "google-t5/t5-small")  # a report of stored runs needs none
 
 
-def test_a_bottleneck_wider_than_the_model_is_allowed_but_warned(smoke: Params) -> None:
+def test_a_bottleneck_wider_than_the_model_is_allowed_but_warned(smoke: Study) -> None:
     wide = dataclasses.replace(smoke, bottleneck=33)
     with pytest.warns(UserWarning, match="bottleneck = 33 is wider than .* d_model = 32: no bott"):
         checks.check(wide)
@@ -87,7 +87,7 @@ def test_a_bottleneck_wider_than_the_model_is_allowed_but_warned(smoke: Params) 
         checks.check(dataclasses.replace(smoke, bottleneck=32))
 
 
-def test_a_head_of_its_own_must_be_there(smoke: Params, tmp_path: Path) -> None:
+def test_a_head_of_its_own_must_be_there(smoke: Study, tmp_path: Path) -> None:
     """Where the output projection shares the embedding's weights, no file has it."""
     model = backbone.load("random:tiny")
     model.config.tie_word_embeddings = False
@@ -97,7 +97,7 @@ def test_a_head_of_its_own_must_be_there(smoke: Params, tmp_path: Path) -> None:
         check_backbone(smoke, tmp_path)
 
 
-def test_a_whole_backbone_is_taken_however_it_was_saved(smoke: Params, tmp_path: Path) -> None:
+def test_a_whole_backbone_is_taken_however_it_was_saved(smoke: Study, tmp_path: Path) -> None:
     model = backbone.load("random:tiny")
     for name, kind in (("whole", model), ("base", T5Model(model.config))):
         kind.save_pretrained(tmp_path / name)

@@ -11,7 +11,7 @@ import pytest
 
 from t5peft.base import studies
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import data, tokenizers
 
 
@@ -38,7 +38,7 @@ def acl(tmp_path: Path) -> Path:
 
 
 def test_every_layout_gives_the_same_texts_tokens_and_fingerprint(
-    smoke: Params, parquet: Path, acl: Path
+    smoke: Study, parquet: Path, acl: Path
 ) -> None:
     layouts = [
         studies.load("smoke", vars(smoke) | {"data": str(x)}) for x in ("made-up", parquet, acl)
@@ -51,7 +51,7 @@ def test_every_layout_gives_the_same_texts_tokens_and_fingerprint(
     assert len({data.fingerprint(study) for study in layouts}) == 1
 
 
-def test_one_changed_letter_changes_the_fingerprint(smoke: Params, acl: Path) -> None:
+def test_one_changed_letter_changes_the_fingerprint(smoke: Study, acl: Path) -> None:
     before = data.fingerprint(studies.load("smoke", vars(smoke) | {"data": str(acl)}))
     path = next((acl / "train" / "neg").iterdir())
     path.write_text(path.read_text() + "!")
@@ -62,7 +62,7 @@ def test_text_is_lower_cased_and_line_breaks_are_spaces() -> None:
     assert data.normalize("A Film.<br /><br />GOOD") == "a film.  good"
 
 
-def test_tokens_are_made_once(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_are_made_once(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     data.tokens(smoke, "train")
     monkeypatch.setattr(tokenizers, "load", lambda name: pytest.fail("tokenized again"))
     assert len(data.tokens(smoke, "train")) == smoke.train_examples
@@ -84,8 +84,8 @@ def test_a_batch_is_cut_ended_padded_and_masked(placeholders: int) -> None:
 def test_a_batch_is_as_wide_as_a_multiple_or_the_room(lengths: list[int], width: int) -> None:
     starts = np.cumsum([0, *lengths])
     tokens = data.Tokens(np.arange(100, 100 + sum(lengths)), starts, np.zeros(2, np.int8))
-    exact, exact_mask = tokens.batch(np.array([0, 1]), room=10)
-    ids, mask = tokens.batch(np.array([0, 1]), room=10, multiple=4)
+    exact, exact_mask = tokens.batch(np.array([0, 1]), max_length=10)
+    ids, mask = tokens.batch(np.array([0, 1]), max_length=10, multiple=4)
     assert ids.shape == mask.shape == (2, width)
     longest = exact.shape[1]
     assert (ids[:, :longest] == exact).all()
@@ -94,7 +94,7 @@ def test_a_batch_is_as_wide_as_a_multiple_or_the_room(lengths: list[int], width:
     assert not mask[:, longest:].any()
 
 
-def test_truncation_is_the_tokenizers_own(words_folder: Path, smoke: Params) -> None:
+def test_truncation_is_the_tokenizers_own(words_folder: Path, smoke: Study) -> None:
     words = tokenizers.load(str(words_folder))
     texts = [data.normalize(text) for text, _ in data.read(data.MADE_UP, "test")]
     ids, mask = data.tokens(smoke, "test").batch(np.arange(64), 12)
@@ -103,7 +103,7 @@ def test_truncation_is_the_tokenizers_own(words_folder: Path, smoke: Params) -> 
     assert np.array_equal(mask, theirs["attention_mask"])
 
 
-def test_wrong_labels_are_refused(parquet: Path, smoke: Params) -> None:
+def test_wrong_labels_are_refused(parquet: Path, smoke: Study) -> None:
     path = next(parquet.rglob("train-*"))
     pd.read_parquet(path).assign(label=7).to_parquet(path)
     with pytest.raises(InputError, match=r"label 7, expected labels 0 and 1"):
@@ -134,22 +134,22 @@ def test_an_unreachable_hub_is_one_line() -> None:
         data.read("nobody/nothing", "train")
 
 
-def test_more_reviews_than_there_are_is_refused(smoke: Params) -> None:
+def test_more_reviews_than_there_are_is_refused(smoke: Study) -> None:
     with pytest.raises(InputError, match="at most the 400 reviews"):
         data.tokens(studies.load("smoke", vars(smoke) | {"train_examples": 401}), "train")
 
 
-def test_other_texts_than_the_study_pins_are_refused(smoke: Params) -> None:
+def test_other_texts_than_the_study_pins_are_refused(smoke: Study) -> None:
     with pytest.raises(InputError, match="as the study pins them"):
         data.fingerprint(studies.load("smoke", vars(smoke) | {"data_fingerprint": "0" * 64}))
 
 
-def test_a_pinned_fingerprint_stands_for_data_that_are_not_here(smoke: Params) -> None:
+def test_a_pinned_fingerprint_stands_for_data_that_are_not_here(smoke: Study) -> None:
     away = studies.load("smoke", vars(smoke) | {"data": "some/where", "data_fingerprint": "f" * 64})
     assert data.fingerprint(away) == "f" * 64
 
 
-def test_a_review_with_another_label_changes_the_fingerprint(smoke: Params, acl: Path) -> None:
+def test_a_review_with_another_label_changes_the_fingerprint(smoke: Study, acl: Path) -> None:
     study = dataclasses.replace(smoke, data=str(acl))
     before = data.fingerprint(study)
     path = next((acl / "train" / "neg").iterdir())
@@ -157,7 +157,7 @@ def test_a_review_with_another_label_changes_the_fingerprint(smoke: Params, acl:
     assert data.fingerprint(study) != before
 
 
-def test_a_change_of_the_same_size_changes_fingerprint_and_tokens(smoke: Params, acl: Path) -> None:
+def test_a_change_of_the_same_size_changes_fingerprint_and_tokens(smoke: Study, acl: Path) -> None:
     study = dataclasses.replace(smoke, data=str(acl), train_examples=400)
     before, ids = data.fingerprint(study), data.tokens(study, "train").ids.copy()
     path = next((acl / "train" / "neg").iterdir())
@@ -166,7 +166,7 @@ def test_a_change_of_the_same_size_changes_fingerprint_and_tokens(smoke: Params,
     assert not np.array_equal(data.tokens(study, "train").ids, ids)
 
 
-def test_another_tokenizer_has_tokens_of_its_own(smoke: Params, tmp_path: Path) -> None:
+def test_another_tokenizer_has_tokens_of_its_own(smoke: Study, tmp_path: Path) -> None:
     texts = [text for text, _ in data.read(data.MADE_UP, "train")]
     tokenizers.train(texts, 60, tmp_path / "other")
     before = data.tokens(smoke, "train").ids
@@ -174,7 +174,7 @@ def test_another_tokenizer_has_tokens_of_its_own(smoke: Params, tmp_path: Path) 
     assert not np.array_equal(data.tokens(other, "train").ids, before)
 
 
-def test_all_reviews_that_there_are_may_be_taken(smoke: Params) -> None:
+def test_all_reviews_that_there_are_may_be_taken(smoke: Study) -> None:
     assert len(data.tokens(dataclasses.replace(smoke, train_examples=400), "train")) == 400
 
 

@@ -21,7 +21,7 @@ from loopback import DATA, NAME, Hub
 from t5peft.__main__ import WRONG_INPUT, main
 from t5peft.base import paths, progress, studies
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks, data, hub, tokenizers
 from t5peft.measure import predict
 from t5peft.report import about, evidence, export, findings
@@ -86,7 +86,7 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def study(smoke: Params) -> Params:
+def study(smoke: Study) -> Study:
     """The smoke study on the hub's T5, with that one's pieces."""
     least = {"epochs": 1, "train_examples": 16, "test_examples": 16}
     return dataclasses.replace(smoke, backbone=NAME, tokenizer="", **least)
@@ -139,7 +139,7 @@ def test_a_model_without_a_part_is_none(part: str, served: Hub, tiny: dict[str, 
         assert hub.fetch(NAME, *needed), "a study may have a tokenizer of its own"
 
 
-def test_of_shards_each_one_must_be_there(served: Hub, tmp_path: Path, study: Params) -> None:
+def test_of_shards_each_one_must_be_there(served: Hub, tmp_path: Path, study: Study) -> None:
     whole = backbone.contents(hub.fetch(NAME, *hub.WEIGHTS), hub.WEIGHTS)
     backbone.load("random:tiny", seed=3).save_pretrained(tmp_path / "t5", max_shard_size="40KB")
     files = {path.name: path.read_bytes() for path in (tmp_path / "t5").iterdir()}
@@ -162,7 +162,7 @@ def test_a_tokenizer_is_named_as_one(served: Hub, tiny: dict[str, bytes]) -> Non
 
 
 def test_of_a_whole_snapshot_everything_is_loaded_without_a_question(
-    served: Hub, study: Params, reviews: dict[str, bytes]
+    served: Hub, study: Study, reviews: dict[str, bytes]
 ) -> None:
     served.give_data(reviews)
     study = dataclasses.replace(study, data=DATA)
@@ -249,7 +249,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(
 
 
 def test_the_hubs_reviews_are_the_same(
-    served: Hub, smoke: Params, reviews: dict[str, bytes]
+    served: Hub, smoke: Study, reviews: dict[str, bytes]
 ) -> None:
     served.give_data(reviews)
     study = dataclasses.replace(smoke, data=DATA)
@@ -274,7 +274,7 @@ def test_of_the_files_of_a_split_each_one_must_be_there(
 
 
 def test_training_refuses_other_reviews_than_the_study_pins(
-    served: Hub, smoke: Params, reviews: dict[str, bytes]
+    served: Hub, smoke: Study, reviews: dict[str, bytes]
 ) -> None:
     served.give_data(reviews)
     pins = dataclasses.replace(smoke, data=DATA, data_fingerprint=data.fingerprint(smoke))
@@ -292,7 +292,7 @@ def test_training_refuses_other_reviews_than_the_study_pins(
 def test_a_report_of_stored_runs_needs_no_reviews(
     pinned: bool,
     served: Hub,
-    smoke: Params,
+    smoke: Study,
     reviews: dict[str, bytes],
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -310,7 +310,7 @@ def test_a_report_of_stored_runs_needs_no_reviews(
 
 
 def test_another_commit_of_the_same_contents_is_the_same_backbone(
-    served: Hub, study: Params, tiny: dict[str, bytes]
+    served: Hub, study: Study, tiny: dict[str, bytes]
 ) -> None:
     hub.fetch(NAME, *PARTS)
     first, before = backbone.fingerprint(study), commit()
@@ -324,7 +324,7 @@ def test_another_commit_of_the_same_contents_is_the_same_backbone(
     assert backbone.fingerprint(study) != first
 
 
-def test_a_flipped_bit_in_the_cache_is_refused(served: Hub, study: Params) -> None:
+def test_a_flipped_bit_in_the_cache_is_refused(served: Hub, study: Study) -> None:
     weights = (hub.fetch(NAME, *PARTS) / "model.safetensors").resolve()
     backbone.fingerprint(study)
     held = bytearray(weights.read_bytes())
@@ -339,7 +339,7 @@ def test_a_flipped_bit_in_the_cache_is_refused(served: Hub, study: Params) -> No
 
 def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
     served: Hub,
-    study: Params,
+    study: Study,
     tiny: dict[str, bytes],
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -372,7 +372,7 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
 
 
 def test_of_a_backbone_that_is_away_the_stored_runs_must_say_one_thing(
-    served: Hub, study: Params, cache: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, bytes]
+    served: Hub, study: Study, cache: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, bytes]
 ) -> None:
     evidence.results(study, "lora")
     served.commit(tiny | {"spiece.model": tiny["spiece.model"] + b"\0"})

@@ -10,14 +10,14 @@ import pytest
 
 from t5peft.__main__ import main
 from t5peft.base import studies
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import data, tokenizers
 from t5peft.measure import baselines, measurements
 from t5peft.training import evaluation
 
 
 def test_baselines_are_measured_stored_and_found_again(
-    smoke: Params, capsys: pytest.CaptureFixture[str]
+    smoke: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert measurements.baselines(smoke).load() == {}
     assert main(["baselines", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
@@ -32,7 +32,7 @@ def test_baselines_are_measured_stored_and_found_again(
     assert record["test_examples"] == smoke.test_examples
 
 
-def test_the_backbone_is_scored_as_a_run_is(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backbone_is_scored_as_a_run_is(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     test = data.tokens(smoke, "test")
     answers = [data.LABELS[label] for label in test.labels]
     answers[:16] = 16 * ["something else"]
@@ -41,7 +41,7 @@ def test_the_backbone_is_scored_as_a_run_is(smoke: Params, monkeypatch: pytest.M
     assert baselines.zero_shot_accuracy(smoke, words, test) == (0.75, 0.25)
 
 
-def test_baselines_of_other_settings_are_not_shown(smoke: Params) -> None:
+def test_baselines_of_other_settings_are_not_shown(smoke: Study) -> None:
     def stored(**changes: Any) -> dict[str, Any]:
         return measurements.baselines(dataclasses.replace(smoke, **changes)).load()
 
@@ -58,7 +58,7 @@ def test_the_baselines_of_a_backbone_that_is_stored_know_no_seed() -> None:
     assert measurements.baselines(dataclasses.replace(study, seed=1)).load() == stored
 
 
-def test_texts_are_cut_to_what_the_runs_see(smoke: Params) -> None:
+def test_texts_are_cut_to_what_the_runs_see(smoke: Study) -> None:
     words, room = tokenizers.load(smoke.tokenizer), 9
     test = data.tokens(smoke, "test")
     ids, mask = test.batch(np.arange(len(test)), room)
@@ -66,7 +66,7 @@ def test_texts_are_cut_to_what_the_runs_see(smoke: Params) -> None:
     assert baselines.truncated(words, test, room) == seen
 
 
-def test_the_bag_learns_from_the_training_labels_alone(smoke: Params) -> None:
+def test_the_bag_learns_from_the_training_labels_alone(smoke: Study) -> None:
     words = tokenizers.load(smoke.tokenizer)
     train, test = data.tokens(smoke, "train"), data.tokens(smoke, "test")
     turned = dataclasses.replace(train, labels=1 - train.labels)

@@ -16,7 +16,7 @@ from helpers import run_named
 
 from t5peft.__main__ import explain, main
 from t5peft.base import files
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.measure import bench, measurements
 from t5peft.methods.table import METHODS, runs_of
@@ -24,7 +24,7 @@ from t5peft.report import speed
 from t5peft.training import evaluation
 
 
-def test_both_loops_are_measured(smoke: Params, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_loops_are_measured(smoke: Study, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_named(smoke, "lora-scratch-r8")
     sides = bench.measure(run, smoke, repeats=1)
     assert list(sides) == [bench.EXERCISE, bench.OURS]
@@ -40,7 +40,7 @@ def test_both_loops_are_measured(smoke: Params, capsys: pytest.CaptureFixture[st
 
 
 def test_a_bench_is_printed_before_it_is_stored(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    smoke: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where it cannot be stored, what took so long is not lost."""
     figures = {"step": 1, "evaluation": 2, "epoch": 3, "peak_bytes": 1e6, "operations": 9}
@@ -72,7 +72,7 @@ def test_a_bench_is_printed_before_it_is_stored(
     assert "90%" in capsys.readouterr().out
 
 
-def test_the_timed_reviews_are_padded_as_all_are(smoke: Params) -> None:
+def test_the_timed_reviews_are_padded_as_all_are(smoke: Study) -> None:
     test, room, size = data.tokens(smoke, "test"), smoke.max_length, 4
     timed = bench.sample(test, room, size)
     assert len(timed) == bench.TEST_BLOCKS * size
@@ -88,7 +88,7 @@ def text(tokens: data.Tokens, review: int) -> bytes:
     return tokens.ids[tokens.starts[review] : tokens.starts[review + 1]].tobytes()
 
 
-def test_the_operations_of_a_step_are_those_of_its_matrix_products(smoke: Params) -> None:
+def test_the_operations_of_a_step_are_those_of_its_matrix_products(smoke: Study) -> None:
     """Full fine-tuning: 6 a weight of the encoder and token, and some for all the rest."""
     study = dataclasses.replace(smoke, train_examples=16)
     run = next(run for run in runs_of(study) if run.method == "full")
@@ -101,7 +101,7 @@ def test_the_operations_of_a_step_are_those_of_its_matrix_products(smoke: Params
 
 @pytest.mark.parametrize("side", [bench.EXERCISE, bench.OURS])
 def test_a_random_backbone_is_taught_to_answer_before_it_is_timed(
-    smoke: Params, side: str, monkeypatch: pytest.MonkeyPatch
+    smoke: Study, side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = run_named(smoke, "lora-scratch-r8")
 
@@ -121,7 +121,7 @@ def test_a_random_backbone_is_taught_to_answer_before_it_is_timed(
 
 
 def test_what_is_measured_is_kept_and_printed(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    smoke: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = {"step": 2.0, "evaluation": 4.0, "epoch": 12.0, "peak_bytes": 3e6}
     figures |= {"operations": 1e9, "matrix_rate": 2e9}
@@ -155,7 +155,7 @@ def test_no_repeats_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     "wrong", ["backbone=random:t5-smal", "backbone=nowhere", "data=nowhere", "train_examples=90000"]
 )
 def test_wrong_settings_are_one_line_and_no_broken_process(
-    smoke: Params, wrong: str, capsys: pytest.CaptureFixture[str]
+    smoke: Study, wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ["--set", f"tokenizer={smoke.tokenizer}", "--set", wrong]
     assert main(["bench", "smoke", *settings]) == 2
@@ -163,7 +163,7 @@ def test_wrong_settings_are_one_line_and_no_broken_process(
     assert wrong.split("=")[1] in line
 
 
-def test_a_side_that_lacks_memory_is_one_line(smoke: Params) -> None:
+def test_a_side_that_lacks_memory_is_one_line(smoke: Study) -> None:
     study = dataclasses.replace(smoke, bottleneck=900_000_000)
     run = next(run for run in runs_of(study) if run.method == "adapter")
     with pytest.raises(RuntimeError) as failed, bench.started(run, study):
@@ -171,13 +171,13 @@ def test_a_side_that_lacks_memory_is_one_line(smoke: Params) -> None:
     assert "memory: found too little" in str(explain(failed.value))
 
 
-def test_medians_are_scaled_to_all_test_reviews(smoke: Params) -> None:
+def test_medians_are_scaled_to_all_test_reviews(smoke: Study) -> None:
     figures = bench.summary([1.0, 9.0, 2.0], [0.5, 0.4, 3.0], smoke)
     assert figures["step"] == 2.0
     assert figures["evaluation"] == 0.5 * smoke.test_examples
 
 
-def test_the_exercises_side_is_in_float32(smoke: Params) -> None:
+def test_the_exercises_side_is_in_float32(smoke: Study) -> None:
     study = dataclasses.replace(smoke, precision="bf16")
     run = run_named(study, "lora-scratch-r8")
     for side, precision in ((bench.EXERCISE, "no"), (bench.OURS, "bf16")):
@@ -187,7 +187,7 @@ def test_the_exercises_side_is_in_float32(smoke: Params) -> None:
     AcceleratorState._reset_state()
 
 
-def test_both_processes_leave_ctrl_c_to_the_bench_and_go_with_it(smoke: Params) -> None:
+def test_both_processes_leave_ctrl_c_to_the_bench_and_go_with_it(smoke: Study) -> None:
     run = run_named(smoke, "lora-scratch-r8")
     before = signal.getsignal(signal.SIGINT)
     with bench.started(run, smoke) as sides:

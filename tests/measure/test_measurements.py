@@ -17,7 +17,7 @@ from helpers import edit
 from t5peft.base import deciding, files, studies
 from t5peft.base.deciding import Code, Definition
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import checks
 from t5peft.measure import baselines, measurements
 from t5peft.measure.measurements import Measurement
@@ -47,12 +47,12 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def one(study: Params, name: str = "kind/one-8", reviews: int = 8) -> Measurement:
+def one(study: Study, name: str = "kind/one-8", reviews: int = 8) -> Measurement:
     identity, measure = {"reviews": reviews}, ("measure.baselines.measure",)
     return Measurement(study, name, identity, {"accuracy"}, measure, (name,))
 
 
-def test_what_is_fresh_is_not_measured_again(smoke: Params, made: list[str]) -> None:
+def test_what_is_fresh_is_not_measured_again(smoke: Study, made: list[str]) -> None:
     here = one(smoke)
     assert here.status() == records.Status("missing", "never measured")
     assert here.load() == {}
@@ -65,7 +65,7 @@ def test_what_is_fresh_is_not_measured_again(smoke: Params, made: list[str]) -> 
 
 
 def test_other_code_makes_it_stale_and_it_is_shown_with_a_mark(
-    smoke: Params, made: list[str], monkeypatch: pytest.MonkeyPatch
+    smoke: Study, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = one(smoke)
     measurements.made([here])
@@ -80,7 +80,7 @@ def test_other_code_makes_it_stale_and_it_is_shown_with_a_mark(
 
 
 def test_one_of_other_settings_is_replaced_after_a_line_that_says_so(
-    smoke: Params, made: list[str], capsys: pytest.CaptureFixture[str]
+    smoke: Study, made: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     measurements.made([one(smoke)])
     other = one(smoke, reviews=9)
@@ -93,9 +93,7 @@ def test_one_of_other_settings_is_replaced_after_a_line_that_says_so(
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}\n", "a changed figure"])
-def test_a_damaged_one_is_named_and_made_again(
-    content: str, smoke: Params, made: list[str]
-) -> None:
+def test_a_damaged_one_is_named_and_made_again(content: str, smoke: Study, made: list[str]) -> None:
     here = one(smoke)
     (record,) = measurements.made([here])
     changed = here.path.read_text().replace("0.5", "0.6") if "figure" in content else content
@@ -109,7 +107,7 @@ def test_a_damaged_one_is_named_and_made_again(
 
 
 @pytest.mark.usefixtures("made")
-def test_a_record_of_another_version_is_named(smoke: Params) -> None:
+def test_a_record_of_another_version_is_named(smoke: Study) -> None:
     here = one(smoke)
     here.store({"precision": 0.5})
     with pytest.raises(InputError, match="found no accuracy \\(another version's record\\)"):
@@ -117,7 +115,7 @@ def test_a_record_of_another_version_is_named(smoke: Params) -> None:
 
 
 def test_several_processes_share_the_work_and_never_make_one_twice(
-    smoke: Params, made: list[str]
+    smoke: Study, made: list[str]
 ) -> None:
     wanted = [one(smoke, f"kind/{number}") for number in range(6)]
     with ThreadPoolExecutor(3) as pool:
@@ -127,7 +125,7 @@ def test_several_processes_share_the_work_and_never_make_one_twice(
 
 
 def test_what_another_process_is_at_comes_last_and_is_made_where_that_was_stopped(
-    smoke: Params, made: list[str], monkeypatch: pytest.MonkeyPatch
+    smoke: Study, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = [one(smoke, f"kind/{number}") for number in range(3)]
     with ExitStack() as other:
@@ -138,7 +136,7 @@ def test_what_another_process_is_at_comes_last_and_is_made_where_that_was_stoppe
 
 
 def test_a_full_disk_keeps_what_was_there(
-    smoke: Params, made: list[str], monkeypatch: pytest.MonkeyPatch
+    smoke: Study, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = one(smoke)
     (record,) = measurements.made([here])
@@ -153,7 +151,7 @@ def test_a_full_disk_keeps_what_was_there(
 
 
 @pytest.mark.usefixtures("made")
-def test_the_numbers_of_reviews_are_read_from_the_names(smoke: Params) -> None:
+def test_the_numbers_of_reviews_are_read_from_the_names(smoke: Study) -> None:
     for name in ("kind/a-b8-0.01-8", "kind/a-b8-0.01-12", "kind/c-12", "other/c-90"):
         one(smoke, name).store({"accuracy": 0.5})
     assert measurements.reviews(smoke, "kind") == [12, 8]

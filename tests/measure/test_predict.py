@@ -8,7 +8,7 @@ import pytest
 from helpers import run_named
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import tokenizers
 from t5peft.measure import predict
 from t5peft.runs import make
@@ -21,9 +21,7 @@ def test_a_text_is_cleaned_as_the_reviews_were(words_folder: Path) -> None:
     assert raw.tolist() == clean.tolist()
 
 
-def test_each_review_has_its_own_probability(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_review_has_its_own_probability(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the batches, and in the order given."""
     make.train_alone(run_named(smoke, "lora-scratch-r8"), smoke)
     texts = ["good", "a much longer text about a film", "bad bad", "so so", "x"]

@@ -11,7 +11,7 @@ from helpers import run_named
 
 from t5peft.__main__ import main
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data
 from t5peft.measure import measurements, retention
 from t5peft.methods.table import runs_of
@@ -23,12 +23,12 @@ NAME = "soft-prompt-scratch-n10"
 
 
 @pytest.fixture
-def short(smoke: Params) -> Params:
+def short(smoke: Study) -> Study:
     return dataclasses.replace(smoke, epochs=1, train_examples=16, test_examples=16)
 
 
 def test_the_command_measures_every_stored_run_once(
-    short: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    short: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records = {record["run"]["name"]: record for record in evidence.results(short)}
     assert measurements.retained(short) == {}
@@ -62,14 +62,14 @@ def test_the_command_measures_every_stored_run_once(
 
 
 @pytest.mark.parametrize("reviews", [0, 17])
-def test_no_more_reviews_than_there_are(short: Params, reviews: int) -> None:
+def test_no_more_reviews_than_there_are(short: Study, reviews: int) -> None:
     with pytest.raises(
         InputError, match=f"--reviews: found {reviews}, expected 1 to the study's 16"
     ):
         retention.measure(short, reviews)
 
 
-def test_the_stored_tensors_are_what_is_measured(short: Params) -> None:
+def test_the_stored_tensors_are_what_is_measured(short: Study) -> None:
     run = run_named(short, NAME)
     make.train_alone(run, short)
     job = retention.finished(run, short, store.load(run, short))
@@ -84,7 +84,7 @@ def test_the_stored_tensors_are_what_is_measured(short: Params) -> None:
     assert retention.span_loss(job, sources, targets, 10) == pytest.approx(loss, rel=1e-4)
 
 
-def test_full_fine_tuning_is_trained_to_its_best_epoch(short: Params) -> None:
+def test_full_fine_tuning_is_trained_to_its_best_epoch(short: Study) -> None:
     run = run_named(short, "full")
     record = make.train_alone(run, dataclasses.replace(short, epochs=2))
     after_one = retention.finished(run, short, record | {"best_epoch": 1}).model.shared.weight
@@ -94,7 +94,7 @@ def test_full_fine_tuning_is_trained_to_its_best_epoch(short: Params) -> None:
     assert 0 < moved[0] < moved[1]
 
 
-def test_stretches_are_of_test_reviews(short: Params) -> None:
+def test_stretches_are_of_test_reviews(short: Study) -> None:
     job = jobs.prepare(run_named(short, "full"), short)
     sources, targets = retention.stretches(job)
     assert len(sources) == len(targets) == job.test.starts[-1] // 34
@@ -105,7 +105,7 @@ def test_stretches_are_of_test_reviews(short: Params) -> None:
         retention.stretches(job)
 
 
-def test_wrong_input_is_refused(short: Params) -> None:
+def test_wrong_input_is_refused(short: Study) -> None:
     with pytest.raises(InputError, match="--reviews: found 0"):
         retention.measure(short, 0)
     with pytest.raises(InputError, match="10 of 10 runs missing"):

@@ -9,7 +9,7 @@ import pytest
 
 from t5peft.__main__ import main
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.measure import measurements, tune
 from t5peft.methods.table import Run, runs_of
@@ -17,7 +17,7 @@ from t5peft.training import jobs, loop
 
 
 def test_a_trial_sees_no_held_out_review_and_no_test_review(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everything = data.tokens(smoke, "train")
     seen: list[int] = []
@@ -48,27 +48,27 @@ def test_a_trial_sees_no_held_out_review_and_no_test_review(
     assert asked.ids is everything.ids or (asked.ids == everything.ids).all()
 
 
-def no_training(run: Run, params: Params, reviews: int) -> dict[str, Any]:
+def no_training(run: Run, study: Study, reviews: int) -> dict[str, Any]:
     """A trial's record without the trial."""
     return {
         "run": run.name,
         "method": run.method,
         "learning_rate": run.learning_rate,
         "reviews": reviews,
-        "held_out": params.train_examples // 10,
+        "held_out": study.train_examples // 10,
         "loss": 0.5,
         "accuracy": 0.75,
     }
 
 
 def test_trials_are_kept_and_not_made_twice(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    smoke: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made: list[tuple[str, float]] = []
 
-    def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
+    def trial(run: Run, study: Study, reviews: int) -> dict[str, Any]:
         made.append((run.name, run.learning_rate))
-        return no_training(run, params, reviews)
+        return no_training(run, study, reviews)
 
     monkeypatch.setattr(tune, "trial", trial)
     command = ["tune", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--reviews", "16"]
@@ -84,13 +84,13 @@ def test_trials_are_kept_and_not_made_twice(
 
 
 @pytest.mark.parametrize("reviews", [0, 60])
-def test_a_trial_may_not_reach_into_what_is_held_out(smoke: Params, reviews: int) -> None:
+def test_a_trial_may_not_reach_into_what_is_held_out(smoke: Study, reviews: int) -> None:
     with pytest.raises(InputError, match="are held out"):
         tune.tune(smoke, reviews, ["lora"])
 
 
 def test_trials_of_other_reviews_are_not_shown(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "trial", no_training)
     tune.tune(smoke, 16, ["lora"])

@@ -17,7 +17,7 @@ from transformers import T5EncoderModel
 
 from t5peft.__main__ import main
 from t5peft.base import paths, studies
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, int8, tokenizers
 from t5peft.methods.table import runs_of
 from t5peft.runs import make, store
@@ -474,5 +474,5 @@ def test_the_right_command_is_not_refused(stored: Path, capsys: pytest.CaptureFi
 
 
 def test_the_smoke_study_is_a_right_input(place: Path) -> None:
-    assert isinstance(studies.load("smoke"), Params)
+    assert isinstance(studies.load("smoke"), Study)
     assert main(["status", "smoke"]) == 0

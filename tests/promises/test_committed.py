@@ -14,7 +14,7 @@ from helpers import run_named
 
 from t5peft.base import paths, studies
 from t5peft.base.settings import build, read_yaml
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.measure import measurements, predict
 from t5peft.methods.table import METHODS, Run, runs_of
@@ -33,7 +33,7 @@ RUNS = runs_of(STUDY)
 
 @pytest.mark.parametrize("study", [STUDY, RATES, LONGER], ids=lambda study: study.study)
 @pytest.mark.parametrize("number", range(10), ids=[run.name for run in RUNS])
-def test_every_run_of_the_shipped_studies_is_stored_whole(study: Params, number: int) -> None:
+def test_every_run_of_the_shipped_studies_is_stored_whole(study: Study, number: int) -> None:
     assert store.status(runs_of(study)[number], study).state in AS_MADE
 
 
@@ -48,7 +48,7 @@ RECORDS = [  # with other seeds, too
 def test_every_record_is_what_the_code_makes_now(path: Path) -> None:
     """Fresh or verified; told by the record's own study and seed."""
     record = records.read_run(path.parent)
-    study = build(Params, record["params"], str(path))
+    study = build(Study, record["params"], str(path))
     assert store.status(run_named(study, path.parent.name), study).state in AS_MADE
 
 
@@ -85,7 +85,7 @@ def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
 
 
 @pytest.mark.parametrize("study", [RATES, LONGER], ids=lambda study: study.study)
-def test_a_companion_study_is_shown(study: Params) -> None:
+def test_a_companion_study_is_shown(study: Study) -> None:
     name = study.study
     assert {record["study"] for record in evidence.companion(STUDY, name)} == {name}
     other = dataclasses.replace(STUDY, backbone="random:mini", tokenizer=STUDY.backbone)

@@ -11,7 +11,7 @@ import pytest
 from helpers import flip, run_of, tensors_in
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.runs import make, records, reopen, store
 
 MUTATIONS = 600
@@ -25,7 +25,7 @@ def lengthen(draw: random.Random, content: bytes) -> bytes:
     return content + draw.choice([b"\0", b"\n", b" ", b"}", content])
 
 
-def test_no_damaged_run_is_shown(study: Params, stored: Path) -> None:
+def test_no_damaged_run_is_shown(study: Study, stored: Path) -> None:
     """Flipped bits, cut and lengthened files, files of other runs, of another identity."""
     run, draw = run_of(study), random.Random(0)
     strangers = []
@@ -65,7 +65,7 @@ def test_no_damaged_run_is_shown(study: Params, stored: Path) -> None:
     assert reopen.load(f"smoke/{run.name}")[0] == run
 
 
-def test_what_is_damaged_is_named(study: Params, stored: Path) -> None:
+def test_what_is_damaged_is_named(study: Study, stored: Path) -> None:
     path = tensors_in(stored)
     path.write_bytes(flip(random.Random(0), path.read_bytes()))
     state = store.status(run_of(study), study)

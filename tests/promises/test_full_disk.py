@@ -13,7 +13,7 @@ from helpers import NAME, forge, run_of
 
 from t5peft.__main__ import main
 from t5peft.base import files
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.runs import make, records, store
 
 
@@ -33,7 +33,7 @@ def small_disk(home: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def refused(study: Params, capsys: pytest.CaptureFixture[str]) -> str:
+def refused(study: Study, capsys: pytest.CaptureFixture[str]) -> str:
     """The line that `t5peft train` ends with; the stored run is as it was."""
     folder = store.folder(run_of(study), study)
     before = {p: p.read_bytes() for p in folder.iterdir() if p.name in (records.RECORD, "lock")}
@@ -50,7 +50,7 @@ def refused(study: Params, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_keeps_what_was_there(
-    study: Params, small_disk: Path, capsys: pytest.CaptureFixture[str]
+    study: Study, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make.train_alone(run_of(study), study)
     forge(store.folder(run_of(study), study), source="of another day")
@@ -62,7 +62,7 @@ def test_a_full_disk_keeps_what_was_there(
 
 
 def test_a_disk_that_cannot_be_written_keeps_what_was_there(
-    study: Params, small_disk: Path, capsys: pytest.CaptureFixture[str]
+    study: Study, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make.train_alone(run_of(study), study)
     forge(store.folder(run_of(study), study), source="of another day")
@@ -75,7 +75,7 @@ def test_a_disk_that_cannot_be_written_keeps_what_was_there(
 def test_an_error_while_a_file_is_written_keeps_what_was_there(
     name: str,
     code: int,
-    study: Params,
+    study: Study,
     stored: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

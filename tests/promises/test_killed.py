@@ -19,7 +19,7 @@ from helpers import NAME, child, figures, run_named, run_of
 
 from t5peft.__main__ import main
 from t5peft.base import deciding, files, paths, studies
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.runs import make, records, store
 
 KILLS = 25
@@ -29,7 +29,7 @@ STAGES = ("half written", "not renamed", "renamed")
 
 
 @pytest.fixture
-def undisturbed(home: Path, study: Params) -> tuple[dict[str, Any], float]:
+def undisturbed(home: Path, study: Study) -> tuple[dict[str, Any], float]:
     """The figures of a run that nobody killed, and how long it took."""
     elsewhere = home.with_name("undisturbed")
     shutil.copytree(home, elsewhere)
@@ -43,7 +43,7 @@ def undisturbed(home: Path, study: Params) -> tuple[dict[str, Any], float]:
 
 
 def test_killed_at_random_moments_a_run_ends_as_if_undisturbed(
-    home: Path, study: Params, undisturbed: tuple[dict[str, Any], float]
+    home: Path, study: Study, undisturbed: tuple[dict[str, Any], float]
 ) -> None:
     wanted, duration = undisturbed
     assert len({epoch["test_accuracy"] for epoch in wanted["history"]}) > 1, "nothing was learnt"
@@ -60,7 +60,7 @@ def test_killed_at_random_moments_a_run_ends_as_if_undisturbed(
 
 
 def test_killed_while_it_writes_a_run_ends_as_if_undisturbed(
-    home: Path, study: Params, undisturbed: tuple[dict[str, Any], float]
+    home: Path, study: Study, undisturbed: tuple[dict[str, Any], float]
 ) -> None:
     wanted, _ = undisturbed
     assert child(home, study, (records.RECORD, "renamed")) == -signal.SIGKILL
@@ -77,7 +77,7 @@ def test_killed_while_it_writes_a_run_ends_as_if_undisturbed(
     assert {path.name for path in folder.iterdir()} == left, "nothing half-written is left"
 
 
-def endless(study: Params, *options: str, interrupt: Any = signal.SIG_DFL) -> subprocess.Popen[str]:
+def endless(study: Study, *options: str, interrupt: Any = signal.SIG_DFL) -> subprocess.Popen[str]:
     """A training that goes on until it is stopped; interrupt: what SIGINT does at its start."""
     command = [sys.executable, "-m", "t5peft", "train", "smoke", *options]
     return subprocess.Popen(
@@ -91,7 +91,7 @@ def endless(study: Params, *options: str, interrupt: Any = signal.SIG_DFL) -> su
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
 def test_ctrl_c_ends_within_two_seconds_and_says_how_to_go_on(
-    stop: signal.Signals, study: Params
+    stop: signal.Signals, study: Study
 ) -> None:
     process = endless(study, "--only", NAME)
     assert process.stderr is not None
@@ -138,7 +138,7 @@ def test_ctrl_c_stops_the_training_of_pieces_too(tmp_path: Path) -> None:
 
 
 def test_a_checkout_that_cannot_be_written_answers(
-    study: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make.train(run_named(study, NAME), study)
     shutil.rmtree(paths.cache())
@@ -162,7 +162,7 @@ def test_a_checkout_that_cannot_be_written_answers(
     ids=["ctrl-c", "kill of what `&` started"],
 )
 def test_all_runs_that_are_side_by_side_are_stopped(
-    stop: signal.Signals, interrupt: Any, study: Params
+    stop: signal.Signals, interrupt: Any, study: Study
 ) -> None:
     names = {"lora-scratch-r8", "adapter-scratch-b8"}
     process = endless(study, "--jobs", "2", "--only", *names, interrupt=interrupt)

@@ -15,13 +15,13 @@ from helpers import NAME, SOURCE, Trap, forge, run_of, tensors_in
 
 from t5peft.__main__ import main
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.runs import make, reopen, store
 from t5peft.training import checkpoint
 
 
 def test_a_checkpoint_with_a_program_is_left_aside(
-    study: Params, begun: Path, tmp_path: Path
+    study: Study, begun: Path, tmp_path: Path
 ) -> None:
     held = checkpoint.read(begun, torch.device("cpu"))
     torch.save({**held, "trap": Trap(tmp_path / "ran")}, begun)
@@ -30,7 +30,7 @@ def test_a_checkpoint_with_a_program_is_left_aside(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_checkpoint_that_inflates_is_left_aside(study: Params, begun: Path) -> None:
+def test_a_checkpoint_that_inflates_is_left_aside(study: Study, begun: Path) -> None:
     held = checkpoint.read(begun, torch.device("cpu"))
     torch.save({**held, "bomb": torch.zeros(10_000_000)}, begun)
     with zipfile.ZipFile(begun) as parts:

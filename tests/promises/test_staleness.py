@@ -11,49 +11,49 @@ from helpers import NAME, change_backbone, edit, run_of
 
 from t5peft.__main__ import main
 from t5peft.base import deciding, paths
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import tokenizers
 from t5peft.runs import make, store
 
 
-def change_setting(study: Params, code: Path) -> Params:
+def change_setting(study: Study, code: Path) -> Study:
     return dataclasses.replace(study, lora_alpha=study.lora_alpha + 1)
 
 
-def change_data(study: Params, code: Path) -> Params:
+def change_data(study: Study, code: Path) -> Study:
     path = next((paths.root() / "imdb" / "test" / "pos").iterdir())
     path.write_text(path.read_text() + "!")
     return study
 
 
-def change_tokenizer(study: Params, code: Path) -> Params:
+def change_tokenizer(study: Study, code: Path) -> Study:
     path = paths.root() / "t5" / tokenizers.MODEL_FILE
     path.write_bytes(path.read_bytes() + b"\0")
     return study
 
 
-def change_code(study: Params, code: Path) -> Params:
+def change_code(study: Study, code: Path) -> Study:
     edit(code / "methods/lora.py", "self.scale = alpha / rank", "self.scale = alpha * rank")
     return study
 
 
-def change_comment(study: Params, code: Path) -> Params:
+def change_comment(study: Study, code: Path) -> Study:
     edit(code / "methods/lora.py", "# x W + (alpha / r) x A B", "# the sum")
     return study
 
 
-def change_docstring(study: Params, code: Path) -> Params:
+def change_docstring(study: Study, code: Path) -> Study:
     edit(code / "methods/lora.py", "A frozen linear map with a trained", "A linear map with a")
     return study
 
 
-def change_plot(study: Params, code: Path) -> Params:
+def change_plot(study: Study, code: Path) -> Study:
     path = code / "report/plots.py"
     path.write_text(path.read_text() + "\nMARK = 1\n")
     return study
 
 
-CHANGES: dict[Callable[[Params, Path], Params], str] = {
+CHANGES: dict[Callable[[Study, Path], Study], str] = {
     change_setting: "missing",
     change_data: "missing",
     change_backbone: "missing",
@@ -67,7 +67,7 @@ CHANGES: dict[Callable[[Params, Path], Params], str] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_is_seen(
-    change: Callable[[Params, Path], Params], on_folders: Params, code: Path
+    change: Callable[[Study, Path], Study], on_folders: Study, code: Path
 ) -> None:
     make.train_alone(run_of(on_folders), on_folders)
     assert store.status(run_of(on_folders), on_folders).state == "fresh"
@@ -83,7 +83,7 @@ def test_a_change_is_seen(
 
 
 def test_why_a_run_is_stale_is_told_definition_by_definition(
-    study: Params, stored: Path, code: Path, capsys: pytest.CaptureFixture[str]
+    study: Study, stored: Path, code: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit(code / "methods/lora.py", "self.scale = alpha / rank", "self.scale = alpha * rank")
     deciding.code.cache_clear()

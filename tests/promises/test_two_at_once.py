@@ -11,13 +11,13 @@ import pytest
 from helpers import CHILDREN, SHARED, forge, run_of, train_together
 
 from t5peft.base import studies
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.runs import make, store
 
 
 def test_two_trainings_share_a_study_and_a_reader_sees_whole_runs(
-    home: Path, study: Params, tmp_path: Path
+    home: Path, study: Study, tmp_path: Path
 ) -> None:
     study = studies.load("smoke", {"tokenizer": study.tokenizer, "epochs": 4})
     data.tokens(study, "train")
@@ -38,7 +38,7 @@ def test_two_trainings_share_a_study_and_a_reader_sees_whole_runs(
 
 
 def test_a_run_that_is_replaced_is_whole_at_every_moment(
-    study: Params, stored: Path, monkeypatch: pytest.MonkeyPatch
+    study: Study, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forge(stored, source="of another day")
     states = []
@@ -62,7 +62,7 @@ def test_a_run_that_is_replaced_is_whole_at_every_moment(
 
 
 def test_a_reader_that_is_overtaken_looks_again(
-    study: Params, stored: Path, monkeypatch: pytest.MonkeyPatch
+    study: Study, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run is replaced after its old record has been read, before its tensors have."""
     check = store.contents

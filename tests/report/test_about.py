@@ -9,12 +9,12 @@ from typing import Any
 from helpers import cells
 
 from t5peft.base import paths, studies
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.report import about, evidence, show
 
 
 def test_the_banner_names_study_and_backbone_and_warns_of_smoke(
-    exercise: Params, records: list[dict[str, Any]]
+    exercise: Study, records: list[dict[str, Any]]
 ) -> None:
     text = about.banner(exercise, records)
     assert text.startswith("# Results of the study “assignment”, backbone t5-small {.unnumbered")
@@ -34,7 +34,7 @@ def test_the_studies_beside_are_named(records: list[dict[str, Any]]) -> None:
     assert "ten-epochs" not in about.companions({"exercise-rates": records, "ten-epochs": []})
 
 
-def test_the_first_page_says_what_the_numbers_are_not(exercise: Params) -> None:
+def test_the_first_page_says_what_the_numbers_are_not(exercise: Study) -> None:
     models = evidence.models(exercise)
     assert about.departures(exercise, exercise, models) == ""
     ours = dataclasses.replace(
@@ -51,7 +51,7 @@ def test_the_first_page_says_what_the_numbers_are_not(exercise: Params) -> None:
     assert "The parameters of @tbl-glance are those of *mini*; the exercise's, of t5-small," in text
 
 
-def test_the_first_page_names_every_other_setting(exercise: Params) -> None:
+def test_the_first_page_names_every_other_setting(exercise: Study) -> None:
     wider = dataclasses.replace(exercise, lora_rank=16, batch_size=8)
     text = about.departures(wider, exercise, evidence.models(exercise))
     assert "departs from 2 of them (@sec-differences): `batch_size` 8 instead of 32" in text
@@ -59,7 +59,7 @@ def test_the_first_page_names_every_other_setting(exercise: Params) -> None:
     assert "parameters of" not in text
 
 
-def test_every_setting_that_differs_is_listed_with_its_reason(exercise: Params) -> None:
+def test_every_setting_that_differs_is_listed_with_its_reason(exercise: Study) -> None:
     assert "to the letter" in about.differences_section(exercise, exercise, {})
     ours = dataclasses.replace(exercise, study="x", train="no", epochs=3, max_length=128)
     assert about.differences(ours, exercise) == ["max_length", "epochs"]
@@ -92,7 +92,7 @@ def test_what_runs_do_not_share_is_told_apart(records: list[dict[str, Any]]) -> 
     assert rows["python"] == "3.11 (runs 1, 2, 4, 5, 6, 7, 8, 9, 10); 3.12 (run 3)"
 
 
-def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise: Params) -> None:
+def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise: Study) -> None:
     card = {
         "params": {
             "vocabulary": 8000, "batch_size": 48, "input_length": 128, "learning_rate": 0.02
@@ -116,7 +116,7 @@ def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise:
     assert "never pre-trained" in about.backbone_section(tiny, {"card": {}})
 
 
-def test_the_notebooks_hold_the_exercises_runs(exercise: Params) -> None:
+def test_the_notebooks_hold_the_exercises_runs(exercise: Study) -> None:
     rows = cells(about.handed_in(exercise))
     assert [(row[0][1], row[2], row[3].strip("`")) for row in rows] == [
         ("1", "1", show.DASH),
@@ -127,21 +127,21 @@ def test_the_notebooks_hold_the_exercises_runs(exercise: Params) -> None:
     ]
 
 
-def test_the_commands_are_those_of_the_study_as_it_is(exercise: Params) -> None:
+def test_the_commands_are_those_of_the_study_as_it_is(exercise: Study) -> None:
     text = about.commands(dataclasses.replace(exercise, lora_rank=16))
     assert "t5peft train assignment --set lora_rank=16 " in text
     assert "-p study assignment -p lora_rank 16" in about.other_rank(exercise)
     assert "-p study self-contained " in about.other_rank(dataclasses.replace(exercise, study="x"))
 
 
-def test_a_folder_with_a_t5_small_is_not_said_to_be_smaller(exercise: Params) -> None:
+def test_a_folder_with_a_t5_small_is_not_said_to_be_smaller(exercise: Study) -> None:
     moved = dataclasses.replace(exercise, backbone="models/t5-small")
     text = about.departures(moved, exercise, {"t5-small": "t5-small"})
     assert "departs from 1 of them (@sec-differences): the backbone in `models/t5-small`" in text
     assert "parameters of @tbl-glance" not in text
 
 
-def test_all_settings_stand_two_a_line(exercise: Params) -> None:
+def test_all_settings_stand_two_a_line(exercise: Study) -> None:
     rows = cells(about.settings_table(exercise))
     named = [row[0] for row in rows] + [row[2] for row in rows]
     assert [name for name in named if name] == [f"`{name}`" for name in vars(exercise)]

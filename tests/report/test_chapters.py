@@ -13,7 +13,7 @@ import pytest
 from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.settings import read_yaml
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.methods.table import LIBRARY
 from t5peft.report import about, evidence, findings, show
 from t5peft.report.render import notebook
@@ -38,10 +38,10 @@ def test_the_parameters_cell_declares_every_setting_once() -> None:
         for node in ast.parse(parameters_cell()).body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     ]
-    assert names == ["_before", *(field.name for field in dataclasses.fields(Params))]
+    assert names == ["_before", *(field.name for field in dataclasses.fields(Study))]
 
 
-def given(**injected: Any) -> Params:
+def given(**injected: Any) -> Study:
     """What the set-up cell makes of the parameters cell and what was injected after it."""
     namespace: dict[str, Any] = {"fig_width": 7, "open": open}  # Quarto's and IPython's own
     exec(parameters_cell(), namespace)

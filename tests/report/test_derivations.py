@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from helpers import cells, column
 
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.methods import counting, formulas
 from t5peft.methods.counting import Count
@@ -21,7 +21,7 @@ from t5peft.runs.records import Status
 
 
 def test_a_backbone_in_a_folder_called_t5_small_is_not_taken_for_it(
-    exercise: Params, tmp_path: Path
+    exercise: Study, tmp_path: Path
 ) -> None:
     backbone.load("random:tiny").config.save_pretrained(tmp_path / "t5-small")
     study = dataclasses.replace(exercise, backbone=str(tmp_path / "t5-small"))
@@ -35,7 +35,7 @@ def test_a_backbone_in_a_folder_called_t5_small_is_not_taken_for_it(
 
 
 @pytest.mark.parametrize("off", [{"added": 104_545}, {"total": 60_611_169}])
-def test_records_must_hold_the_derived_counts(exercise: Params, off: dict[str, int]) -> None:
+def test_records_must_hold_the_derived_counts(exercise: Study, off: dict[str, int]) -> None:
     run = evidence.scratch(exercise, "adapter")
     held = {"added": 104_544, "total": 60_611_168}
     stored = {"run": {"name": run.name, **vars(run)}, "parameters": held}
@@ -51,7 +51,7 @@ def test_a_derivation_goes_from_sites_to_the_exercises_number() -> None:
     assert text.endswith(r"$\text{294,912}$ parameters.")
 
 
-def test_counts_that_differ_stop_the_report_by_name(exercise: Params) -> None:
+def test_counts_that_differ_stop_the_report_by_name(exercise: Study) -> None:
     run = evidence.scratch(exercise, "lora")
     right, wrong = Count(8, 8, 108, 108), Count(8, 9, 108, 109)
     evidence.check([Checked("t5-small", run, right)])
@@ -60,7 +60,7 @@ def test_counts_that_differ_stop_the_report_by_name(exercise: Params) -> None:
     assert "**NO**" in derivations.counts([Checked("tiny", run, wrong)])
 
 
-def test_number_of_parameters_is_the_exercises(exercise: Params) -> None:
+def test_number_of_parameters_is_the_exercises(exercise: Study) -> None:
     table = derivations.number_of_parameters(evidence.scratch_counts(exercise), "t5-small")
     assert column(table, "Number of parameters (counted)") == [
         *("**60,506,624**", "**60,511,744**", "**60,611,168**", "**60,801,536**")
@@ -68,14 +68,14 @@ def test_number_of_parameters_is_the_exercises(exercise: Params) -> None:
     assert set(column(table, "equal")) == {"yes"}
 
 
-def test_derived_and_counted_stand_in_their_columns(exercise: Params) -> None:
+def test_derived_and_counted_stand_in_their_columns(exercise: Study) -> None:
     item = evidence.Checked("tiny", evidence.scratch(exercise, "lora"), counting.Count(1, 2, 3, 4))
     table = derivations.counts([item])
     heads = ("added, derived", "added, counted", "all, derived", "all, counted", "equal")
     assert [column(table, head) for head in heads] == [["1"], ["2"], ["3"], ["4"], ["**NO**"]]
 
 
-def test_the_familys_shares_are_of_the_model(exercise: Params) -> None:
+def test_the_familys_shares_are_of_the_model(exercise: Study) -> None:
     table = derivations.family({"lora": {"rank": 8, "alpha": 4.0}})
     assert cells(table)[0] == ["t5-small", "60,506,624", "294,912 (0.4850)"]
 
@@ -92,7 +92,7 @@ def test_each_formula_stands_in_its_column() -> None:
     assert row == ["adapter", *(f"${formulas.latex(x)}$" for x in parts)]
 
 
-def test_the_letters_have_each_models_values(exercise: Params) -> None:
+def test_the_letters_have_each_models_values(exercise: Study) -> None:
     table = derivations.notation(exercise, {"t5-small": "t5-small", "t5-base": "t5-base"})
     rows = {row[1]: row[2:] for row in cells(table)}
     assert rows["width of the model, d_model"] == ["512", "768"]
@@ -100,7 +100,7 @@ def test_the_letters_have_each_models_values(exercise: Params) -> None:
     assert rows["scale of a LoRA update"] == ["4", "4"]
 
 
-def test_a_site_has_the_tensors_that_are_named(exercise: Params) -> None:
+def test_a_site_has_the_tensors_that_are_named(exercise: Study) -> None:
     """Their sizes are those of the model with the method in place."""
     for method, count in (("soft-prompt", 1), ("adapter", 12), ("lora", 36)):
         run = evidence.scratch(exercise, method)
@@ -123,7 +123,7 @@ def test_each_tensor_of_a_site_is_named_with_its_size() -> None:
 
 
 def test_results_are_shown_only_with_the_derived_counts(
-    exercise: Params, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    exercise: Study, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = {item["run"]["name"]: item for item in records}
     here = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t")
@@ -133,7 +133,7 @@ def test_results_are_shown_only_with_the_derived_counts(
         evidence.results(here, "lora")
 
 
-def test_the_last_section_derives_what_each_method_adds(exercise: Params) -> None:
+def test_the_last_section_derives_what_each_method_adds(exercise: Study) -> None:
     derived = evidence.exercise_derivations(exercise)
     assert {name: one.derived for name, one in derived.items()} == {
         "soft-prompt": 5_120, "adapter": 104_544, "lora": 294_912

@@ -9,12 +9,12 @@ import torch
 from helpers import NAME, run_of
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.report import export
 from t5peft.runs import make
 
 
-def test_exported_weights_open_without_unpickling(study: Params, tmp_path: Path) -> None:
+def test_exported_weights_open_without_unpickling(study: Study, tmp_path: Path) -> None:
     for name in ("soft-prompt-scratch-n10", "adapter-scratch-b8", NAME):
         make.train_alone(run_of(study, name), study)
     clash = tmp_path / "clash"

@@ -7,7 +7,7 @@ from typing import Any
 
 from helpers import cells
 
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.report import claims, findings, overfitting, show, tables
 
 
@@ -132,7 +132,7 @@ def test_of_one_epoch_none_is_said_to_be_chosen(records: list[dict[str, Any]]) -
         assert not any(word in other for other in of_two)
 
 
-def test_the_two_rates_of_adapters_are_compared(exercise: Params) -> None:
+def test_the_two_rates_of_adapters_are_compared(exercise: Study) -> None:
     assert "they are 1e-4 and 1e-3. So the runs" in findings.adapter_rates(exercise, exercise)
     same = dataclasses.replace(exercise, adapter_library_learning_rate=1e-3)
     assert findings.adapter_rates(same, exercise).endswith("in this study both are 1e-3.")

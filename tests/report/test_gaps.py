@@ -9,21 +9,21 @@ import pytest
 from helpers import run_named
 
 from t5peft.base.errors import Missing
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.report import evidence, gaps, tables
 from t5peft.report.render import notebook
 from t5peft.runs import make
 
 
 @pytest.fixture
-def partial(smoke: Params) -> Params:
+def partial(smoke: Study) -> Study:
     """A study of whose LoRA runs only ours is stored."""
     study = dataclasses.replace(smoke, epochs=1, train="partial")
     make.train(run_named(study, "lora-scratch-r8"), study)
     return study
 
 
-def test_of_incomplete_records_only_what_is_stored_is_used(partial: Params) -> None:
+def test_of_incomplete_records_only_what_is_stored_is_used(partial: Study) -> None:
     records = evidence.results(partial, "lora")
     assert records, "there are some"
     for use in (list, len, lambda x: x[0], lambda x: "a" in x, reversed):
@@ -61,6 +61,6 @@ def test_a_cell_shows_its_last_line_or_its_gap() -> None:
         run("1 / 0")
 
 
-def test_a_sentence_has_a_dash_where_a_run_is_missing(partial: Params) -> None:
+def test_a_sentence_has_a_dash_where_a_run_is_missing(partial: Study) -> None:
     text = notebook.fill("It took `{python} len(x)` s.", {"x": evidence.results(partial, "lora")})
     assert text.data == "It took \N{EN DASH} s."

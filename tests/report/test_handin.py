@@ -17,7 +17,7 @@ import torch
 from t5peft.__main__ import main
 from t5peft.base import paths
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.methods.table import runs_of
 from t5peft.report import handin
 from t5peft.report.render import render
@@ -116,7 +116,7 @@ def test_handin_refuses_while_a_run_is_missing(
     assert not (home / "none").exists()
 
 
-def test_handin_refuses_a_stale_run(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handin_refuses_a_stale_run(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     stale = Status("stale", "the source has changed"), {}
     names = [run.name for run in runs_of(smoke)]
     monkeypatch.setattr(store, "look", lambda *_: dict.fromkeys(names, stale))

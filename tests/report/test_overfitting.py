@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from helpers import cells
 
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.report import claims, overfitting, sections, tables
 
 
@@ -111,7 +111,7 @@ def test_points_have_a_sign_but_zero_has_none() -> None:
 
 
 def test_what_is_kept_is_compared_with_full_fine_tuning(
-    exercise: Params, records: list[dict[str, Any]], kept: dict[str, dict[str, Any]]
+    exercise: Study, records: list[dict[str, Any]], kept: dict[str, dict[str, Any]]
 ) -> None:
     kept["full"] |= {"train_accuracy": 0.9, "span_loss": 5.0}
     kept["lora-scratch-r8"]["span_loss"] = 5.5

@@ -6,11 +6,11 @@ from typing import Any
 
 from helpers import cells
 
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.report import sections
 
 
-def test_the_bench_is_shown_where_it_was_measured(exercise: Params) -> None:
+def test_the_bench_is_shown_where_it_was_measured(exercise: Study) -> None:
     assert sections.bench([]) == ""
     ours = {"step": 2.0, "evaluation": 4.0, "epoch": 12.0, "peak_bytes": 3e6}
     ours |= {"operations": 1e9, "matrix_rate": 2e9}
@@ -43,7 +43,7 @@ def test_timings_have_three_digits() -> None:
 
 
 def test_the_rates_show_what_was_tried_and_which_was_taken(
-    exercise: Params, records: list[dict[str, Any]]
+    exercise: Study, records: list[dict[str, Any]]
 ) -> None:
     assert sections.learning_rates([], records) == ""
     base = {"run": "lora-scratch-r8", "method": "lora", "reviews": 6400, "held_out": 2500}
@@ -66,7 +66,7 @@ def test_the_rates_show_what_was_tried_and_which_was_taken(
 
 
 def test_the_exercises_rates_stand_beside_the_studys(
-    exercise: Params, records: list[dict[str, Any]]
+    exercise: Study, records: list[dict[str, Any]]
 ) -> None:
     settings = vars(exercise)
     here = [{**r, "params": settings} for r in records]
@@ -87,7 +87,7 @@ def test_the_exercises_rates_stand_beside_the_studys(
 
 
 def test_more_epochs_test_claim_3_on_the_companions_runs(
-    exercise: Params, records: list[dict[str, Any]]
+    exercise: Study, records: list[dict[str, Any]]
 ) -> None:
     assert sections.more_epochs(records, []) == ""
     here = [{**records[0], "params": vars(exercise)}]

@@ -8,7 +8,7 @@ import pytest
 from helpers import cells, column
 
 from t5peft.base import studies
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.report import about, sections, show, tables
 
 
@@ -102,7 +102,7 @@ def test_times_are_of_training_and_of_testing(records: list[dict[str, Any]]) -> 
 
 
 def test_a_stale_measurement_is_marked_in_its_row_and_where_all_are_in_the_caption(
-    exercise: Params, records: list[dict[str, Any]], kept: dict[str, dict[str, Any]]
+    exercise: Study, records: list[dict[str, Any]], kept: dict[str, dict[str, Any]]
 ) -> None:
     trial = {"run": "full", "method": "full", "reviews": 8, "held_out": 2, "loss": 0.5}
     trials = [trial | {"learning_rate": rate, "accuracy": 0.7} for rate in (0.1, 0.2)]

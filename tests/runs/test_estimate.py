@@ -11,14 +11,14 @@ from helpers import run_named
 
 from t5peft.base import machine
 from t5peft.base.errors import Missing
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.methods.table import runs_of
 from t5peft.report import evidence
 from t5peft.runs import estimate, make, store
 from t5peft.training import jobs, loop
 
 
-def test_an_estimate_is_of_the_order_of_the_run(smoke: Params) -> None:
+def test_an_estimate_is_of_the_order_of_the_run(smoke: Study) -> None:
     study = dataclasses.replace(smoke, train_examples=400, test_examples=400, epochs=2)
     run = run_named(study, "lora-scratch-r8")
     told = estimate.measured(run, study)
@@ -29,7 +29,7 @@ def test_an_estimate_is_of_the_order_of_the_run(smoke: Params) -> None:
 
 
 def test_what_is_not_at_hand_is_estimated_by_arithmetic(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "matrix_peak", lambda precision: 3e9)
     monkeypatch.setattr(jobs, "prepare", None)  # nothing is built
@@ -51,7 +51,7 @@ def test_what_is_not_at_hand_is_estimated_by_arithmetic(
     [("auto", 60, True), ("auto", 3600, False), ("yes", 3600, True), ("no", 60, False)],
 )
 def test_missing_runs_are_trained_where_they_may_be(
-    train: Any, seconds: float, trains: bool, smoke: Params, monkeypatch: pytest.MonkeyPatch
+    train: Any, seconds: float, trains: bool, smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         estimate, "seconds", lambda wanted, study: {run.name: seconds for run in wanted}
@@ -72,7 +72,7 @@ def test_missing_runs_are_trained_where_they_may_be(
     assert f"takes about {'3 min' if seconds == 60 else '3.0 h'} here" in line
 
 
-def test_runs_of_other_settings_are_named_with_the_way_to_replace_them(smoke: Params) -> None:
+def test_runs_of_other_settings_are_named_with_the_way_to_replace_them(smoke: Study) -> None:
     make.train(run_named(smoke, "lora-scratch-r8"), smoke)
     other = dataclasses.replace(smoke, epochs=1, train="yes")
     with pytest.raises(Missing, match=r"other settings: epochs 2 -> 1\): .*--replace") as refused:

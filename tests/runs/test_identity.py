@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.methods.table import runs_of
 from t5peft.runs.identity import identity_of
 
-FIELDS = {field.name: str(field.type) for field in dataclasses.fields(Params)}
+FIELDS = {field.name: str(field.type) for field in dataclasses.fields(Study)}
 VALUES: dict[str, some.SearchStrategy[Any]] = {
     "int": some.integers(1, 60),
     "float": some.floats(1e-6, 10),
@@ -33,7 +33,7 @@ NAMES = {"backbone", "data", "tokenizer"}
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_every_field_changes_the_identity_or_is_known_not_to(
-    study: Params, data: some.DataObject
+    study: Study, data: some.DataObject
 ) -> None:
     name = data.draw(some.sampled_from(list(FIELDS)))
     value = data.draw(VALUES[FIELDS[name]])
@@ -50,7 +50,7 @@ def test_every_field_changes_the_identity_or_is_known_not_to(
 
 
 def test_the_same_contents_under_another_name_are_the_same_run(
-    on_folders: Params, home: Path
+    on_folders: Study, home: Path
 ) -> None:
     shutil.move(home / "imdb", home / "reviews")
     shutil.move(home / "t5", home / "model")

@@ -15,7 +15,7 @@ from helpers import run_named
 
 from t5peft.__main__ import main
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.runs import launch, make, store
 
 TESTS = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def launched(count: int, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_two_processes_give_what_one_gives(smoke: Params, tmp_path: Path) -> None:
+def test_two_processes_give_what_one_gives(smoke: Study, tmp_path: Path) -> None:
     """Batches of 20, each share in two parts, and a rest of 5; of the answers each its share."""
     script = tmp_path / "launch.py"
     script.write_text(LAUNCH)
@@ -78,7 +78,7 @@ def test_two_processes_give_what_one_gives(smoke: Params, tmp_path: Path) -> Non
     assert len(answers[0]) == smoke.test_examples
 
 
-def test_two_processes_train_and_store_one_run(smoke: Params) -> None:
+def test_two_processes_train_and_store_one_run(smoke: Study) -> None:
     command = ["-m", "t5peft", "train", "smoke", "--only", "lora-scratch-r8"]
     command += ["--set", f"tokenizer={smoke.tokenizer}"]
     first, second = launched(2, *command), launched(2, *command)
@@ -108,7 +108,7 @@ def test_what_the_main_process_found_holds_in_all(tmp_path: Path) -> None:
 
 
 def test_a_launch_has_a_review_for_each_process_in_every_batch(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("accelerate.PartialState", lambda: SimpleNamespace(num_processes=2))
     one_left = dataclasses.replace(smoke, train_examples=33)  # batches of 16, 16 and 1
@@ -117,7 +117,7 @@ def test_a_launch_has_a_review_for_each_process_in_every_batch(
 
 
 def test_a_run_is_either_split_or_beside_others(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    smoke: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
@@ -125,7 +125,7 @@ def test_a_run_is_either_split_or_beside_others(
     assert "--jobs: found 2, expected 1" in capsys.readouterr().err
 
 
-def test_a_rank_alone_makes_no_launch(smoke: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_alone_makes_no_launch(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheduler may number processes that know nothing of each other: each stores its run."""
     monkeypatch.setenv("RANK", "1")
     run = run_named(smoke, "soft-prompt-scratch-n10")

@@ -7,13 +7,13 @@ import json
 
 from helpers import run_named
 
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.runs import make, reopen, store
 from t5peft.training import evaluation, jobs, loop
 
 
-def test_a_record_holds_what_a_chapter_shows(smoke: Params) -> None:
+def test_a_record_holds_what_a_chapter_shows(smoke: Study) -> None:
     run = run_named(smoke, "lora-scratch-r8")
     record = make.train(run, smoke)
     assert record == json.loads(json.dumps(record)), "a record is plain JSON"
@@ -33,7 +33,7 @@ def test_a_record_holds_what_a_chapter_shows(smoke: Params) -> None:
     assert store.load(run, smoke) == record | {"stale": "", "verified": {}}
 
 
-def test_full_fine_tuning_stores_no_weights(smoke: Params) -> None:
+def test_full_fine_tuning_stores_no_weights(smoke: Study) -> None:
     run = run_named(smoke, "full")
     record = make.train(run, dataclasses.replace(smoke, epochs=1))
     assert record["files"].keys() == {store.TRACE}
@@ -41,7 +41,7 @@ def test_full_fine_tuning_stores_no_weights(smoke: Params) -> None:
     assert record["parameters"]["added"] == 0
 
 
-def test_stored_weights_are_those_of_the_best_epoch(smoke: Params) -> None:
+def test_stored_weights_are_those_of_the_best_epoch(smoke: Study) -> None:
     """The accuracy of a record can be had again from its file."""
     study = dataclasses.replace(smoke, prompt_learning_rate=3.0, epochs=3)
     run = run_named(study, "soft-prompt-scratch-n10")

@@ -10,13 +10,13 @@ import torch
 from helpers import change_backbone, run_named, run_of
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.measure import predict
 from t5peft.runs import make, reopen
 from t5peft.training import jobs
 
 
-def test_a_stored_run_is_not_put_into_another_backbone(on_folders: Params, code: Path) -> None:
+def test_a_stored_run_is_not_put_into_another_backbone(on_folders: Study, code: Path) -> None:
     make.train_alone(run_of(on_folders), on_folders)
     reopen.load("smoke/lora-scratch-r8")
     change_backbone(on_folders, code)
@@ -24,7 +24,7 @@ def test_a_stored_run_is_not_put_into_another_backbone(on_folders: Params, code:
         reopen.load("smoke/lora-scratch-r8")
 
 
-def test_tensors_of_another_shape_or_name_are_refused(smoke: Params) -> None:
+def test_tensors_of_another_shape_or_name_are_refused(smoke: Study) -> None:
     model = jobs.build(run_named(smoke, "lora-scratch-r8"), smoke)
     own = {name: tensor.clone() for name, tensor in jobs.trained(model).items()}
     name = next(iter(own))
@@ -39,7 +39,7 @@ def test_tensors_of_another_shape_or_name_are_refused(smoke: Params) -> None:
 
 
 def test_a_tokenizer_that_moved_is_found_by_its_new_folder(
-    smoke: Params, words_folder: Path, tmp_path: Path
+    smoke: Study, words_folder: Path, tmp_path: Path
 ) -> None:
     make.train_alone(run_named(smoke, "lora-scratch-r8"), smoke)
     (before,) = predict.predict("smoke/lora-scratch-r8", ["good"])

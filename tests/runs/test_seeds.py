@@ -12,14 +12,14 @@ from helpers import run_named
 from t5peft.__main__ import WRONG_INPUT, main
 from t5peft.base import paths
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params, with_seed
+from t5peft.base.studies import Study, with_seed
 from t5peft.report import evidence
 from t5peft.runs import store
 
 NAME = "lora-scratch-r8"
 
 
-def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Params) -> None:
+def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Study) -> None:
     command = ["train", "smoke", "--only", NAME, "--set", f"tokenizer={smoke.tokenizer}"]
     assert evidence.seeds(smoke) == []
     assert main(command) == 0
@@ -36,7 +36,7 @@ def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Params
     assert store.status(run, with_seed(smoke, 2)).state == "missing"
 
 
-def test_a_report_never_trains_in_the_place_of_a_stored_run(smoke: Params) -> None:
+def test_a_report_never_trains_in_the_place_of_a_stored_run(smoke: Study) -> None:
     before = evidence.results(smoke, "lora")
     for train in ("auto", "yes"):
         other = dataclasses.replace(smoke, seed=3, train=train)
@@ -48,7 +48,7 @@ def test_a_report_never_trains_in_the_place_of_a_stored_run(smoke: Params) -> No
 
 
 def test_the_command_trains_in_the_place_of_a_stored_run_where_it_is_told_to(
-    smoke: Params, capsys: pytest.CaptureFixture[str]
+    smoke: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["train", "smoke", "--only", NAME, "--set", f"tokenizer={smoke.tokenizer}"]
     changes = ("--set", "lora_learning_rate=0.5")
@@ -69,7 +69,7 @@ def test_the_command_trains_in_the_place_of_a_stored_run_where_it_is_told_to(
 def test_a_run_that_fails_side_by_side_is_not_passed_over(
     codes: list[int],
     worst: int,
-    smoke: Params,
+    smoke: Study,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

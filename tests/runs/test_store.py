@@ -10,12 +10,12 @@ import pytest
 from helpers import NAME, forge, run_of, tensors_in
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.runs import records, reopen, store
 
 
 @pytest.mark.parametrize("name", ["../{}", "{root}/{}", "../../smoke/lora-scratch-r8/{}", "record"])
-def test_a_record_names_no_file_outside_its_folder(name: str, study: Params, stored: Path) -> None:
+def test_a_record_names_no_file_outside_its_folder(name: str, study: Study, stored: Path) -> None:
     path = tensors_in(stored)
     shutil.copy(path, stored.parent)
     facts = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -25,7 +25,7 @@ def test_a_record_names_no_file_outside_its_folder(name: str, study: Params, sto
             load()
 
 
-def test_links_are_refused(study: Params, stored: Path, tmp_path: Path) -> None:
+def test_links_are_refused(study: Study, stored: Path, tmp_path: Path) -> None:
     for path in (tensors_in(stored), stored / records.RECORD):
         shutil.move(path, tmp_path / "moved")
         path.symlink_to(tmp_path / "moved")

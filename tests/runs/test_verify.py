@@ -16,7 +16,7 @@ from helpers import run_named
 from t5peft.__main__ import main
 from t5peft.base import deciding, machine
 from t5peft.base.deciding import Code
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.methods.lora import LoRALinear
 from t5peft.methods.table import Run
@@ -29,7 +29,7 @@ LORA = "lora-scratch-r8"
 
 
 @pytest.fixture
-def study(smoke: Params) -> Params:
+def study(smoke: Study) -> Study:
     """With rates at which four steps show what is learned."""
     return dataclasses.replace(
         smoke, lora_learning_rate=0.03, adapter_learning_rate=0.03, full_learning_rate=1e-3
@@ -37,7 +37,7 @@ def study(smoke: Params) -> Params:
 
 
 @pytest.fixture
-def stored(study: Params) -> Params:
+def stored(study: Study) -> Study:
     """The study with its LoRA run and full fine-tuning stored."""
     for name in (LORA, "full"):
         make.train_alone(run_named(study, name), study)
@@ -54,16 +54,16 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "kind", lambda: "another processor")
 
 
-def state(study: Params, name: str = LORA) -> Status:
+def state(study: Study, name: str = LORA) -> Status:
     return store.status(run_named(study, name), study)
 
 
-def compare(study: Params, name: str = LORA, reviews: int = 64) -> dict[str, Any]:
+def compare(study: Study, name: str = LORA, reviews: int = 64) -> dict[str, Any]:
     return verify.verify(run_named(study, name), study, 20, reviews)
 
 
 def test_a_stale_run_that_the_code_would_make_again_is_verified(
-    stored: Params, monkeypatch: pytest.MonkeyPatch
+    stored: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_code(monkeypatch)
     before = (store.folder(run_named(stored, LORA), stored) / records.RECORD).read_bytes()
@@ -79,7 +79,7 @@ def test_a_stale_run_that_the_code_would_make_again_is_verified(
 
 
 def test_full_fine_tuning_is_verified_by_its_steps_alone(
-    stored: Params, monkeypatch: pytest.MonkeyPatch
+    stored: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_code(monkeypatch)
     assert compare(stored, "full")["reviews"] == 0
@@ -88,7 +88,7 @@ def test_full_fine_tuning_is_verified_by_its_steps_alone(
 
 
 def test_a_verification_holds_for_the_code_it_was_made_with(
-    stored: Params, monkeypatch: pytest.MonkeyPatch
+    stored: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_code(monkeypatch)
     compare(stored)
@@ -97,7 +97,7 @@ def test_a_verification_holds_for_the_code_it_was_made_with(
 
 
 def test_a_verification_holds_for_the_run_it_was_made_of(
-    stored: Params, monkeypatch: pytest.MonkeyPatch
+    stored: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_code(monkeypatch)
     compare(stored)
@@ -111,7 +111,7 @@ def test_a_verification_holds_for_the_run_it_was_made_of(
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seal": 1}', None])
 def test_a_damaged_verification_is_none(
-    content: str | None, stored: Params, monkeypatch: pytest.MonkeyPatch
+    content: str | None, stored: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_code(monkeypatch)
     compare(stored)
@@ -144,7 +144,7 @@ def another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def another_order(monkeypatch: pytest.MonkeyPatch) -> None:
     order = loop.order
-    monkeypatch.setattr(loop, "order", lambda params, epoch: order(params, epoch)[::-1])
+    monkeypatch.setattr(loop, "order", lambda study, epoch: order(study, epoch)[::-1])
 
 
 def another_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ CHANGES = [wrong_scale, lost_dropout, another_seed, another_order]
 def test_the_bounds_catch(
     change: Callable[[pytest.MonkeyPatch], None],
     precision: str,
-    study: Params,
+    study: Study,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also elsewhere, where rounding may differ."""
@@ -178,9 +178,7 @@ def test_the_bounds_catch(
     assert state(study).state == "verified"
 
 
-def test_answers_of_another_kind_are_caught(
-    stored: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_of_another_kind_are_caught(stored: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     other_code(monkeypatch)
     predict = evaluation.predict
     with monkeypatch.context() as patch:
@@ -191,7 +189,7 @@ def test_answers_of_another_kind_are_caught(
 
 
 def test_a_share_of_the_answers_may_differ_elsewhere(
-    study: Params, monkeypatch: pytest.MonkeyPatch
+    study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = machine.kind()
     assert verify.bound(verify.ANSWERS, study, here) == 0
@@ -207,7 +205,7 @@ def test_a_share_of_the_answers_may_differ_elsewhere(
 
 
 @pytest.fixture
-def arguments(stored: Params, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def arguments(stored: Study, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Of a command on the two stored runs."""
     changes = [part for key, value in vars(stored).items() for part in ("--set", f"{key}={value}")]
     return ["smoke", *changes, "--only", "full", LORA]
@@ -224,9 +222,9 @@ def test_what_was_verified_is_not_verified_again_unless_more_is_asked(
     asked: list[str] = []
     first_losses = verify.first_losses
 
-    def noted(run: Run, params: Params, steps: int) -> np.ndarray:
+    def noted(run: Run, study: Study, steps: int) -> np.ndarray:
         asked.append(run.name)
-        return first_losses(run, params, steps)
+        return first_losses(run, study, steps)
 
     monkeypatch.setattr(verify, "first_losses", noted)
     assert main(command) == 0
@@ -247,7 +245,7 @@ def test_a_run_that_fails_ends_with_1_and_says_by_how_much(
 
 
 def test_a_run_that_another_process_has_is_left_to_it(
-    arguments: list[str], stored: Params, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], stored: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with store.lock(run_named(stored, LORA), stored):
         assert main(["verify", *arguments]) == 1
@@ -255,7 +253,7 @@ def test_a_run_that_another_process_has_is_left_to_it(
     assert capsys.readouterr().out.count(verify.ELSEWHERE) == 3
 
 
-def without_trace(study: Params, name: str) -> Path:
+def without_trace(study: Study, name: str) -> Path:
     """A run as it was stored before there were traces; returns its folder."""
     where = store.folder(run_named(study, name), study)
     record = json.loads((where / records.RECORD).read_text())
@@ -266,7 +264,7 @@ def without_trace(study: Params, name: str) -> Path:
 
 
 def test_a_trace_is_made_afterwards_by_the_code_that_made_the_run(
-    arguments: list[str], stored: Params, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], stored: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = reopen.trace_of(store.folder(run_named(stored, LORA), stored))
     folders = [without_trace(stored, name) for name in (LORA, "full")]
@@ -289,7 +287,7 @@ def test_a_trace_is_made_afterwards_by_the_code_that_made_the_run(
 
 def test_other_code_makes_no_losses_for_a_trace(
     arguments: list[str],
-    stored: Params,
+    stored: Study,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -302,7 +300,7 @@ def test_other_code_makes_no_losses_for_a_trace(
 
 def test_answers_that_give_another_accuracy_than_recorded_are_refused(
     arguments: list[str],
-    stored: Params,
+    stored: Study,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -340,7 +338,7 @@ def test_a_verified_run_is_not_trained_again(
 
 
 def test_the_report_shows_a_verified_run_without_a_mark_and_says_how_it_was_verified(
-    stored: Params, monkeypatch: pytest.MonkeyPatch
+    stored: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_code(monkeypatch)
 

@@ -12,13 +12,13 @@ import torch
 from helpers import NAME, flip, run_of
 
 from t5peft.__main__ import main
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.runs import records, store
 from t5peft.runs.identity import identity_of
 from t5peft.training import checkpoint, jobs
 
 
-def test_a_run_that_was_stopped_is_said_to_be(study: Params, begun: Path) -> None:
+def test_a_run_that_was_stopped_is_said_to_be(study: Study, begun: Path) -> None:
     said = store.status(run_of(study), study)
     assert begun.exists()
     assert (said.state, said.reason) == ("missing", "begun, goes on")
@@ -45,7 +45,7 @@ def test_a_flipped_bit_of_a_checkpoint_changes_nothing_unseen(begun: Path) -> No
     assert refused > 50
 
 
-def refused(study: Params, capsys: pytest.CaptureFixture[str]) -> str:
+def refused(study: Study, capsys: pytest.CaptureFixture[str]) -> str:
     """The line that `t5peft train` ends with; the stored run is as it was."""
     folder = store.folder(run_of(study), study)
     before = {p: p.read_bytes() for p in folder.iterdir() if p.name in (records.RECORD, "lock")}
@@ -62,7 +62,7 @@ def refused(study: Params, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("other", ["identity", "source"])
 def test_a_checkpoint_of_other_settings_or_other_code_is_left_aside(
-    other: str, study: Params, begun: Path
+    other: str, study: Study, begun: Path
 ) -> None:
     run = run_of(study)
     held = checkpoint.read(begun, torch.device("cpu"))

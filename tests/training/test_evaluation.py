@@ -11,7 +11,7 @@ from helpers import ANSWERS
 from transformers import T5ForConditionalGeneration
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data
 from t5peft.methods.table import inject
 from t5peft.training import evaluation
@@ -70,7 +70,7 @@ def test_score_counts_exact_words_only() -> None:
     assert evaluation.score(answers, labels) == (1 / 5, 3 / 5)
 
 
-def test_short_reviews_come_first_and_every_review_once(smoke: Params) -> None:
+def test_short_reviews_come_first_and_every_review_once(smoke: Study) -> None:
     tokens = data.tokens(smoke, "test")
     batches = list(evaluation.by_length(tokens, 32, 10))
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(tokens)))

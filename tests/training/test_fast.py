@@ -14,7 +14,7 @@ from helpers import dry
 from torch import Tensor
 
 from t5peft.base import paths, studies
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import METHODS, Run, runs_of
 from t5peft.training import evaluation, fast, jobs, loop
@@ -23,7 +23,7 @@ from t5peft.training.jobs import Job
 RUNS = runs_of(studies.load(paths.CHECKOUT / "params" / "smoke.yaml"))
 
 
-def made(run: Run, study: Params, quick: bool, dropout: bool = False) -> Job:
+def made(run: Run, study: Study, quick: bool, dropout: bool = False) -> Job:
     """A run's job with the fast forward or transformers' own."""
     AcceleratorState._reset_state()  # it keeps one precision a process
     model = jobs.build(run, study)
@@ -37,7 +37,7 @@ def made(run: Run, study: Params, quick: bool, dropout: bool = False) -> Job:
 def gradients(job: Job) -> tuple[float, dict[str, Tensor]]:
     """Loss and gradients of the first batch."""
     job.model.train()
-    loss = loop.add_gradients(job, loop.order(job.params, 1)[: job.params.batch_size])
+    loss = loop.add_gradients(job, loop.order(job.study, 1)[: job.study.batch_size])
     found = {n: p.grad.clone() for n, p in job.model.named_parameters() if p.grad is not None}
     job.optimizer.zero_grad()
     return float(loss), found
@@ -52,7 +52,7 @@ def distance(these: dict[str, Tensor], those: dict[str, Tensor]) -> float:
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_loss_and_gradients_are_those_of_transformers(
-    run: Run, smoke: Params, monkeypatch: pytest.MonkeyPatch
+    run: Run, smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float32, whole or in parts of five reviews of similar length."""
     loss, wanted = gradients(made(run, smoke, quick=False))
@@ -65,7 +65,7 @@ def test_loss_and_gradients_are_those_of_transformers(
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_one_kernel_for_the_attention_computes_the_same(
-    run: Run, smoke: Params, monkeypatch: pytest.MonkeyPatch
+    run: Run, smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The GPU's path, on whatever is here."""
     loss, wanted = gradients(made(run, smoke, quick=True))
@@ -76,7 +76,7 @@ def test_one_kernel_for_the_attention_computes_the_same(
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_rounding_frozen_projections_once_changes_no_bit(run: Run, smoke: Params) -> None:
+def test_rounding_frozen_projections_once_changes_no_bit(run: Run, smoke: Study) -> None:
     """Autocast would round them to the same numbers at every use."""
     study = dataclasses.replace(smoke, precision="bf16")
     every_time, once = made(run, study, quick=True), made(run, study, quick=True)
@@ -90,7 +90,7 @@ def test_rounding_frozen_projections_once_changes_no_bit(run: Run, smoke: Params
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_in_bf16_it_is_as_close_to_float32_as_transformers_is(method: str, smoke: Params) -> None:
+def test_in_bf16_it_is_as_close_to_float32_as_transformers_is(method: str, smoke: Study) -> None:
     run = next(run for run in RUNS if run.method == method)
     _, exact = gradients(made(run, smoke, quick=False))
     rounded = dataclasses.replace(smoke, precision="bf16")
@@ -99,7 +99,7 @@ def test_in_bf16_it_is_as_close_to_float32_as_transformers_is(method: str, smoke
 
 
 def test_it_answers_like_transformers(
-    smoke: Params, babbler: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    smoke: Study, babbler: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Soft prompts and LoRA in a backbone that writes words of all kinds, in float32."""
     load = backbone.load
@@ -120,7 +120,7 @@ def test_it_answers_like_transformers(
         assert len({*found, ""}) > 2, "several words, or nothing is shown"
 
 
-def test_fifty_steps_with_dropout_stay_within_the_spread_of_seeds(smoke: Params) -> None:
+def test_fifty_steps_with_dropout_stay_within_the_spread_of_seeds(smoke: Study) -> None:
     """Other dropout draws are like another seed: losses and final accuracy differ no more."""
     run = RUNS[0]
     study = dataclasses.replace(smoke, full_learning_rate=1e-3)
@@ -175,7 +175,7 @@ def test_dropout_follows_the_seed_and_leaves_evaluation_alone() -> None:
 
 
 def test_dropout_falls_where_transformers_has_it(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dropped(quick: bool) -> list[tuple[tuple[int, ...], float]]:
         job, seen = made(RUNS[0], smoke, quick, dropout=True), []
@@ -200,7 +200,7 @@ def test_dropout_falls_where_transformers_has_it(
 
 
 def test_the_one_kernel_drops_in_training_alone(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fast, "FUSED", {"cpu", "cuda"})
     job, seen = made(RUNS[0], smoke, quick=True, dropout=True), set()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import dry, run_named
 
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data
 from t5peft.training import evaluation, jobs, loop
 
@@ -22,7 +22,7 @@ def no_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_dropout")
-def test_adapter_trainer_makes_the_same_first_step(smoke: Params, tmp_path: Path) -> None:
+def test_adapter_trainer_makes_the_same_first_step(smoke: Study, tmp_path: Path) -> None:
     from adapters import AdapterTrainer
     from transformers import TrainingArguments
 
@@ -64,7 +64,7 @@ def test_adapter_trainer_makes_the_same_first_step(smoke: Params, tmp_path: Path
         assert not torch.equal(tensor, begun[name])
 
 
-def test_the_optimizer_is_pytorchs_adamw_but_for_the_rate(smoke: Params) -> None:
+def test_the_optimizer_is_pytorchs_adamw_but_for_the_rate(smoke: Study) -> None:
     run = run_named(smoke, "adapter-scratch-b8")
     optimizer = jobs.prepare(run, smoke).optimizer.optimizer
     assert type(optimizer) is torch.optim.AdamW

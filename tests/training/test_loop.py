@@ -14,13 +14,13 @@ from accelerate.state import AcceleratorState
 from helpers import run_named
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.runs import make, store
 from t5peft.training import evaluation, jobs, loop
 
 
-def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone(smoke: Params) -> None:
+def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone(smoke: Study) -> None:
     first = loop.order(smoke, 1)
     assert sorted(first) == list(range(smoke.train_examples))
     assert np.array_equal(first, loop.order(smoke, 1))
@@ -28,7 +28,7 @@ def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone(smoke: Params) ->
     assert not np.array_equal(first, loop.order(dataclasses.replace(smoke, seed=1), 1))
 
 
-def test_a_loss_that_is_no_number_stops_the_run(smoke: Params) -> None:
+def test_a_loss_that_is_no_number_stops_the_run(smoke: Study) -> None:
     study = dataclasses.replace(smoke, full_learning_rate=1e30, epochs=3)
     with pytest.raises(
         InputError, match=r"loss of full, epoch \d, step \d+, reviews .*found (nan|inf)"
@@ -38,7 +38,7 @@ def test_a_loss_that_is_no_number_stops_the_run(smoke: Params) -> None:
 
 
 def test_each_step_of_an_epoch_has_dropout_and_fresh_gradients(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = jobs.prepare(run_named(smoke, "lora-scratch-r8"), smoke)
     job.model.eval()  # as an evaluation leaves it
@@ -54,7 +54,7 @@ def test_each_step_of_an_epoch_has_dropout_and_fresh_gradients(
 
 
 def test_the_loss_of_an_epoch_is_the_mean_of_its_reviews(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = dataclasses.replace(smoke, train_examples=20)  # batches of 16 and of 4
     job = jobs.prepare(run_named(study, "lora-scratch-r8"), study)
@@ -67,7 +67,7 @@ def test_the_loss_of_an_epoch_is_the_mean_of_its_reviews(
 
 
 def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -88,7 +88,7 @@ def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
         assert rate == pytest.approx(2 * 64 / spent, rel=0.01)
 
 
-def test_the_first_loss_that_is_no_number_is_named_with_its_reviews(smoke: Params) -> None:
+def test_the_first_loss_that_is_no_number_is_named_with_its_reviews(smoke: Study) -> None:
     job = jobs.prepare(run_named(smoke, "lora-scratch-r8"), smoke)
     batches = [np.array([1, 2]), np.array([3, 4]), np.array([5, 6])]
     losses = [0.1, 0.5, math.nan, math.inf]
@@ -97,7 +97,7 @@ def test_the_first_loss_that_is_no_number_is_named_with_its_reviews(smoke: Param
 
 
 def test_answers_are_given_in_the_studys_precision(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
@@ -115,7 +115,7 @@ def test_answers_are_given_in_the_studys_precision(
 
 
 def test_each_seed_and_each_epoch_draws_its_own_dropout(
-    smoke: Params, monkeypatch: pytest.MonkeyPatch
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.runs import make, records, reopen, store
 from t5peft.training import evaluation, jobs, loop, trace
@@ -24,19 +24,19 @@ EPOCHS, STEPS, REVIEWS = 3, 4, 64
 
 
 @pytest.fixture
-def study(smoke: Params) -> Params:
+def study(smoke: Study) -> Study:
     return dataclasses.replace(smoke, epochs=EPOCHS, lora_learning_rate=0.03)
 
 
 @pytest.fixture
-def folder(study: Params) -> Path:
+def folder(study: Study) -> Path:
     """Of a run that was trained and stored."""
     make.train_alone(run_named(study, RUN), study)
     return store.folder(run_named(study, RUN), study)
 
 
 def test_a_run_keeps_the_loss_of_each_step_and_the_answers_after_each_epoch(
-    study: Params, folder: Path
+    study: Study, folder: Path
 ) -> None:
     record, held = records.read_run(folder), reopen.trace_of(folder)
     assert held.losses.shape == (EPOCHS * STEPS,)
@@ -57,7 +57,7 @@ def test_the_record_names_the_trace_and_its_bytes(folder: Path) -> None:
     assert store.whole(folder)[1].keys() == {store.DELTA, store.TRACE}
 
 
-def test_a_run_without_a_trace_is_as_valid(study: Params, folder: Path) -> None:
+def test_a_run_without_a_trace_is_as_valid(study: Study, folder: Path) -> None:
     record = json.loads((folder / records.RECORD).read_text())
     del record["files"][store.TRACE]
     (folder / store.TRACE).unlink()
@@ -66,7 +66,7 @@ def test_a_run_without_a_trace_is_as_valid(study: Params, folder: Path) -> None:
     assert not reopen.trace_of(folder).losses.size
 
 
-def test_a_damaged_trace_is_seen(study: Params, folder: Path) -> None:
+def test_a_damaged_trace_is_seen(study: Study, folder: Path) -> None:
     content = bytearray((folder / store.TRACE).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / store.TRACE).write_bytes(content)
@@ -76,7 +76,7 @@ def test_a_damaged_trace_is_seen(study: Params, folder: Path) -> None:
 
 
 def test_a_run_that_goes_on_has_the_trace_of_one_that_was_never_stopped(
-    study: Params, folder: Path, monkeypatch: pytest.MonkeyPatch
+    study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, run = (folder / store.TRACE).read_bytes(), run_named(study, RUN)
     (folder / records.RECORD).unlink()

@@ -19,7 +19,7 @@ Train = Literal["auto", "yes", "no", "partial"]
 
 
 @dataclass(frozen=True)
-class Params:
+class Study:
     """Everything that decides a study's results.
 
     The names `study` and `train` change none; `backbone`, `tokenizer` and `data` count by what lies
@@ -66,12 +66,12 @@ class Params:
             require(self, name, value > 0, "a positive number")
             require(self, name, isinstance(value, float) or value < 10**9, "less than 10^9")
         for name in ("prompt_tokens", "prompt_tokens_small"):
-            room = self.max_length - 2
+            longest = self.max_length - 2
             require(
                 self,
                 name,
-                getattr(self, name) <= room,
-                f"at most max_length - 2 = {room}, so that a word and its end still fit",
+                getattr(self, name) <= longest,
+                f"at most max_length - 2 = {longest}, so that a word and its end still fit",
             )
         for name in ("prompt_tokens", "bottleneck", "lora_rank"):
             small, usual = f"{name}_small", getattr(self, name)
@@ -92,18 +92,18 @@ DEFAULT = "self-contained"
 
 POSITIVE = tuple(
     field.name
-    for field in dataclasses.fields(Params)
+    for field in dataclasses.fields(Study)
     if field.type in ("int", "float") and field.name != "seed"
 )
 
 
-def load(study: str | Path, changes: Mapping[str, Any] | None = None) -> Params:
+def load(study: str | Path, changes: Mapping[str, Any] | None = None) -> Study:
     """The study in `study` (a file or a name in params/), with `changes` on top."""
     path = study_file(study)
-    return build(Params, read_yaml(path), str(path), changes)
+    return build(Study, read_yaml(path), str(path), changes)
 
 
-def arguments(study: Params) -> str:
+def arguments(study: Study) -> str:
     """The study as a command line names it: a file's name, and a `--set` for each difference.
 
     Where it has no file of its own, the file that differs least.
@@ -115,7 +115,7 @@ def arguments(study: Params) -> str:
     return " ".join([base, *(f"--set {shlex.quote(change)}" for change in changes[base])])
 
 
-def every() -> dict[str, Params]:
+def every() -> dict[str, Study]:
     """The studies in params/ by name, without the files that are none: backbones', broken ones."""
     found = {}
     for file in sorted(paths.params().glob("*.yaml")):
@@ -124,13 +124,13 @@ def every() -> dict[str, Params]:
     return found
 
 
-def changed(study: Params, base: Params) -> list[str]:
+def changed(study: Study, base: Study) -> list[str]:
     """KEY=VALUE of each setting that differs, but for `train`: a render's word, not a command's."""
     usual = vars(base) | {"train": study.train}
     return [f"{name}={value}" for name, value in vars(study).items() if value != usual[name]]
 
 
-def with_seed(study: Params, seed: int) -> Params:
+def with_seed(study: Study, seed: int) -> Study:
     """The study with another seed, whose runs are kept beside its own."""
     if seed == study.seed:
         return study

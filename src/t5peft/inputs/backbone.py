@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from t5peft.base import files, paths
 from t5peft.base.errors import InputError, first_line
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import hub, int8, tokenizers
 from t5peft.inputs.sizes import SIZES, config
 
@@ -113,18 +113,18 @@ COMPUTING: dict[str, Any] = {
 """What of a config.json decides what a T5 computes, and what stands for an entry left out."""
 
 
-def fingerprint(params: Params) -> str:
+def fingerprint(study: Study) -> str:
     """SHA-256 of what decides the backbone: tensors, dimensions, and pieces where it has the words.
 
     Where it is not at hand, the fingerprint that the study expects stands for it, "" for none;
     where it is and differs from that, `InputError`.
     """
-    name, expected = params.backbone, params.backbone_fingerprint
+    name, expected = study.backbone, study.backbone_fingerprint
     if name.startswith(RANDOM):
         found = hashlib.sha256(repr(SIZES[random_size(name)]).encode()).hexdigest()
     else:
-        folder = at_hand(params)
-        found = contents(folder, needed(params)) if folder else expected
+        folder = at_hand(study)
+        found = contents(folder, needed(study)) if folder else expected
     if expected and found != expected:
         raise InputError(
             f"backbone {name}",
@@ -135,15 +135,15 @@ def fingerprint(params: Params) -> str:
     return found
 
 
-def needed(params: Params) -> tuple[str, ...]:
+def needed(study: Study) -> tuple[str, ...]:
     """What a study reads of its backbone's folder: no pieces where it has its own tokenizer."""
-    return hub.WEIGHTS if params.tokenizer else (*hub.WEIGHTS, *hub.PIECES)
+    return hub.WEIGHTS if study.tokenizer else (*hub.WEIGHTS, *hub.PIECES)
 
 
-def at_hand(params: Params) -> Path | None:
+def at_hand(study: Study) -> Path | None:
     """The folder of a study's backbone on this machine; None for a random one, which has none."""
-    name = params.backbone
-    return None if name.startswith(RANDOM) else hub.at_hand(name, *needed(params))
+    name = study.backbone
+    return None if name.startswith(RANDOM) else hub.at_hand(name, *needed(study))
 
 
 def contents(folder: Path, parts: Sequence[str]) -> str:
@@ -199,9 +199,9 @@ def tensor_digests(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def described(params: Params) -> dict[str, Any]:
+def described(study: Study) -> dict[str, Any]:
     """What a record says of the backbone: enough to show the record where that is not at hand."""
-    name, folder = params.backbone, at_hand(params)
+    name, folder = study.backbone, at_hand(study)
     return {
         "name": name,
         "commit": folder.name if folder and not paths.local(name) else "",

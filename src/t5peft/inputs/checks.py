@@ -11,11 +11,11 @@ from pathlib import Path
 
 from t5peft.base import paths
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, hub
 
 
-def check(study: Params) -> None:
+def check(study: Study) -> None:
     """`fetch`, `check_backbone` and `data.check`, for what reads all.
 
     Warns of a wide bottleneck, and provides for bf16 where the processor lacks it.
@@ -38,7 +38,7 @@ def check(study: Params) -> None:
     bfloat16.provide(study.precision)
 
 
-def fetch(study: Params) -> None:
+def fetch(study: Study) -> None:
     """Have backbone, tokenizer and reviews here before anything is asked of them; `InputError`."""
     if not study.backbone.startswith(backbone.RANDOM):
         hub.fetch(study.backbone, *backbone.needed(study))
@@ -48,7 +48,7 @@ def fetch(study: Params) -> None:
         hub.fetch(study.data, *hub.REVIEWS)
 
 
-def check_backbone(study: Params) -> None:
+def check_backbone(study: Study) -> None:
     """Refuse a folder or a hub's snapshot that holds less than a whole T5.
 
     A hub's backbone that is not on this machine is not looked at, nor are random ones and the

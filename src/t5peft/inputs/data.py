@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from t5peft.base import deciding, files, paths
 from t5peft.base.errors import InputError, first_line
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import hub, tokenizers
 
 if TYPE_CHECKING:
@@ -192,22 +192,22 @@ def _made_up(split: str) -> Reviews:
 # --- fingerprint -------------------------------------------------------------------------------
 
 
-def fingerprint(params: Params) -> str:
+def fingerprint(study: Study) -> str:
     """SHA-256 of the labelled texts of both splits; "" where they are not at hand.
 
     Of the hub's data the study's word is taken, as stored runs are shown without them; `check`
     takes none. Raises `InputError` where the texts are not those that the study pins.
     """
-    of_hub = params.data != MADE_UP and paths.local(params.data) is None
-    return params.data_fingerprint if params.data_fingerprint and of_hub else check(params)
+    of_hub = study.data != MADE_UP and paths.local(study.data) is None
+    return study.data_fingerprint if study.data_fingerprint and of_hub else check(study)
 
 
-def check(params: Params) -> str:
+def check(study: Study) -> str:
     """`fingerprint`, of the texts themselves."""
-    found, expected = contents(params.data), params.data_fingerprint
+    found, expected = contents(study.data), study.data_fingerprint
     if expected and found != expected:
         raise InputError(
-            f"data {params.data}",
+            f"data {study.data}",
             f"texts with fingerprint {found[:12]}",
             f"{expected[:12]}, as the study pins them",
             "give the study's data, or --set data_fingerprint= to take these as they are",
@@ -266,26 +266,26 @@ class Tokens:
         starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         return Tokens(np.concatenate([self.ids[:0], *ids]), starts, self.labels[reviews])
 
-    def lengths(self, room: int) -> np.ndarray:
-        """Tokens of each review once it is cut to `room` and its end of sequence is set."""
+    def lengths(self, max_length: int) -> np.ndarray:
+        """Tokens of each review once it is cut to `max_length` and its end of sequence is set."""
         import numpy as np
 
-        return np.minimum(np.diff(self.starts) + 1, room)
+        return np.minimum(np.diff(self.starts) + 1, max_length)
 
     def batch(
-        self, picked: np.ndarray, room: int, placeholders: int = 0, multiple: int = 1
+        self, picked: np.ndarray, max_length: int, placeholders: int = 0, multiple: int = 1
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T) ids and attention mask of the picked reviews, padded to the longest of them.
 
-        T is rounded up to a multiple of `multiple` where `room` allows it. `placeholders` pad
-        tokens with mask 1 stand first; they count towards `room`.
+        T is rounded up to a multiple of `multiple` where `max_length` allows it. `placeholders` pad
+        tokens with mask 1 stand first; they count towards `max_length`.
         """
         import numpy as np
         import torch
 
-        kept = self.lengths(room - placeholders)[picked]
+        kept = self.lengths(max_length - placeholders)[picked]
         longest = placeholders + int(kept.max())
-        width = min(room, -(-longest // multiple) * multiple)
+        width = min(max_length, -(-longest // multiple) * multiple)
         ids = np.full((len(picked), width), PAD, np.int64)
         mask = np.zeros_like(ids)
         for row, (review, length) in enumerate(zip(picked, kept, strict=True)):
@@ -303,18 +303,18 @@ PAD, EOS = 0, 1
 """T5's ids of <pad>, with which its decoder starts too, and of </s>."""
 
 
-def tokens(params: Params, split: str) -> Tokens:
+def tokens(study: Study, split: str) -> Tokens:
     """The study's reviews of one split: tokenized once, then read from the cache."""
-    name = params.tokenizer or params.backbone
+    name = study.tokenizer or study.backbone
     code = deciding.digest("inputs.data.read", "inputs.tokenizers.load", "inputs.data._tokenize")
-    key = hashlib.sha256(f"{code} {fingerprint(params)} {tokenizers.fingerprint(name)}".encode())
+    key = hashlib.sha256(f"{code} {fingerprint(study)} {tokenizers.fingerprint(name)}".encode())
     path = paths.cache() / "tokens" / f"{key.hexdigest()[:16]}-{split}"
     try:
         whole = _cached(path)
     except (OSError, ValueError, EOFError):  # not made yet, or damaged
-        _tokenize(read(params.data, split), tokenizers.load(name), path)
+        _tokenize(read(study.data, split), tokenizers.load(name), path)
         whole = _cached(path)
-    return whole.first(getattr(params, f"{split}_examples"), split)
+    return whole.first(getattr(study, f"{split}_examples"), split)
 
 
 def _cached(path: Path) -> Tokens:
@@ -324,13 +324,13 @@ def _cached(path: Path) -> Tokens:
     return Tokens(*(np.load(path.with_suffix(f".{part}.npy"), mmap_mode="r") for part in parts))
 
 
-def _tokenize(reviews: Reviews, tokenize: Any, path: Path) -> None:
+def _tokenize(reviews: Reviews, tokenizer: Any, path: Path) -> None:
     """Write a split's arrays, the labels last: where they are, the others are whole."""
     import numpy as np
 
     texts = [normalize(text) for text, _ in reviews]
     title = f"tokens of {path.name.rpartition('-')[2]} reviews"
-    ids = tokenizers.ids(tokenize, texts, title, add_special_tokens=False)
+    ids = tokenizers.ids(tokenizer, texts, title, add_special_tokens=False)
     arrays = {
         "ids": np.fromiter((token for review in ids for token in review), np.int32),
         "starts": np.cumsum([0, *map(len, ids)], dtype=np.int64),

@@ -96,12 +96,12 @@ def load(name: str) -> Any:
         raise hub.unreachable(name, first_line(error), "tokenizer") from error
 
 
-def ids(tokenize: Any, texts: Sequence[str], title: str, **how: Any) -> list[list[int]]:
+def ids(tokenizer: Any, texts: Sequence[str], title: str, **how: Any) -> list[list[int]]:
     """The token ids of each text, in parts: Ctrl-C waits for one."""
     found: list[list[int]] = []
     with Progress(title, len(texts)) as progress:
         for at in range(0, len(texts), AT_ONCE):
-            found += tokenize(texts[at : at + AT_ONCE], **how)["input_ids"]
+            found += tokenizer(texts[at : at + AT_ONCE], **how)["input_ids"]
             progress.add(AT_ONCE)
     return found
 

@@ -10,46 +10,48 @@ from typing import Any
 from t5peft.base import machine
 from t5peft.base.errors import InputError
 from t5peft.base.progress import Progress
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.inputs.data import Tokens
 from t5peft.methods.table import runs_of
 
 
-def measure(params: Params) -> dict[str, Any]:
+def measure(study: Study) -> dict[str, Any]:
     """Measure both.
 
     Raises `InputError` for a tokenizer that does not fit and reviews that teach a bag nothing.
     """
-    from t5peft.training.jobs import check_words
+    from t5peft.training.jobs import check_tokenizer
 
-    words = tokenizers.load(params.tokenizer or params.backbone)
-    check_words(words, runs_of(params)[0], params)
-    train, test = data.tokens(params, "train"), data.tokens(params, "test")
-    zero_shot, other = zero_shot_accuracy(params, words, test)
+    tokenizer = tokenizers.load(study.tokenizer or study.backbone)
+    check_tokenizer(tokenizer, runs_of(study)[0], study)
+    train, test = data.tokens(study, "train"), data.tokens(study, "test")
+    zero_shot, other = zero_shot_accuracy(study, tokenizer, test)
     return {
         "zero_shot_accuracy": zero_shot,
         "zero_shot_other_words": other,
-        "bag_of_words_accuracy": bag_of_words_accuracy(params, words, train, test),
+        "bag_of_words_accuracy": bag_of_words_accuracy(study, tokenizer, train, test),
         "test_examples": len(test),
     }
 
 
-def zero_shot_accuracy(params: Params, words: Any, test: Tokens) -> tuple[float, float]:
+def zero_shot_accuracy(study: Study, tokenizer: Any, test: Tokens) -> tuple[float, float]:
     """(accuracy, share of other words) of the backbone as it is."""
     import torch
 
     from t5peft.training import evaluation
 
     device = machine.device()
-    model = backbone.load(params.backbone, params.seed).to(device)  # type: ignore[arg-type]
-    autocast = torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16")
+    model = backbone.load(study.backbone, study.seed).to(device)  # type: ignore[arg-type]
+    autocast = torch.autocast(device, torch.bfloat16, enabled=study.precision == "bf16")
     with autocast, Progress("backbone before training", len(test)) as progress:
-        answers = evaluation.predict(model, words, test, params.max_length, on_batch=progress.add)
+        answers = evaluation.predict(
+            model, tokenizer, test, study.max_length, on_batch=progress.add
+        )
     return evaluation.score(answers, test.labels)
 
 
-def bag_of_words_accuracy(params: Params, words: Any, train: Tokens, test: Tokens) -> float:
+def bag_of_words_accuracy(study: Study, tokenizer: Any, train: Tokens, test: Tokens) -> float:
     """Logistic regression on TF-IDF of words and pairs of words, fitted by scikit-learn.
 
     Raises `InputError` for training reviews that teach it nothing.
@@ -57,7 +59,7 @@ def bag_of_words_accuracy(params: Params, words: Any, train: Tokens, test: Token
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    texts = [truncated(words, side, params.max_length) for side in (train, test)]
+    texts = [truncated(tokenizer, side, study.max_length) for side in (train, test)]
     bag = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     model = LogisticRegression(C=10, max_iter=1000)
     try:
@@ -70,8 +72,8 @@ def bag_of_words_accuracy(params: Params, words: Any, train: Tokens, test: Token
     return float(model.score(bag.transform(texts[1]), test.labels))
 
 
-def truncated(words: Any, tokens: Tokens, room: int) -> list[str]:
-    """The texts that are left of the reviews once they are cut to `room` tokens."""
-    ends = tokens.starts[:-1] + tokens.lengths(room) - 1
+def truncated(tokenizer: Any, tokens: Tokens, max_length: int) -> list[str]:
+    """The texts that are left of the reviews once they are cut to `max_length` tokens."""
+    ends = tokens.starts[:-1] + tokens.lengths(max_length) - 1
     kept = zip(tokens.starts[:-1], ends, strict=True)
-    return words.batch_decode([tokens.ids[start:end] for start, end in kept])
+    return tokenizer.batch_decode([tokens.ids[start:end] for start, end in kept])

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5ForConditionalGeneration
 
 from t5peft.base import bfloat16, machine
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.inputs.data import Tokens
 from t5peft.methods.table import Run, runs_of
@@ -46,24 +46,24 @@ job: Job
 """The side's model, reviews and optimizer."""
 
 
-def start(run: Run, params: Params, name: str) -> None:
+def start(run: Run, study: Study, name: str) -> None:
     """Make the side's job; the exercise's is in float32, and takes memory as Python does."""
     global job
     machine.end_with_parent()
     if name == OURS:
         machine.keep_freed_memory()
-        bfloat16.provide(params.precision)
-    model = jobs.build(run, params)
-    if params.backbone.startswith(backbone.RANDOM):
-        teach(model, run, params)
+        bfloat16.provide(study.precision)
+    model = jobs.build(run, study)
+    if study.backbone.startswith(backbone.RANDOM):
+        teach(model, run, study)
     if name == EXERCISE:
-        job = jobs.with_model(run, dataclasses.replace(params, precision="fp32"), model)
+        job = jobs.with_model(run, dataclasses.replace(study, precision="fp32"), model)
     else:
-        job = jobs.with_fast_model(run, params, model)
+        job = jobs.with_fast_model(run, study, model)
     machine.reset_peak_memory()
 
 
-def teach(model: T5ForConditionalGeneration, run: Run, params: Params) -> None:
+def teach(model: T5ForConditionalGeneration, run: Run, study: Study) -> None:
     """Train a random backbone until it answers with a label word, as one that was trained does.
 
     Its own answers are of any length, which would be what an evaluation's time measures.
@@ -73,9 +73,9 @@ def teach(model: T5ForConditionalGeneration, run: Run, params: Params) -> None:
     for parameter in frozen:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(everything, lr=1e-3)
-    reviews = data.tokens(params, "train")
+    reviews = data.tokens(study, "train")
     ids, mask = reviews.batch(np.arange(min(8, len(reviews))), 16, run.placeholders)
-    words = evaluation.word_ids(tokenizers.load(params.tokenizer or params.backbone))
+    words = evaluation.word_ids(tokenizers.load(study.tokenizer or study.backbone))
     targets = torch.tensor([[words[label], data.EOS] for label in reviews.labels[:8]])
     for _ in range(LESSONS):
         model(input_ids=ids, attention_mask=mask, labels=targets).loss.backward()
@@ -87,7 +87,7 @@ def teach(model: T5ForConditionalGeneration, run: Run, params: Params) -> None:
 
 def train_batch(name: str, turn: int) -> None:
     """One training step."""
-    size, reviews = job.params.batch_size, loop.order(job.params, 1)
+    size, reviews = job.study.batch_size, loop.order(job.study, 1)
     at = turn * size % max(1, len(reviews) - size + 1)
     job.model.train()
     if name == EXERCISE:
@@ -110,13 +110,13 @@ def operations(name: str) -> int:
     return counter.get_total_flops()
 
 
-def sample(test: Tokens, room: int, size: int) -> Tokens:
+def sample(test: Tokens, max_length: int, size: int) -> Tokens:
     """Test reviews in a random order: blocks of `size` neighbours by length, evenly spread.
 
     Ours answers reviews in such blocks. Reviews drawn one by one would lie farther apart, and so be
     padded more than all test reviews are.
     """
-    blocks = list(evaluation.by_length(test, room, size))
+    blocks = list(evaluation.by_length(test, max_length, size))
     count = min(TEST_BLOCKS, len(blocks))
     spread = [blocks[(2 * block + 1) * len(blocks) // (2 * count)] for block in range(count)]
     return test.picked(np.random.default_rng(0).permutation(np.concatenate(spread)))
@@ -125,12 +125,12 @@ def sample(test: Tokens, room: int, size: int) -> Tokens:
 def evaluate(name: str) -> float:
     """Seconds of answering a test review as one side does."""
     size = evaluation.BATCH[job.model.device.type]
-    test = sample(job.test, job.params.max_length, size)
+    test = sample(job.test, job.study.max_length, size)
     answer = by_generate if name == EXERCISE else evaluation.predict
     with job.accelerator.autocast():
         seconds = machine.seconds(
             lambda: answer(
-                job.model, job.tokenizer, test, job.params.max_length, job.run.placeholders
+                job.model, job.tokenizer, test, job.study.max_length, job.run.placeholders
             )
         )
     return seconds / len(test)
@@ -138,13 +138,17 @@ def evaluate(name: str) -> float:
 
 @torch.inference_mode()
 def by_generate(
-    model: T5ForConditionalGeneration, tokenizer: Any, test: Tokens, room: int, placeholders: int
+    model: T5ForConditionalGeneration,
+    tokenizer: Any,
+    test: Tokens,
+    max_length: int,
+    placeholders: int,
 ) -> list[str]:
     """The exercise's evaluation: batches in the reviews' order through `generate`."""
     model.eval()
     answers = []
-    for picked in np.array_split(np.arange(len(test)), -(-len(test) // job.params.batch_size)):
-        ids, mask = (x.to(model.device) for x in test.batch(picked, room, placeholders))
+    for picked in np.array_split(np.arange(len(test)), -(-len(test) // job.study.batch_size)):
+        ids, mask = (x.to(model.device) for x in test.batch(picked, max_length, placeholders))
         answers += evaluation.generate(model, tokenizer, ids, mask)
     return answers
 
@@ -152,20 +156,20 @@ def by_generate(
 # --- both sides --------------------------------------------------------------------------------
 
 
-def measure(run: Run, params: Params, repeats: int) -> dict[str, dict[str, float]]:
+def measure(run: Run, study: Study, repeats: int) -> dict[str, dict[str, float]]:
     """Both sides' figures for one run's method, each in a process of its own."""
-    with started(run, params) as sides:
-        return timed(sides, params, repeats)
+    with started(run, study) as sides:
+        return timed(sides, study, repeats)
 
 
 @contextmanager
-def started(run: Run, params: Params) -> Iterator[dict[str, ProcessPoolExecutor]]:
+def started(run: Run, study: Study) -> Iterator[dict[str, ProcessPoolExecutor]]:
     """A process for either side; both are gone afterwards, whatever they were at."""
     spawn = multiprocessing.get_context("spawn")
     sides = {name: ProcessPoolExecutor(1, spawn) for name in (EXERCISE, OURS)}
     try:
         with machine.without_ctrl_c():
-            ready = [side.submit(start, run, params, name) for name, side in sides.items()]
+            ready = [side.submit(start, run, study, name) for name, side in sides.items()]
         for side in ready:
             side.result()
         yield sides
@@ -177,7 +181,7 @@ def started(run: Run, params: Params) -> Iterator[dict[str, ProcessPoolExecutor]
 
 
 def timed(
-    sides: Mapping[str, ProcessPoolExecutor], params: Params, repeats: int
+    sides: Mapping[str, ProcessPoolExecutor], study: Study, repeats: int
 ) -> dict[str, dict[str, float]]:
     """Both sides' medians, taken in turns; the first turn warms up."""
     steps: dict[str, list[float]] = {name: [] for name in sides}
@@ -193,7 +197,7 @@ def timed(
             )
     figures = {}
     for name, side in sides.items():
-        figures[name] = summary(steps[name][1:], tests[name][1:], params) | {
+        figures[name] = summary(steps[name][1:], tests[name][1:], study) | {
             "peak_bytes": side.submit(machine.peak_memory).result(),
             "operations": side.submit(operations, name).result(),
             "matrix_rate": side.submit(machine.matrix_peak).result(),
@@ -201,33 +205,33 @@ def timed(
     return figures
 
 
-def summary(steps: list[float], tests: list[float], params: Params) -> dict[str, float]:
+def summary(steps: list[float], tests: list[float], study: Study) -> dict[str, float]:
     """Medians in seconds: a step, the evaluation of all test reviews, an epoch of both.
 
     steps: seconds of each; tests: seconds of a review.
     """
     one_step = statistics.median(steps)
-    whole_test = statistics.median(tests) * params.test_examples
-    count = -(-params.train_examples // params.batch_size)
+    whole_test = statistics.median(tests) * study.test_examples
+    count = -(-study.train_examples // study.batch_size)
     return {"step": one_step, "evaluation": whole_test, "epoch": count * one_step + whole_test}
 
 
-def bench(params: Params, repeats: int) -> dict[str, Any]:
+def bench(study: Study, repeats: int) -> dict[str, Any]:
     """Measure the four from-scratch methods.
 
     Raises `InputError` for wrong settings here: a side's process would only break.
     """
     measured = {}
-    words = tokenizers.load(params.tokenizer or params.backbone)
+    tokenizer = tokenizers.load(study.tokenizer or study.backbone)
     for split in data.SPLITS:
-        data.tokens(params, split)
-    for run in runs_of(params):
+        data.tokens(study, split)
+    for run in runs_of(study):
         if run.implementation == "scratch":
-            jobs.check_words(words, run, params)
+            jobs.check_tokenizer(tokenizer, run, study)
             print(f"{run.name} ...", flush=True)
-            measured[run.method] = measure(run, params, repeats)
+            measured[run.method] = measure(run, study, repeats)
     return {
         "methods": measured,
         "repeats": repeats,
-        "params": vars(params),
+        "params": vars(study),
     }

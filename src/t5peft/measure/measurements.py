@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 from t5peft.base import deciding, files, machine, paths
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params, Precision
+from t5peft.base.studies import Precision, Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import METHODS, runs_of
 from t5peft.runs import records, store
@@ -30,7 +30,7 @@ from t5peft.runs.records import Status
 class Measurement:
     """A measurement that a study has or may have."""
 
-    study: Params
+    study: Study
     name: str  # of its file
     identity: dict[str, Any]
     keys: Set[str]  # the figures that the report needs
@@ -136,12 +136,12 @@ REPEATS = 5
 """Timed turns of a bench."""
 
 
-def held_out(study: Params) -> int:
+def held_out(study: Study) -> int:
     """How many of the training reviews, the last, no trial sees: a tenth."""
     return max(1, study.train_examples // 10)
 
 
-def trials(study: Params, reviews: int, only: Collection[str] = METHODS) -> list[Measurement]:
+def trials(study: Study, reviews: int, only: Collection[str] = METHODS) -> list[Measurement]:
     """A trial for each from-scratch run of the methods and each rate of its grid.
 
     Decided by what decides a run, on other numbers of reviews, and not by the test's.
@@ -168,7 +168,7 @@ def trials(study: Params, reviews: int, only: Collection[str] = METHODS) -> list
     ]
 
 
-def baselines(study: Params) -> Measurement:
+def baselines(study: Study) -> Measurement:
     """The backbone before training, and a bag of words; a backbone that is drawn has a seed."""
     drawn = ["seed"] if study.backbone.startswith(backbone.RANDOM) else []
     whole = of_study(study)
@@ -178,7 +178,7 @@ def baselines(study: Params) -> Measurement:
     )
 
 
-def retention(study: Params, reviews: int, found: store.Found) -> list[Measurement]:
+def retention(study: Study, reviews: int, found: store.Found) -> list[Measurement]:
     """One for each run that was found stored, as it is; full fine-tuning, the long one, last."""
     wanted = sorted(runs_of(study), key=lambda run: run.method == "full")
     return [
@@ -195,14 +195,14 @@ def retention(study: Params, reviews: int, found: store.Found) -> list[Measureme
     ]
 
 
-def bench(study: Params, repeats: int = REPEATS) -> Measurement:
+def bench(study: Study, repeats: int = REPEATS) -> Measurement:
     """The bench of a study, on any backbone, which is named beside it; one of either precision."""
     same = {key: getattr(study, key) for key in (*SEEN, "batch_size", "data_fingerprint")}
     name, code = f"bench-{study.precision}", ("measure.bench.bench", "methods.table.Run", *CLOCK)
     return Measurement(study, name, same, BENCH, code, (study, repeats))
 
 
-def benches(study: Params) -> list[Measurement]:
+def benches(study: Study) -> list[Measurement]:
     """In the study's own precision, and in the other."""
     kinds = sorted(get_args(Precision), key=lambda kind: kind != study.precision)
     return [bench(dataclasses.replace(study, precision=kind)) for kind in kinds]
@@ -211,7 +211,7 @@ def benches(study: Params) -> list[Measurement]:
 # --- what is stored ----------------------------------------------------------------------------
 
 
-def reviews(study: Params, kind: str) -> list[int]:
+def reviews(study: Study, kind: str) -> list[int]:
     """On how many reviews measurements of a kind are stored, the most first.
 
     Their names end in it, as in tuning/full-0.0003-9600.
@@ -226,13 +226,13 @@ def loaded(wanted: Sequence[Measurement]) -> list[dict[str, Any]]:
     return [record for one in wanted if (record := one.load())]
 
 
-def tried(study: Params) -> list[dict[str, Any]]:
+def tried(study: Study) -> list[dict[str, Any]]:
     """The trials of the study as it is, those on most reviews."""
     found = (loaded(trials(study, number)) for number in reviews(study, "tuning"))
     return next(filter(None, found), [])
 
 
-def retained(study: Params) -> dict[str, dict[str, Any]]:
+def retained(study: Study) -> dict[str, dict[str, Any]]:
     """What the runs keep, by name, on the most reviews; {} unless of all of them."""
     found = store.look(runs_of(study), study)
     for number in reviews(study, "retention"):
@@ -242,7 +242,7 @@ def retained(study: Params) -> dict[str, dict[str, Any]]:
     return {}
 
 
-def stored(study: Params, found: store.Found) -> list[Measurement]:
+def stored(study: Study, found: store.Found) -> list[Measurement]:
     """All that is stored of a study, of other settings too; asks for its backbone if need be."""
     wanted = [one for number in reviews(study, "tuning") for one in trials(study, number)]
     for number in reviews(study, "retention"):

@@ -29,18 +29,18 @@ def predict(
     if not reviews:
         raise InputError("reviews", "none", "at least one text", "give texts or lines on stdin")
     check(reviews)
-    run, params, model = reopen.load(name, changes)
+    run, study, model = reopen.load(name, changes)
     model.to(machine.device())  # type: ignore[arg-type]
-    words = tokenizers.load(params.tokenizer or params.backbone)
-    tokens = as_tokens(reviews, words)
+    tokenizer = tokenizers.load(study.tokenizer or study.backbone)
+    tokens = as_tokens(reviews, tokenizer)
     with Progress(run.name, len(tokens)) as progress:
         answers = evaluation.predict(
-            model, words, tokens, params.max_length, run.placeholders, progress.add
+            model, tokenizer, tokens, study.max_length, run.placeholders, progress.add
         )
-    label_ids, shown = evaluation.word_ids(words), [0.0] * len(tokens)
+    label_ids, shown = evaluation.word_ids(tokenizer), [0.0] * len(tokens)
     size = evaluation.BATCH[model.device.type]
-    for picked in evaluation.by_length(tokens, params.max_length, size):
-        batch = tokens.batch(picked, params.max_length, run.placeholders)
+    for picked in evaluation.by_length(tokens, study.max_length, size):
+        batch = tokens.batch(picked, study.max_length, run.placeholders)
         ids, mask = (side.to(model.device) for side in batch)
         start = torch.full((len(picked), 1), data.PAD, device=model.device)
         logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[:, 0]
@@ -69,12 +69,13 @@ def no_word(number: int) -> InputError:
     return InputError(f"review {number}", "no word", "a text", "remove it")
 
 
-def as_tokens(reviews: Sequence[str], words: Any) -> data.Tokens:
+def as_tokens(reviews: Sequence[str], tokenizer: Any) -> data.Tokens:
     """Texts as the training saw them; labels are unknown and set to 0.
 
     Raises `InputError` for one of which the tokenizer leaves nothing.
     """
-    ids = words([data.normalize(text) for text in reviews], add_special_tokens=False)["input_ids"]
+    texts = [data.normalize(text) for text in reviews]
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     for number, of_review in enumerate(ids, 1):
         if not of_review:
             raise no_word(number)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data
 from t5peft.measure import measurements
 from t5peft.methods.table import Run, runs_of
@@ -33,24 +33,24 @@ INPUT = 128
 AT_ONCE = 16
 
 
-def measure(params: Params, reviews: int) -> list[dict[str, Any]]:
+def measure(study: Study, reviews: int) -> list[dict[str, Any]]:
     """What is measured of a study's runs; see `measurements.made`.
 
     Raises `InputError` where a run is not stored or there are fewer training reviews.
     """
-    if not 0 < reviews <= params.train_examples:
-        there = f"1 to the study's {params.train_examples:,}"
+    if not 0 < reviews <= study.train_examples:
+        there = f"1 to the study's {study.train_examples:,}"
         raise InputError("--reviews", reviews, there, "give another number")
-    store.require(runs_of(params), params)
-    found = store.look(runs_of(params), params)
-    return measurements.made(measurements.retention(params, reviews, found))
+    store.require(runs_of(study), study)
+    found = store.look(runs_of(study), study)
+    return measurements.made(measurements.retention(study, reviews, found))
 
 
-def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:
+def of_run(run: Run, study: Study, reviews: int) -> dict[str, Any]:
     """One run's measurement; losses in nats a target token."""
-    record = store.load(run, params)
-    bare = jobs.with_fast_model(run, params, backbone.load(params.backbone, params.seed))
-    job = finished(run, params, record)
+    record = store.load(run, study)
+    bare = jobs.with_fast_model(run, study, backbone.load(study.backbone, study.seed))
+    job = finished(run, study, record)
     sources, targets = stretches(job)
     sample = job.train.first(reviews, "train")
     test_accuracy = record["best_accuracy"]  # of the stored tensors
@@ -67,14 +67,14 @@ def of_run(run: Run, params: Params, reviews: int) -> dict[str, Any]:
     }
 
 
-def finished(run: Run, params: Params, record: dict[str, Any]) -> Job:
+def finished(run: Run, study: Study, record: dict[str, Any]) -> Job:
     """The run as it was after its best epoch: from its tensors, or trained again."""
     if run.method == "full":
-        job = jobs.prepare(run, params)
+        job = jobs.prepare(run, study)
         for epoch in range(1, record["best_epoch"] + 1):
             loop.train_epoch(job, epoch)
         return job
-    return reopen.job(run, params)
+    return reopen.job(run, study)
 
 
 def stretches(job: Job) -> tuple[Tensor, Tensor]:
@@ -82,14 +82,14 @@ def stretches(job: Job) -> tuple[Tensor, Tensor]:
 
     Drawn alike for all runs of a study. Raises `InputError` where the text is too short.
     """
-    size, words = spans.lengths(min(job.params.max_length, INPUT)), job.tokenizer
+    size, tokenizer = spans.lengths(min(job.study.max_length, INPUT)), job.tokenizer
     stream, draw = job.test.ids[: job.test.starts[-1]], np.random.default_rng(0)
     count = len(stream) // size.text
     if not count:
         found = f"{len(stream)} tokens of test reviews"
         raise InputError("test_examples", found, f"{size.text} or more", "give more test reviews")
     starts = size.text * draw.choice(count, min(count, STRETCHES), replace=False)
-    return spans.corrupt_batch(stream, starts, size, words, draw)
+    return spans.corrupt_batch(stream, starts, size, tokenizer, draw)
 
 
 @torch.inference_mode()

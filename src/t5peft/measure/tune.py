@@ -13,7 +13,7 @@ from collections.abc import Collection
 from typing import Any
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.inputs.data import Tokens
 from t5peft.measure import measurements
@@ -22,23 +22,23 @@ from t5peft.methods.table import Run
 from t5peft.training import jobs, loop
 
 
-def tune(params: Params, reviews: int, only: Collection[str]) -> list[dict[str, Any]]:
+def tune(study: Study, reviews: int, only: Collection[str]) -> list[dict[str, Any]]:
     """The trials of the methods, one epoch over `reviews` reviews each; see `measurements.made`.
 
     Raises `InputError` where the reviews would reach into those that are held out.
     """
-    most = params.train_examples - held_out(params)
+    most = study.train_examples - held_out(study)
     if not 0 < reviews <= most:
-        expected = f"1 to {most}, as {held_out(params)} are held out"
+        expected = f"1 to {most}, as {held_out(study)} are held out"
         raise InputError("--reviews", reviews, expected, "give another number")
-    return measurements.made(measurements.trials(params, reviews, only))
+    return measurements.made(measurements.trials(study, reviews, only))
 
 
-def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
+def trial(run: Run, study: Study, reviews: int) -> dict[str, Any]:
     """Train for one epoch and score on the held-out reviews."""
-    everything = data.tokens(params, "train")
-    cut = len(everything) - held_out(params)
-    job = jobs.prepare(run, dataclasses.replace(params, train_examples=reviews))
+    everything = data.tokens(study, "train")
+    cut = len(everything) - held_out(study)
+    job = jobs.prepare(run, dataclasses.replace(study, train_examples=reviews))
     job.test = Tokens(everything.ids, everything.starts[cut:], everything.labels[cut:])
     began = time.perf_counter()
     losses = loop.train_epoch(job, 1)
@@ -49,7 +49,7 @@ def trial(run: Run, params: Params, reviews: int) -> dict[str, Any]:
         "learning_rate": run.learning_rate,
         "reviews": reviews,
         "held_out": len(job.test),
-        "loss": loop.mean_loss(losses, job.params),
+        "loss": loop.mean_loss(losses, job.study),
         "accuracy": accuracy,
         "seconds": round(time.perf_counter() - began, 1),
     }

@@ -48,10 +48,11 @@ def count(
     InputError for an implementation that the method does not have.
     """
     derived = formulas.derive(method, model, settings).derived
-    library = LIBRARY.get(method)
+    library = LIBRARY.get(method, "")
     has = ["scratch", "library", library] if library else ["scratch"]
     if implementation not in has:
         raise InputError("implementation", implementation, " or ".join(has), "name one of these")
+    implementation = library if implementation == "library" else implementation
     t5 = hollow(model)
     bare = parameters(t5)
     _inject(t5, method, implementation, settings)

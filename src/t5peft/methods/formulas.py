@@ -79,13 +79,15 @@ def dimensions(model: Model) -> dict[Symbol, int]:
 class Formula:
     """Where a method adds parameters (`rule`, in words), at how many sites, how many at each.
 
-    tensors: the names of what it adds at a site, in the order of the share's terms.
+    tensors: the names of what it adds at a site, in the order of the share's terms; also: sites of
+    another kind, with another share.
     """
 
     rule: str
     sites: Expr
     share: Expr
     tensors: tuple[str, ...]
+    also: Formula | None = None
 
     @property
     def terms(self) -> dict[str, Expr]:
@@ -100,7 +102,8 @@ class Formula:
             return Integer(0)
         if self.sites == 1:
             return self.share
-        return Mul(*Mul.make_args(self.sites), *Mul.make_args(self.share), evaluate=False)
+        own = Mul(*Mul.make_args(self.sites), *Mul.make_args(self.share), evaluate=False)
+        return Add(own, self.also.added, evaluate=False) if self.also else own
 
 
 with sympy.evaluate(False):  # in the order in which the walk over the model finds them
@@ -119,6 +122,13 @@ with sympy.evaluate(False):  # in the order in which the walk over the model fin
             2 * (L_e + 2 * L_d),
             Add(d * r, Mul(r, h, d_kv)),
             ("A", "B"),
+        ),
+        "ia3": Formula(
+            "behind the 2 projections k and v of each attention",
+            2 * (L_e + 2 * L_d),
+            Mul(h, d_kv),
+            ("l",),
+            also=Formula("inside each feed-forward sublayer", L_e + L_d, d_ff, ("l_ff",)),
         ),
     }
     PARTS: dict[str, Expr] = {
@@ -188,7 +198,7 @@ class Step:
         return " = ".join(dict.fromkeys(map(text, self.chain)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Derivation(Formula):
     """A method's formula with the values of its symbols."""
 
@@ -212,11 +222,15 @@ class Derivation(Formula):
     @property
     def steps(self) -> list[Step]:
         """From the sites to the number."""
-        sites = substitute(self.sites, self.values)
+        where = []
+        for which, one, kind in (("", "one site", self), ("other ", "one of them", self.also)):
+            if kind:
+                sites = substitute(kind.sites, self.values)
+                where.append(Step(f"{which}sites", (kind.sites, sites, value(sites, {}))))
+                where.append(Step(f"{one} adds", (kind.share,)))
         shorter = [self.simplified] if self.simplified.count_ops() < self.added.count_ops() else []
         return [
-            Step("sites", (self.sites, sites, value(sites, {}))),
-            Step("one site adds", (self.share,)),
+            *where,
             Step("all add", (self.added, *shorter)),
             Step("with numbers", (self.substituted,)),
             Step("derived", (self.derived,)),
@@ -233,13 +247,7 @@ def derive(method: str, model: Model, settings: Mapping[str, Any]) -> Derivation
     formula, known = FORMULAS[method], dimensions(model)
     values = {**_setting(method, settings, known), **known}
     used = formula.added.free_symbols
-    return Derivation(
-        formula.rule,
-        formula.sites,
-        formula.share,
-        formula.tensors,
-        {s: x for s, x in values.items() if s in used},
-    )
+    return Derivation(**vars(formula), values={s: x for s, x in values.items() if s in used})
 
 
 def _setting(
@@ -247,7 +255,7 @@ def _setting(
 ) -> dict[Symbol, int]:
     """The value of the setting that decides the count, checked."""
     name, symbol = SETTINGS.get(method, ("", None))
-    allowed = {"lora": [name, "alpha"], "full": []}.get(method, [name])
+    allowed = [*([name] if name else []), *(["alpha"] if method == "lora" else [])]
     for key in settings:
         if key not in allowed:
             expected = "settings of " + method + ": " + (", ".join(allowed) or "none")

@@ -53,6 +53,16 @@ def peft_lora(model: T5ForConditionalGeneration, rank: int, alpha: float) -> Non
     get_peft_model(model, config)
 
 
+def peft_ia3(model: T5ForConditionalGeneration) -> None:
+    """PEFT's IA3 on the keys and values of every attention, and within every feed-forward."""
+    from peft import IA3Config, get_peft_model
+
+    config = IA3Config(
+        task_type="SEQ_2_SEQ_LM", target_modules=["k", "v", "wo"], feedforward_modules=["wo"]
+    )
+    get_peft_model(model, config)
+
+
 def _opendelta() -> ModuleType:
     """OpenDelta 0.3.2 (2023), imported under today's transformers.
 

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
 
-METHODS = ("full", "soft-prompt", "adapter", "lora")
-LIBRARY = {"soft-prompt": "opendelta", "adapter": "adapterhub", "lora": "peft"}
+EXERCISE = ("full", "soft-prompt", "adapter", "lora")
+METHODS = (*EXERCISE, "ia3")
+"""The exercise's methods, and all."""
+
+LIBRARY = {"soft-prompt": "opendelta", "adapter": "adapterhub", "lora": "peft", "ia3": "peft"}
 """The library that belongs to a method; every method is also there from "scratch"."""
 
 LETTER = {"tokens": "n", "bottleneck": "b", "rank": "r"}
@@ -49,9 +52,9 @@ def facts(run: Run) -> dict[str, Any]:
     return {"name": run.name, **vars(run)}
 
 
-def runs_of(params: Params) -> list[Run]:
+def runs_of(study: Study) -> list[Run]:
     """The ten runs of a study, in the order of the exercise."""
-    p = params
+    p = study
 
     def lora(rank: int) -> dict[str, Any]:
         return {"rank": rank, "alpha": p.lora_alpha}
@@ -86,24 +89,22 @@ def inject(
     from t5peft.methods.sites import claim, freeze
 
     claim(model, f"{method} ({implementation})")
-    if method == "full":
-        return
-    freeze(model)
-    builders = _scratch() if implementation == "scratch" else _library()
-    builders[method](model, **settings)
+    if method != "full":
+        freeze(model)
+        builders()[method, implementation](model, **settings)
 
 
-def _scratch() -> dict[str, Callable[..., None]]:
-    from t5peft.methods import adapter, lora, soft_prompt
-
-    return {"soft-prompt": soft_prompt.inject, "adapter": adapter.inject, "lora": lora.inject}
-
-
-def _library() -> dict[str, Callable[..., None]]:
-    from t5peft.methods import libraries
+def builders() -> dict[tuple[str, str], Callable[..., None]]:
+    """What puts a method into a frozen T5, by method and implementation."""
+    from t5peft.methods import adapter, ia3, libraries, lora, soft_prompt  # with torch
 
     return {
-        "soft-prompt": libraries.opendelta_soft_prompt,
-        "adapter": libraries.adapterhub_adapter,
-        "lora": libraries.peft_lora,
+        ("soft-prompt", "scratch"): soft_prompt.inject,
+        ("soft-prompt", "opendelta"): libraries.opendelta_soft_prompt,
+        ("adapter", "scratch"): adapter.inject,
+        ("adapter", "adapterhub"): libraries.adapterhub_adapter,
+        ("lora", "scratch"): lora.inject,
+        ("lora", "peft"): libraries.peft_lora,
+        ("ia3", "scratch"): ia3.inject,
+        ("ia3", "peft"): libraries.peft_ia3,
     }

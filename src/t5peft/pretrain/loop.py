@@ -155,16 +155,18 @@ def pretrain_alone(params: BackboneParams, work: Path) -> Path:
     sentences = mixture.read_sst2(params.sst2)
     texts = reviews + [text for text, _ in sentences]
     pieces = pieces_for(texts, params, work)
-    words = tokenizers.load(str(pieces))
-    check_words(words, params)
+    tokenizer = tokenizers.load(str(pieces))
+    check_tokenizer(tokenizer, params)
     bfloat16.provide(params.precision)
-    stream = mixture.pack(reviews, words, pieces)
+    stream = mixture.pack(reviews, tokenizer, pieces)
     state = start(params, checkpoint, device)
-    span = mixture.feed(mixture.Spans(stream, params, words), workers=int(device.type == "cuda"))
-    sst2 = mixture.sst2_batches(sentences, params, words)
+    span = mixture.feed(
+        mixture.Spans(stream, params, tokenizer), workers=int(device.type == "cuda")
+    )
+    sst2 = mixture.sst2_batches(sentences, params, tokenizer)
     with Progress(params.name, state=lambda: f"step {state.step:,}"):
         fit(state, params, span, sst2, checkpoint)
-    return store(state, params, pieces, measure(state, params, stream, words))
+    return store(state, params, pieces, measure(state, params, stream, tokenizer))
 
 
 def pieces_for(texts: list[str], params: BackboneParams, work: Path) -> Path:
@@ -189,23 +191,23 @@ def pieces_for(texts: list[str], params: BackboneParams, work: Path) -> Path:
 
 
 def measure(
-    state: State, params: BackboneParams, stream: np.ndarray, words: Any
+    state: State, params: BackboneParams, stream: np.ndarray, tokenizer: Any
 ) -> dict[str, float]:
     """What the trained backbone is worth: does it read, what does it know before fine-tuning?"""
     texts_held = len(stream) // spans.lengths(params.input_length).text - 1  # at any offset
     few = replace(params, seed=(params.seed + 1) % 2**31, batch_size=max(1, min(READ, texts_held)))
-    other = mixture.span_batches(stream, few, words)
+    other = mixture.span_batches(stream, few, tokenizer)
     return {
         "corpus_tokens": len(stream),
         **reading(state.model, params, *next(other)),
-        **zero_shot(state, params, words),
+        **zero_shot(state, params, tokenizer),
     }
 
 
-def check_words(words: Any, params: BackboneParams) -> None:
+def check_tokenizer(tokenizer: Any, params: BackboneParams) -> None:
     """Refuse pieces that the task could not be told in."""
     try:
-        evaluation.word_ids(words)
+        evaluation.word_ids(tokenizer)
     except InputError as error:
         way_out = "raise vocabulary, or give more text"
         thing = f"the tokenizer of {params.vocabulary} pieces"
@@ -308,7 +310,7 @@ def reading(
         }
 
 
-def zero_shot(state: State, params: BackboneParams, words: Any) -> dict[str, float]:
+def zero_shot(state: State, params: BackboneParams, tokenizer: Any) -> dict[str, float]:
     """Accuracy on SST-2's validation sentences and on training reviews, before any fine-tuning.
 
     The reviews' texts were seen in span corruption, their labels never.
@@ -322,11 +324,11 @@ def zero_shot(state: State, params: BackboneParams, words: Any) -> dict[str, flo
     with torch.autocast(
         state.model.device.type, torch.bfloat16, enabled=params.precision == "bf16"
     ):
-        for name, (pairs, room) in asked.items():
-            ids = words([text for text, _ in pairs], add_special_tokens=False)["input_ids"]
+        for name, (pairs, max_length) in asked.items():
+            ids = tokenizer([text for text, _ in pairs], add_special_tokens=False)["input_ids"]
             labels = np.array([label for _, label in pairs])
             texts = data.Tokens(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), labels)
-            answers = evaluation.predict(state.model, words, texts, room)
+            answers = evaluation.predict(state.model, tokenizer, texts, max_length)
             found[name] = round(evaluation.score(answers, labels)[0], 4)
     return found
 

@@ -60,11 +60,11 @@ def read_sst2(source: str, split: str = "train") -> data.Reviews:
     return [(row["sentence"].strip().lower(), row["label"]) for row in table]
 
 
-def pack(texts: list[str], words: Any, pieces: Path) -> np.ndarray:
+def pack(texts: list[str], tokenizer: Any, pieces: Path) -> np.ndarray:
     """All texts as one stream of token ids, a text's end marked by </s>; kept in `pieces`."""
     path = pieces / "stream.npy"
     if not path.exists():
-        found = tokenizers.ids(words, texts, "tokens of all reviews")
+        found = tokenizers.ids(tokenizer, texts, "tokens of all reviews")
         ids = [np.array(ids, np.uint16) for ids in found]
         content = io.BytesIO()
         np.save(content, np.concatenate(ids))
@@ -73,7 +73,7 @@ def pack(texts: list[str], words: Any, pieces: Path) -> np.ndarray:
 
 
 def span_batches(
-    stream: np.ndarray, params: BackboneParams, words: Any
+    stream: np.ndarray, params: BackboneParams, tokenizer: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches (B, input), (B, target); pass p over the text is drawn from (seed, p) alone.
 
@@ -89,26 +89,27 @@ def span_batches(
         enough("batch_size", params.batch_size, len(starts), "passages of text")
         for at in range(0, len(starts) - params.batch_size + 1, params.batch_size):
             picked = starts[at : at + params.batch_size]
-            yield spans.corrupt_batch(stream, picked, size, words, draw)
+            yield spans.corrupt_batch(stream, picked, size, tokenizer, draw)
         sweep += 1
 
 
 def sst2_batches(
-    pairs: data.Reviews, params: BackboneParams, words: Any
+    pairs: data.Reviews, params: BackboneParams, tokenizer: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of sentences (B, T) and label words (B, 2), padded to the longest of each.
 
     Raises `InputError` where the sentences do not fill one.
     """
     enough("sst2_batch_size", params.sst2_batch_size, len(pairs), "sentences")
-    texts = words(
+    texts = tokenizer(
         [text for text, _ in pairs],
         max_length=params.sst2_length,
         truncation=True,
         padding="max_length",
         return_tensors="pt",
     )["input_ids"]
-    targets = words([data.LABELS[label] for _, label in pairs], return_tensors="pt")["input_ids"]
+    labels = [data.LABELS[label] for _, label in pairs]
+    targets = tokenizer(labels, return_tensors="pt")["input_ids"]
     sweep = 0
     while True:
         order = np.random.default_rng([params.seed, 1, sweep]).permutation(len(texts))
@@ -128,9 +129,9 @@ def enough(setting: str, wanted: int, there: int, things: str) -> None:
 class Spans(IterableDataset[tuple[Tensor, Tensor]]):
     """`span_batches` as a loader takes them."""
 
-    def __init__(self, stream: np.ndarray, params: BackboneParams, words: Any) -> None:
+    def __init__(self, stream: np.ndarray, params: BackboneParams, tokenizer: Any) -> None:
         """What `span_batches` is called with."""
-        self.settings = stream, params, words
+        self.settings = stream, params, tokenizer
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches from the first one on."""

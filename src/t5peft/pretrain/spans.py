@@ -77,12 +77,12 @@ def corrupt(
 
 
 def corrupt_batch(
-    stream: np.ndarray, starts: np.ndarray, size: Lengths, words: Any, draw: np.random.Generator
+    stream: np.ndarray, starts: np.ndarray, size: Lengths, tokenizer: Any, draw: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """The texts of a stream of token ids that begin at `starts`: (B, input) and (B, target)."""
-    sentinel = words.convert_tokens_to_ids("<extra_id_0>")
+    sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
     pairs = [
-        corrupt(stream[start : start + size.text], size, sentinel, words.eos_token_id, draw)
+        corrupt(stream[start : start + size.text], size, sentinel, tokenizer.eos_token_id, draw)
         for start in starts
     ]
     sources, targets = (np.stack(side).astype(np.int64) for side in zip(*pairs, strict=True))

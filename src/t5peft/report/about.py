@@ -11,7 +11,7 @@ from typing import Any
 
 from t5peft.base import paths
 from t5peft.base.settings import read_yaml, study_file
-from t5peft.base.studies import DEFAULT, Params, arguments
+from t5peft.base.studies import DEFAULT, Study, arguments
 from t5peft.inputs.backbone import RANDOM
 from t5peft.inputs.data import MADE_UP
 from t5peft.methods import formulas
@@ -36,12 +36,12 @@ from t5peft.report.show import (
 )
 
 
-def banner(params: Params, records: Sequence[Record]) -> str:
+def banner(study: Study, records: Sequence[Record]) -> str:
     """The first page's heading, in large type: whose numbers these are, and a loud warning."""
-    lines = [f"# Results of the {study_name(params)} {{.unnumbered .unlisted}}", ""]
+    lines = [f"# Results of the {study_name(study)} {{.unnumbered .unlisted}}", ""]
     void = {
-        "a random T5": params.backbone.startswith(RANDOM),
-        "made-up reviews": params.data == MADE_UP,
+        "a random T5": study.backbone.startswith(RANDOM),
+        "made-up reviews": study.data == MADE_UP,
     }
     if any(void.values()):
         lines += callout(
@@ -113,24 +113,24 @@ COUNTED = ("prompt_tokens", "bottleneck", "lora_rank")
 """How the settings begin on which a method's number of parameters depends."""
 
 
-def departures(params: Params, exercise: Params, models: Mapping[str, Model]) -> str:
+def departures(study: Study, exercise: Study, models: Mapping[str, Model]) -> str:
     """What the numbers are not, where the study departs from the exercise; "" where it does not.
 
     models: the exercise's model and the study's, by name, as `evidence.models` gives them.
     """
-    names = differences(params, exercise)
+    names = differences(study, exercise)
     if not names:
         return ""
     told = []
     for name in names:
-        here, there = (value(getattr(side, name)) for side in (params, exercise))
+        here, there = (value(getattr(side, name)) for side in (study, exercise))
         if name == "backbone":
             sizes = [number(sum(formulas.parts(model).values())) for model in models.values()]
             told.append(
-                f"the backbone *{backbone_name(params)}* with {sizes[-1]} parameters "
+                f"the backbone *{backbone_name(study)}* with {sizes[-1]} parameters "
                 f"instead of {backbone_name(exercise)} with {sizes[0]}"
                 if len(models) > 1
-                else f"the backbone in `{params.backbone}`, as large as {backbone_name(exercise)}"
+                else f"the backbone in `{study.backbone}`, as large as {backbone_name(exercise)}"
             )
         elif not name.endswith("learning_rate"):
             told.append(
@@ -147,7 +147,7 @@ def departures(params: Params, exercise: Params, models: Mapping[str, Model]) ->
     )
     if len(models) > 1 and not any(name.startswith(COUNTED) for name in names):
         text += (
-            f" The parameters of @tbl-glance are those of *{backbone_name(params)}*; the "
+            f" The parameters of @tbl-glance are those of *{backbone_name(study)}*; the "
             f"exercise's, of {backbone_name(exercise)}, are derived and counted in "
             "@sec-parameter-counts."
         )
@@ -164,9 +164,9 @@ def stale_note(records: Sequence[Record]) -> str:
     return "\n".join(callout("warning", "Stale runs", text))
 
 
-def settings_table(params: Params) -> str:
+def settings_table(study: Study) -> str:
     """Every setting of the study, two a line."""
-    cells = [(f"`{key}`", value(x)) for key, x in asdict(params).items()]
+    cells = [(f"`{key}`", value(x)) for key, x in asdict(study).items()]
     half = -(-len(cells) // 2)
     pairs = zip_longest(cells[:half], cells[half:], fillvalue=("", ""))
     rows = [one + other for one, other in pairs]
@@ -184,21 +184,21 @@ NO_DIFFERENCE = ("study", "train", "backbone_fingerprint", "data_fingerprint")
 """Fields in which a study may differ from the exercise without doing anything else."""
 
 
-def differences(params: Params, exercise: Params) -> list[str]:
+def differences(study: Study, exercise: Study) -> list[str]:
     """The fields in which a study departs from the exercise; the same texts are the same data."""
-    ours, theirs = asdict(params), asdict(exercise)
-    if params.data_fingerprint == exercise.data_fingerprint != "":
-        theirs["data"] = params.data
+    ours, theirs = asdict(study), asdict(exercise)
+    if study.data_fingerprint == exercise.data_fingerprint != "":
+        theirs["data"] = study.data
     return [key for key in ours if key not in NO_DIFFERENCE and ours[key] != theirs[key]]
 
 
-def differences_section(params: Params, exercise: Params, why: Mapping[str, str]) -> str:
+def differences_section(study: Study, exercise: Study, why: Mapping[str, str]) -> str:
     """What differs from the exercise, and why: a table, or a sentence where nothing does."""
-    names = differences(params, exercise)
+    names = differences(study, exercise)
     if not names:
         return "Nothing: the settings of this study are the exercise to the letter."
     rows = [
-        (f"`{name}`", value(getattr(exercise, name)), value(getattr(params, name)),
+        (f"`{name}`", value(getattr(exercise, name)), value(getattr(study, name)),
          why.get(name, DASH))
         for name in names
     ]  # fmt: skip
@@ -207,12 +207,12 @@ def differences_section(params: Params, exercise: Params, why: Mapping[str, str]
     if "backbone" in names:
         text += " With the backbone come its tokenizer, vocabulary and dimensions (@tbl-letters)."
     caption = (
-        f"Settings of the exercise, and of the study “{params.study}” where it departs from it."
+        f"Settings of the exercise, and of the study “{study.study}” where it departs from it."
     )
     return f"{text}\n\n{floating('tbl-differences', body, caption)}"
 
 
-def reasons(file: Path, params: Params) -> dict[str, str]:
+def reasons(file: Path, study: Study) -> dict[str, str]:
     """The comments behind a study's settings: `epochs: 3  # two CPU cores` -> {"epochs": ...}.
 
     Of a setting that was changed since, the file knows no reason.
@@ -223,7 +223,7 @@ def reasons(file: Path, params: Params) -> dict[str, str]:
         r"^(\w+):[^#\n]*#[ \t]*(\S.*?)[ \t]*$", file.read_text("utf-8"), re.MULTILINE
     )
     values = read_yaml(file)
-    return {name: why for name, why in lines if values[name] == getattr(params, name)}
+    return {name: why for name, why in lines if values[name] == getattr(study, name)}
 
 
 def environment_table(records: Sequence[Record]) -> str:
@@ -298,22 +298,22 @@ def reading_sentence(card: Mapping[str, Any]) -> str:
     return f"{text}: the difference is what reading the input is worth to it."
 
 
-def backbone_section(params: Params, made_with: Mapping[str, Any]) -> str:
+def backbone_section(study: Study, made_with: Mapping[str, Any]) -> str:
     """Where the backbone comes from, and what it cost if it is the project's own.
 
     made_with: what a record says of it.
     """
-    name, card = backbone_name(params), made_with["card"]
-    if params.backbone.startswith(RANDOM):
+    name, card = backbone_name(study), made_with["card"]
+    if study.backbone.startswith(RANDOM):
         return (
             "The backbone is random: it was never pre-trained, so there is nothing to keep or lose."
         )
-    if not card and paths.local(params.backbone):
-        return f"The backbone is the checkpoint in the folder `{params.backbone}`."
+    if not card and paths.local(study.backbone):
+        return f"The backbone is the checkpoint in the folder `{study.backbone}`."
     if not card:
         commit = made_with.get("commit")
         at = f", commit `{commit[:12]}` of the hub" if commit else ""
-        return f"The backbone is the published checkpoint `{params.backbone}`{at} [@raffel2020t5]."
+        return f"The backbone is the published checkpoint `{study.backbone}`{at} [@raffel2020t5]."
     text = (
         f"The backbone *{name}* is not Google's. This project pre-trained it with the objective of "
         "T5: span corruption [@raffel2020t5] on the training and the unlabelled reviews of IMDB, "
@@ -336,24 +336,24 @@ def backbone_section(params: Params, made_with: Mapping[str, Any]) -> str:
     return f"{text}\n\n{floating('tbl-backbone', backbone_table(card), caption)}"
 
 
-def commands(params: Params) -> str:
+def commands(study: Study) -> str:
     """How to make these numbers, this report and what is handed in again."""
-    study = arguments(params)
+    name = arguments(study)
     return commented(
         {
             "make venv": "everything, from PyPI",
-            f"t5peft status {study}": "which runs are stored",
-            f"t5peft train {study}": "what is missing or stale",
-            f"t5peft render {study}": "this document",
-            f"t5peft export {study} -o .": "lora.pt, adapter.pt, prompts.pt",
-            f"t5peft handin {study} --name NAME --number NUMBER -o .": "what is uploaded",
+            f"t5peft status {name}": "which runs are stored",
+            f"t5peft train {name}": "what is missing or stale",
+            f"t5peft render {name}": "this document",
+            f"t5peft export {name} -o .": "lora.pt, adapter.pt, prompts.pt",
+            f"t5peft handin {name} --name NAME --number NUMBER -o .": "what is uploaded",
         }
     )
 
 
-def other_rank(params: Params) -> str:
+def other_rank(study: Study) -> str:
     """How to see a chapter with another hyper-parameter."""
-    name = params.study if study_file(params.study).exists() else DEFAULT
+    name = study.study if study_file(study.study).exists() else DEFAULT
     return commented(
         {
             "t5peft notebook lora -o lora.ipynb": "the chapter",
@@ -374,7 +374,7 @@ def heading(run: Run) -> str:
     return "Our implementation" if run.implementation == "scratch" else "With the library"
 
 
-def handed_in(params: Params) -> str:
+def handed_in(study: Study) -> str:
     """The exercise's five notebooks: which runs each holds, and which weights belong to it."""
     from t5peft.report.export import FILES
     from t5peft.report.handin import NOTEBOOKS
@@ -384,7 +384,7 @@ def handed_in(params: Params) -> str:
     rows = []
     for notebook, (chapter, left_out) in NOTEBOOKS.items():
         method = "full" if chapter == "full-fine-tuning" else chapter
-        held = [run for run in runs_of(params) if run.method == method and heading(run) != left_out]
+        held = [run for run in runs_of(study) if run.method == method and heading(run) != left_out]
         weights = FILES.get(method) if any(r.implementation == "scratch" for r in held) else None
         numbers = ", ".join(str(run.number) for run in held)
         rows.append(

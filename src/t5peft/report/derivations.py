@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs.sizes import SIZES
 from t5peft.methods import formulas
 from t5peft.methods.formulas import Derivation, Model
@@ -25,10 +25,10 @@ from t5peft.report.show import (
 )
 
 
-def notation(params: Params, models: Mapping[str, Model]) -> str:
+def notation(study: Study, models: Mapping[str, Model]) -> str:
     """The letters of the study's hyper-parameters, and of dimensions with each model's values."""
     settings: dict[str, list[float]] = {}
-    for run in runs_of(params):
+    for run in runs_of(study):
         for name, setting in run.settings.items():
             settings.setdefault(name, []).append(setting)
     chosen = {
@@ -162,13 +162,13 @@ def number_of_parameters(checked: Iterable[Checked], model: str) -> str:
     return table(rows, head, left=2)
 
 
-def other_backbone(checked: Sequence[Checked], params: Params) -> str:
+def other_backbone(checked: Sequence[Checked], study: Study) -> str:
     """The same table for the study's backbone, where it has other dimensions than t5-small."""
     others = {item.model for item in checked} - {"t5-small"}
     if not others:
         return "The study's backbone has the dimensions of T5-small, so these are its numbers too."
     caption = (
-        f"The same in the backbone {backbone_name(params)}, on which the study's runs were made."
+        f"The same in the backbone {backbone_name(study)}, on which the study's runs were made."
     )
     body = number_of_parameters(checked, others.pop())
     text = "The study's own backbone has other dimensions and obeys the same formulas:"

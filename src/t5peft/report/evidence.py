@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from t5peft.base import machine, paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.settings import build
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks, hub
 from t5peft.inputs.sizes import SIZES
 from t5peft.methods import counting, formulas
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXERCISE_SIZE = "t5-small"
 
 
-def notebook_params(namespace: Mapping[str, Any]) -> Params:
+def notebook_params(namespace: Mapping[str, Any]) -> Study:
     """The study with its changes, as the parameters cell and what was injected after it name them.
 
     `namespace` is a notebook's `globals()`. The parameters cell keeps in `_before` the names that
@@ -37,7 +37,7 @@ def notebook_params(namespace: Mapping[str, Any]) -> Params:
     setting. None means: as in params/<study>.yaml.
     Raises `InputError` for a name that is no setting, and what `studies.load` raises.
     """
-    known = {field.name for field in fields(Params)}
+    known = {field.name for field in fields(Study)}
     given = {
         name: value
         for name, value in namespace.items()
@@ -51,7 +51,7 @@ def notebook_params(namespace: Mapping[str, Any]) -> Params:
             "study", repr(given.get("study")), "a name in params/ or a file", "give a study"
         )
     if given.keys() >= known:
-        study = build(Params, given, "parameters")
+        study = build(Study, given, "parameters")
     else:
         study = studies.load(given.pop("study"), given)
     if study.train == "partial":
@@ -71,7 +71,7 @@ A_MINUTE = 90.0
 """Seconds that a run may take for `train: auto` to train it on a CPU."""
 
 
-def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
+def results(study: Study, *wanted: str) -> list[dict[str, Any]]:
     """The records of the runs (of the `wanted` methods), each trained if missing and allowed.
 
     Where `study.train` is `partial`, `Incomplete` ones if some are missing. Raises `Missing`
@@ -98,7 +98,7 @@ def results(study: Params, *wanted: str) -> list[dict[str, Any]]:
     return records
 
 
-def allow(study: Params, lacking: list[Run], found: store.Found) -> None:
+def allow(study: Study, lacking: list[Run], found: store.Found) -> None:
     """Raise `Missing` unless these runs may be trained now."""
     replaces = any(found[run.name][0].replaces for run in lacking)  # never by a render
     free = study.train == "yes" or (study.train == "auto" and machine.has_accelerator())
@@ -112,7 +112,7 @@ def allow(study: Params, lacking: list[Run], found: store.Found) -> None:
         raise store.missing(study, found, f"{takes}; or render with train=yes, or --partial")
 
 
-def train(run: Run, study: Params) -> dict[str, Any]:
+def train(run: Run, study: Study) -> dict[str, Any]:
     """The record of a missing run that is trained now; raises what `checks.check` does."""
     from t5peft.runs import make
 
@@ -120,7 +120,7 @@ def train(run: Run, study: Params) -> dict[str, Any]:
     return make.train_alone(run, study)
 
 
-def seeds(study: Params) -> list[list[dict[str, Any]]]:
+def seeds(study: Study) -> list[list[dict[str, Any]]]:
     """The records of each run that is stored with several seeds, its own first."""
     folders = paths.weights().glob(f"{study.study}-seed-*")
     numbers = [folder.name.rpartition("-")[2] for folder in folders]
@@ -134,7 +134,7 @@ def seeds(study: Params) -> list[list[dict[str, Any]]]:
     return found
 
 
-def prompt_rms(study: Params) -> tuple[dict[str, Any], float | None, float]:
+def prompt_rms(study: Study) -> tuple[dict[str, Any], float | None, float]:
     """Our soft prompt's record, and the root mean square of P's entries: at the start, stored.
 
     The start is the backbone's: None where that is not on this machine.
@@ -158,7 +158,7 @@ COMPANIONS = ("exercise-rates", "ten-epochs")
 """Studies on the default one's backbone that its report shows beside it."""
 
 
-def companion(study: Params, name: str) -> list[dict[str, Any]]:
+def companion(study: Study, name: str) -> list[dict[str, Any]]:
     """The stored runs of another study, on the same backbone, that the default one is shown with.
 
     name: one of `COMPANIONS`. None where full fine-tuning or all of PEFT is missing among them.
@@ -174,7 +174,7 @@ def companion(study: Params, name: str) -> list[dict[str, Any]]:
     return alike if len(kinds) == 2 else []
 
 
-def scratch(study: Params, method: str) -> Run:
+def scratch(study: Study, method: str) -> Run:
     """The study's from-scratch run of a method."""
     return next(
         run for run in runs_of(study) if run.method == method and run.implementation == "scratch"
@@ -184,7 +184,7 @@ def scratch(study: Params, method: str) -> Run:
 # --- the model -----------------------------------------------------------------------------------
 
 
-def model(study: Params) -> Model:
+def model(study: Study) -> Model:
     """The dimensions of the study's backbone; a hub name of a known size is not looked up.
 
     Of another that is not on this machine, its stored runs tell.
@@ -201,12 +201,12 @@ def model(study: Params) -> Model:
     return backbone.read_config(study.backbone)
 
 
-def vocabulary(study: Params) -> int:
+def vocabulary(study: Study) -> int:
     """How many tokens the study's backbone chooses among."""
     return formulas.dimensions(model(study))[formulas.V]
 
 
-def models(study: Params) -> dict[str, Model]:
+def models(study: Study) -> dict[str, Model]:
     """T5-small, and the study's backbone where it has other dimensions, by name."""
     ours = model(study)
     if formulas.dimensions(ours) == formulas.dimensions(EXERCISE_SIZE):
@@ -217,18 +217,18 @@ def models(study: Params) -> dict[str, Model]:
     return {EXERCISE_SIZE: EXERCISE_SIZE, name: ours}
 
 
-def derivations(study: Params, method: str) -> dict[str, Derivation]:
+def derivations(study: Study, method: str) -> dict[str, Derivation]:
     """How many parameters the study's from-scratch run of `method` adds, in each of the models."""
     settings = scratch(study, method).settings
     return {name: formulas.derive(method, size, settings) for name, size in models(study).items()}
 
 
-def scratch_settings(study: Params) -> dict[str, dict[str, Any]]:
+def scratch_settings(study: Study) -> dict[str, dict[str, Any]]:
     """The settings of the from-scratch PEFT runs by method."""
     return {method: scratch(study, method).settings for method in LIBRARY}
 
 
-def exercise_derivations(study: Params) -> dict[str, Derivation]:
+def exercise_derivations(study: Study) -> dict[str, Derivation]:
     """What each from-scratch PEFT method adds to t5-small, by method."""
     return {
         method: formulas.derive(method, EXERCISE_SIZE, settings)
@@ -236,7 +236,7 @@ def exercise_derivations(study: Params) -> dict[str, Derivation]:
     }
 
 
-def added(study: Params) -> dict[str, int]:
+def added(study: Study) -> dict[str, int]:
     """The same as numbers, by the method's name."""
     derived = exercise_derivations(study)
     return {show.METHOD_NAMES[method]: one.derived for method, one in derived.items()}
@@ -258,7 +258,7 @@ class Checked:
     count: Count
 
 
-def counts(study: Params, method: str) -> list[Checked]:
+def counts(study: Study, method: str) -> list[Checked]:
     """Derive and count each run of `method`, in t5-small and in the study's backbone.
 
     Raises `CountsDifferError`, naming every pair of numbers that differ.
@@ -266,12 +266,12 @@ def counts(study: Params, method: str) -> list[Checked]:
     return counted(study, [run for run in runs_of(study) if run.method == method])
 
 
-def scratch_counts(study: Params) -> list[Checked]:
+def scratch_counts(study: Study) -> list[Checked]:
     """The same for the from-scratch run of each method."""
     return counted(study, [scratch(study, method) for method in METHODS])
 
 
-def counted(study: Params, wanted: list[Run]) -> list[Checked]:
+def counted(study: Study, wanted: list[Run]) -> list[Checked]:
     """The counts of the `wanted` runs in each of the models, checked."""
     found = [
         Checked(name, run, counting.count(run.method, size, run.settings, run.implementation))
@@ -295,7 +295,7 @@ def check(found: list[Checked]) -> None:
         raise CountsDifferError("; ".join(wrong))
 
 
-def check_records(study: Params, records: list[dict[str, Any]]) -> None:
+def check_records(study: Study, records: list[dict[str, Any]]) -> None:
     """Raise `CountsDifferError` unless each stored run has as many parameters as are derived."""
     size = model(study)
     bare = sum(formulas.parts(size).values())

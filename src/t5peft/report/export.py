@@ -9,7 +9,7 @@ import torch
 
 from t5peft.base import files
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.methods.table import runs_of
 from t5peft.runs import store
 
@@ -17,18 +17,18 @@ FILES = {"lora": "lora.pt", "adapter": "adapter.pt", "soft-prompt": "prompts.pt"
 """What a from-scratch method's file is called."""
 
 
-def export(params: Params, folder: Path) -> list[Path]:
+def export(study: Study, folder: Path) -> list[Path]:
     """Write plain state dicts that `torch.load(..., weights_only=True)` opens; returns their paths.
 
     A stale run is written as it is stored. Raises `InputError` where one is missing or damaged, or
     a file cannot be written.
     """
-    ours = [run for run in runs_of(params) if run.implementation == "scratch"]
+    ours = [run for run in runs_of(study) if run.implementation == "scratch"]
     wanted, contents = [run for run in ours if run.method in FILES], {}
-    store.require(wanted, params)
+    store.require(wanted, study)
     for run in wanted:
         content = io.BytesIO()
-        tensors = store.tensors(store.folder(run, params))[1]
+        tensors = store.tensors(store.folder(run, study))[1]
         torch.save(dict(sorted(tensors.items())), content)
         contents[folder / FILES[run.method]] = content.getvalue()
     for path in contents:  # all three are written, or none

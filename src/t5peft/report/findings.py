@@ -8,7 +8,7 @@ from math import comb
 from statistics import mean
 from typing import Any
 
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.report.show import (
     ALPHA,
     IMPLEMENTATION_NAMES,
@@ -302,9 +302,9 @@ def prompt_sentence(record: Record, start: float | None, end: float) -> str:
     )
 
 
-def adapter_rates(params: Params, exercise: Params) -> str:
+def adapter_rates(study: Study, exercise: Study) -> str:
     """The two learning rates of adapters: the exercise's, and the study's."""
-    ours, theirs = params.adapter_learning_rate, params.adapter_library_learning_rate
+    ours, theirs = study.adapter_learning_rate, study.adapter_library_learning_rate
     text = (
         "The exercise gives it another learning rate than ours, "
         f"{rate(exercise.adapter_library_learning_rate)} instead of "

@@ -14,7 +14,7 @@ import nbformat
 
 from t5peft.base import files, studies
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.methods.table import runs_of
 from t5peft.report import export
 from t5peft.report.render import cells, notebook, render
@@ -31,7 +31,7 @@ NOTEBOOKS = {
 
 
 def handin(
-    study: str | Path, changes: Mapping[str, Any], name: str, number: str, folder: Path
+    file: str | Path, changes: Mapping[str, Any], name: str, number: str, folder: Path
 ) -> list[Path]:
     """Write the PDF and both zip files, named `{name}_{number}`; returns their paths.
 
@@ -45,19 +45,19 @@ def handin(
             letters = "letters, digits, '_', '-', and no sign first"
             raise InputError(option, repr(text), letters, "write --name A_Name --number 123")
     stem = f"{name}_{number}"
-    settings = studies.load(study, changes)
-    require_as_made(settings)
-    values = render.from_anywhere({**vars(settings), "train": "no"})
+    study = studies.load(file, changes)
+    require_as_made(study)
+    values = render.from_anywhere({**vars(study), "train": "no"})
     folder.mkdir(parents=True, exist_ok=True)
     pdf = folder / f"{stem}.pdf"
     author = f"{name.replace('_', ' ')}, {number.replace('_', ' ')}"
-    render.render(study, {**changes, "train": "no"}, author=author, copy=pdf)
+    render.render(file, {**changes, "train": "no"}, author=author, copy=pdf)
     with tempfile.TemporaryDirectory() as scratch:
         books = [Path(scratch) / f"{book}.ipynb" for book in NOTEBOOKS]
         for book, (chapter, without) in zip(books, NOTEBOOKS.values(), strict=True):
             ran = render.run(notebook.build(chapter, without), values, book)
             nbformat.write(cells.resolved(ran), book)
-        weights = export.export(settings, Path(scratch))
+        weights = export.export(study, Path(scratch))
         return [
             pdf,
             zipped(folder / f"{stem}_notebooks.zip", books),
@@ -65,15 +65,15 @@ def handin(
         ]
 
 
-def require_as_made(settings: Params) -> None:
+def require_as_made(study: Study) -> None:
     """Refuse a study with runs that are missing, damaged or stale."""
-    stored = store.require(runs_of(settings), settings)
+    stored = store.require(runs_of(study), study)
     if stale := [record["run"]["name"] for record in stored if record["stale"]]:
         raise InputError(
-            f"study {settings.study}",
+            f"study {study.study}",
             f"{len(stale)} of {len(stored)} runs stale: {', '.join(stale)}",
             "ten runs that are fresh or verified",
-            f"run: t5peft verify {studies.arguments(settings)}, or train where they are not",
+            f"run: t5peft verify {studies.arguments(study)}, or train where they are not",
         )
 
 

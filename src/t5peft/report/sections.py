@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from t5peft.base.studies import Params, arguments
+from t5peft.base.studies import Study, arguments
 from t5peft.inputs.backbone import RANDOM
 from t5peft.report import tables
 from t5peft.report.findings import seed_spread, selection_sentence
@@ -193,13 +193,13 @@ def leads(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def retention(
-    params: Params, records: Sequence[Record], kept: Mapping[str, Record], vocabulary: int
+    study: Study, records: Sequence[Record], kept: Mapping[str, Record], vocabulary: int
 ) -> str:
     """What the runs learned by heart and what they kept, measured; or that it was not."""
     if not kept:
         return (
             "What the models still know of their pre-training was not measured for this study; "
-            f"`t5peft retention {arguments(params)}` does."
+            f"`t5peft retention {arguments(study)}` does."
         )
     one = kept["full"]
     text = (

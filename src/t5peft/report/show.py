@@ -1,7 +1,6 @@
 """Words, numbers and pieces of Markdown that the whole report is written with.
 
-A record is what `store.load` gives; `evidence.results` adds `stale`, the reason why it is shown with a
-mark ("" for a fresh one). Accuracies are shares of 1 in a record and percent in a table.
+A record is what `store.load` gives. Accuracies are shares of 1 in a record and percent in a table.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.methods.table import LETTER
 
 Record = Mapping[str, Any]
@@ -204,14 +203,14 @@ def only(records: Iterable[Record], **wanted: object) -> list[Record]:
     return [r for r in records if all(r["run"][key] == value for key, value in wanted.items())]
 
 
-def study_name(params: Params) -> str:
+def study_name(study: Study) -> str:
     """What every caption of results says: the study and its backbone."""
-    return f"study “{params.study}”, backbone {backbone_name(params)}"
+    return f"study “{study.study}”, backbone {backbone_name(study)}"
 
 
-def backbone_name(params: Params) -> str:
+def backbone_name(study: Study) -> str:
     """`t5-small` of the hub, `mini` of weights/backbone/mini, `random:tiny`."""
-    return params.backbone.rstrip("/").rpartition("/")[2]
+    return study.backbone.rstrip("/").rpartition("/")[2]
 
 
 def callout(kind: str, title: str, text: str) -> list[str]:

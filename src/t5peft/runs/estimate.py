@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from t5peft.base import machine
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks, data, hub
 from t5peft.methods.table import Run
 from t5peft.training import evaluation, jobs, loop
@@ -21,7 +21,7 @@ REACHED = 1 / 3
 """The share of a matrix product's rate that training reaches."""
 
 
-def seconds(wanted: Sequence[Run], study: Params) -> dict[str, float]:
+def seconds(wanted: Sequence[Run], study: Study) -> dict[str, float]:
     """Seconds that each run may take on this machine, by its name.
 
     At the rate of the first one's own steps; where backbone or reviews are not at hand, at that of
@@ -32,18 +32,18 @@ def seconds(wanted: Sequence[Run], study: Params) -> dict[str, float]:
     return {run.name: START + rate * work(run, study) for run in wanted}
 
 
-def work(run: Run, study: Params) -> float:
+def work(run: Run, study: Study) -> float:
     """What a run does, in answers to a review."""
     step = 3 if run.method == "full" else 2
     return study.epochs * (step * study.train_examples + answered(study))
 
 
-def answered(study: Params) -> int:
+def answered(study: Study) -> int:
     """Reviews that are answered after each epoch."""
     return study.test_examples + min(study.train_sample, study.train_examples)
 
 
-def at_hand(study: Params) -> bool:
+def at_hand(study: Study) -> bool:
     """Can a run begin without the hub?"""
     own = study.backbone.startswith(backbone.RANDOM) or backbone.at_hand(study)
     words = not study.tokenizer or hub.at_hand(study.tokenizer, *hub.PIECES)
@@ -51,21 +51,21 @@ def at_hand(study: Params) -> bool:
     return bool(own and words and reviews)
 
 
-def measured(run: Run, study: Params) -> float:
+def measured(run: Run, study: Study) -> float:
     """Seconds of a whole run, from two steps and twice the same answers: the faster counts."""
     checks.check(study)
-    job, room = jobs.prepare(run, study), study.max_length
+    job, max_length = jobs.prepare(run, study), study.max_length
     steps, size = loop.steps(job, 1), min(study.batch_size, study.train_examples)
     count = min(2, -(-study.train_examples // size))
     step = min(machine.seconds(lambda: next(steps)) for _ in range(count))
-    blocks = [*evaluation.by_length(job.test, room, evaluation.BATCH[job.model.device.type])]
+    blocks = [*evaluation.by_length(job.test, max_length, evaluation.BATCH[job.model.device.type])]
     some = job.test.picked(blocks[len(blocks) // 2])
     block = min(machine.seconds(lambda: loop.answers(job, some, "timed")) for _ in range(2))
-    answer = block * job.test.lengths(room).mean() / some.lengths(room).sum()
+    answer = block * job.test.lengths(max_length).mean() / some.lengths(max_length).sum()
     return study.epochs * (study.train_examples / size * step + answered(study) * answer)
 
 
-def supposed(study: Params) -> float:
+def supposed(study: Study) -> float:
     """Seconds of an answer by arithmetic: 2 operations a parameter that reads the review, a token.
 
     These are the encoder's, and the keys' and values' of the decoder's attention to it.

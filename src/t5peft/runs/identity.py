@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params, arguments
+from t5peft.base.studies import Study, arguments
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.methods.table import Run
 from t5peft.runs import records
@@ -30,13 +30,13 @@ STUDY_SETTINGS = [
 # --- identity ----------------------------------------------------------------------------------
 
 
-def identity_of(run: Run, params: Params) -> dict[str, Any]:
+def identity_of(run: Run, study: Study) -> dict[str, Any]:
     """Everything that decides a run's result, flat.
 
     Raises `InputError` where backbone, tokenizer or data are neither at hand nor pinned, or are
     other than the study pins.
     """
-    return of_run(run) | of_study(params)
+    return of_run(run) | of_study(study)
 
 
 def of_run(run: Run) -> dict[str, Any]:
@@ -49,28 +49,28 @@ def of_run(run: Run) -> dict[str, Any]:
     }
 
 
-def of_study(params: Params) -> dict[str, Any]:
+def of_study(study: Study) -> dict[str, Any]:
     """What all runs of a study share of it; raises what `identity` does."""
-    words = params.tokenizer
+    words = study.tokenizer
     return {
-        **{name: getattr(params, name) for name in STUDY_SETTINGS},
-        "backbone": backbone.fingerprint(params) or pinned(params, "backbone"),
-        "tokenizer": words and (tokenizers.fingerprint(words) or pinned(params, "tokenizer")),
-        "data": data.fingerprint(params) or pinned(params, "data"),
+        **{name: getattr(study, name) for name in STUDY_SETTINGS},
+        "backbone": backbone.fingerprint(study) or pinned(study, "backbone"),
+        "tokenizer": words and (tokenizers.fingerprint(words) or pinned(study, "tokenizer")),
+        "data": data.fingerprint(study) or pinned(study, "data"),
     }
 
 
-def pinned(params: Params, part: str) -> str:
+def pinned(study: Study, part: str) -> str:
     """Backbone, tokenizer or data of a study, not at hand: what all its stored runs name.
 
     Raises `InputError` where there are none, or they name several.
     """
-    names = {record["identity"][part] for record in records.stored_with(params, part)}
+    names = {record["identity"][part] for record in records.stored_with(study, part)}
     if len(names) == 1:
         return names.pop()
     raise InputError(
-        f"{part} {getattr(params, part)}",
-        f"not on this machine, and {len(names)} named by the stored runs of study {params.study}",
+        f"{part} {getattr(study, part)}",
+        f"not on this machine, and {len(names)} named by the stored runs of study {study.study}",
         f"{part} at hand, or one that all runs name",
-        f"t5peft train {arguments(params)} asks the hub for it; or give --set {part}=FOLDER",
+        f"t5peft train {arguments(study)} asks the hub for it; or give --set {part}=FOLDER",
     )

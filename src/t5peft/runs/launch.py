@@ -12,7 +12,7 @@ from typing import Any
 
 from t5peft.base import machine
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.methods.table import Run
 from t5peft.runs import store
 from t5peft.runs.records import AS_MADE
@@ -27,7 +27,7 @@ def from_main(found: list[Any]) -> list[Any]:
     return broadcast_object_list(found)
 
 
-def attempt(run: Run, params: Params) -> dict[str, Any] | None:
+def attempt(run: Run, study: Study) -> dict[str, Any] | None:
     """`make.attempt` by all processes of a launch: all do what the main one finds to do.
 
     Raises `InputError` where the last batch of an epoch has no review for each of them.
@@ -36,20 +36,20 @@ def attempt(run: Run, params: Params) -> dict[str, Any] | None:
 
     from t5peft.runs import make
 
-    count, last = PartialState().num_processes, params.train_examples % params.batch_size
-    if count > (last or params.batch_size):
-        reviews = f"at most {last or params.batch_size}, the reviews of an epoch's last batch"
+    count, last = PartialState().num_processes, study.train_examples % study.batch_size
+    if count > (last or study.batch_size):
+        reviews = f"at most {last or study.batch_size}, the reviews of an epoch's last batch"
         raise InputError("processes of the launch", count, reviews, "give fewer --num_processes")
     main = machine.is_main_process()
-    with store.lock(run, params) if main else nullcontext(True) as mine:
-        mine, kept = from_main([mine, store.status(run, params).state in AS_MADE])
+    with store.lock(run, study) if main else nullcontext(True) as mine:
+        mine, kept = from_main([mine, store.status(run, study).state in AS_MADE])
         if not mine:
             return None
         if not kept:
             with nullcontext() if main else redirect_stderr(io.StringIO()):
-                make.train(run, params)
+                make.train(run, study)
         PartialState().wait_for_everyone()  # the others read what the main one stored
-        return store.load(run, params)
+        return store.load(run, study)
 
 
 def leave() -> None:

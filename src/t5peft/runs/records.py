@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from t5peft.base import files, paths
 from t5peft.base.deciding import Code
 from t5peft.base.errors import InputError, Missing
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 
 if TYPE_CHECKING:
     pass
@@ -39,12 +39,12 @@ KEYS = {
 """What a record holds."""
 
 
-def stored_with(params: Params, part: str) -> Iterator[dict[str, Any]]:
+def stored_with(study: Study, part: str) -> Iterator[dict[str, Any]]:
     """The records of a study's runs on its backbone, or the like, as far as they are whole."""
-    for path in (paths.weights() / params.study).glob(f"*/{RECORD}"):
+    for path in (paths.weights() / study.study).glob(f"*/{RECORD}"):
         with suppress(InputError):
             record = read_run(path.parent)
-            if record["params"][part] == getattr(params, part):
+            if record["params"][part] == getattr(study, part):
                 yield record
 
 

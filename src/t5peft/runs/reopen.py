@@ -14,7 +14,7 @@ from transformers import T5ForConditionalGeneration
 from t5peft.base import paths
 from t5peft.base.errors import InputError
 from t5peft.base.settings import build
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, hub, tokenizers
 from t5peft.methods.table import Run
 from t5peft.runs import records, store
@@ -28,12 +28,12 @@ def trace_of(where: Path) -> trace.Trace:
     return trace.unpack(held[store.TRACE]) if store.TRACE in held else trace.Trace()
 
 
-def job(run: Run, params: Params) -> Job:
+def job(run: Run, study: Study) -> Job:
     """A stored PEFT run as it was after its best epoch."""
-    model = jobs.build(run, params)
-    where = store.folder(run, params)
+    model = jobs.build(run, study)
+    where = store.folder(run, study)
     put(model, store.tensors(where)[1], str(where))
-    return jobs.with_fast_model(run, params, model)
+    return jobs.with_fast_model(run, study, model)
 
 
 def find(name: str) -> Path:
@@ -59,7 +59,7 @@ MAY_MOVE = ("backbone", "tokenizer")
 
 def load(
     name: str, changes: Mapping[str, Any] | None = None
-) -> tuple[Run, Params, T5ForConditionalGeneration]:
+) -> tuple[Run, Study, T5ForConditionalGeneration]:
     """A stored run with its trained tensors in place, in evaluation mode.
 
     `changes` say where its backbone or tokenizer lies now. Raises `InputError` where these are not
@@ -75,35 +75,35 @@ def load(
     own = paths.weights().resolve() / record["study"] / record["run"]["name"]
     if folder.parent.parent == paths.weights().resolve() and folder != own:
         raise InputError(f"run {name}", f"the record of {own.name}", "its own", "train it again")
-    params = build(Params, record["params"], f"record of run {name}", changes)
+    study = build(Study, record["params"], f"record of run {name}", changes)
     settings = {key: value for key, value in record["run"].items() if key != "name"}
     run = build(Run, settings, f"record of run {name}")
-    params = at_hand(params, record)
-    words = tokenizers.fingerprint(params.tokenizer) if params.tokenizer else ""
-    for part, found in (("backbone", backbone.fingerprint(params)), ("tokenizer", words)):
+    study = at_hand(study, record)
+    words = tokenizers.fingerprint(study.tokenizer) if study.tokenizer else ""
+    for part, found in (("backbone", backbone.fingerprint(study)), ("tokenizer", words)):
         stored = record["identity"].get(part)
         if found != stored:
             raise InputError(f"{part} of run {name}", found[:12], str(stored)[:12], "train again")
-    model = jobs.build(run, params)
+    model = jobs.build(run, study)
     put(model, tensors, str(folder))
-    return run, params, model.eval()
+    return run, study, model.eval()
 
 
-def at_hand(params: Params, record: dict[str, Any]) -> Params:
+def at_hand(study: Study, record: dict[str, Any]) -> Study:
     """A run's settings with the folders of its backbone, at the commit that it was made of, and of
     its tokenizer; what is not on this machine is fetched. Raises `InputError`.
     """
     places = {}
-    if not params.backbone.startswith(backbone.RANDOM):
-        name, parts = params.backbone, backbone.needed(params)
+    if not study.backbone.startswith(backbone.RANDOM):
+        name, parts = study.backbone, backbone.needed(study)
         own, commit = record["identity"]["backbone"], record["backbone"].get("commit")
         here = hub.at_hand(name, *parts)
         if not here or (commit and backbone.contents(here, parts) != own):
             here = hub.fetch(name, *parts, revision=commit or None)
         places["backbone"] = str(here)
-    if params.tokenizer:
-        places["tokenizer"] = str(hub.fetch(params.tokenizer, *hub.PIECES))
-    return replace(params, **places)
+    if study.tokenizer:
+        places["tokenizer"] = str(hub.fetch(study.tokenizer, *hub.PIECES))
+    return replace(study, **places)
 
 
 def put(model: torch.nn.Module, tensors: dict[str, Tensor], thing: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from t5peft.base import deciding, files, machine, paths
 from t5peft.base.errors import InputError, Missing
-from t5peft.base.studies import Params, arguments
+from t5peft.base.studies import Study, arguments
 from t5peft.methods.table import Run, runs_of
 from t5peft.runs import records
 from t5peft.runs.identity import of_run, of_study
@@ -34,31 +34,31 @@ REPLACE = "--replace (it gives up what is stored; --set study=NAME keeps both)"
 # --- where it lies, and what state it is in ----------------------------------------------------
 
 
-def folder(run: Run, params: Params) -> Path:
+def folder(run: Run, study: Study) -> Path:
     """weights/<study>/<run>."""
-    return paths.weights() / params.study / run.name
+    return paths.weights() / study.study / run.name
 
 
-def status(run: Run, params: Params) -> Status:
+def status(run: Run, study: Study) -> Status:
     """A run's state; needs no torch. Raises what `identity` does."""
-    return look([run], params)[run.name][0]
+    return look([run], study)[run.name][0]
 
 
 Found = dict[str, tuple[Status, dict[str, Any]]]
 """The state and the record of some runs, by name."""
 
 
-def look(runs: Iterable[Run], params: Params) -> Found:
+def look(runs: Iterable[Run], study: Study) -> Found:
     """The same for several runs of a study, with their records; what they share is read once."""
-    shared = cache(lambda: of_study(params))
-    return {run.name: _look(run, params, shared) for run in runs}
+    shared = cache(lambda: of_study(study))
+    return {run.name: _look(run, study, shared) for run in runs}
 
 
 def _look(
-    run: Run, params: Params, shared: Callable[[], dict[str, Any]]
+    run: Run, study: Study, shared: Callable[[], dict[str, Any]]
 ) -> tuple[Status, dict[str, Any]]:
     """A run's status, and the record that it is about; shared: `of_study`, asked if need be."""
-    where, code = folder(run, params), deciding.code()  # as it is before a training
+    where, code = folder(run, study), deciding.code()  # as it is before a training
     if not (where / records.RECORD).exists():
         begun = (where / CHECKPOINT).exists()
         return Status("missing", "begun, goes on" if begun else "never trained"), {}
@@ -157,46 +157,46 @@ def content(where: Path, name: str, sha256: str) -> bytes:
     raise InputError(f"file {where / name}", found, f"SHA-256 {sha256[:12]}...", way_out)
 
 
-def load(run: Run, params: Params) -> dict[str, Any]:
+def load(run: Run, study: Study) -> dict[str, Any]:
     """The record of a stored run, marked; under `verified` what was found of it, or {}.
 
     Raises `InputError` where it is missing or damaged.
     """
-    return shown(run, params, *_look(run, params, lambda: of_study(params)))
+    return shown(run, study, *_look(run, study, lambda: of_study(study)))
 
 
-def shown(run: Run, params: Params, state: Status, record: dict[str, Any]) -> dict[str, Any]:
+def shown(run: Run, study: Study, state: Status, record: dict[str, Any]) -> dict[str, Any]:
     """The same of a run that was looked at."""
     if state.state not in SHOWN:
         raise InputError(
-            f"run {run.name} of study {params.study}",
+            f"run {run.name} of study {study.study}",
             f"{state.state} ({state.reason})",
             "a stored run",
-            f"run: t5peft train {arguments(params)} --only {run.name}"
+            f"run: t5peft train {arguments(study)} --only {run.name}"
             + (f" {REPLACE}" if state.replaces else ""),
         )
-    found = verification(folder(run, params), record) if state.state == "verified" else {}
+    found = verification(folder(run, study), record) if state.state == "verified" else {}
     return records.marked(record, state) | {"verified": found}
 
 
-def require(wanted: Iterable[Run], params: Params) -> list[dict[str, Any]]:
+def require(wanted: Iterable[Run], study: Study) -> list[dict[str, Any]]:
     """What `load` gives of several runs; `Missing` names all that the study lacks."""
-    found = look(runs_of(params), params)
+    found = look(runs_of(study), study)
     if any(found[run.name][0].state == "missing" for run in wanted):
-        raise missing(params, found)
-    return [shown(run, params, *found[run.name]) for run in wanted]
+        raise missing(study, found)
+    return [shown(run, study, *found[run.name]) for run in wanted]
 
 
-def missing(params: Params, found: Found, takes: str = "makes them") -> Missing:
+def missing(study: Study, found: Found, takes: str = "makes them") -> Missing:
     """The line about all missing runs of a study; takes: what is said of the command."""
     states = {name: state for name, (state, _) in found.items() if state.state == "missing"}
     reasons = "; ".join(sorted({state.reason for state in states.values()}))
     replaces = any(state.replaces for state in states.values())
     return Missing(
-        f"study {params.study}",
+        f"study {study.study}",
         f"{len(states)} of {len(found)} runs missing ({reasons}): {', '.join(states)}",
         "stored runs",
-        f"t5peft train {arguments(params)}{f' {REPLACE}' if replaces else ''} {takes}",
+        f"t5peft train {arguments(study)}{f' {REPLACE}' if replaces else ''} {takes}",
     )
 
 
@@ -204,7 +204,7 @@ def missing(params: Params, found: Found, takes: str = "makes them") -> Missing:
 
 
 def save(
-    run: Run, params: Params, record: dict[str, Any], tensors: dict[str, Tensor], trace: bytes
+    run: Run, study: Study, record: dict[str, Any], tensors: dict[str, Tensor], trace: bytes
 ) -> None:
     """Store a run: tensors and trace first, the record last; each whole or not at all.
 
@@ -220,7 +220,7 @@ def save(
         made[DELTA] = serialize({name: t.cpu().contiguous() for name, t in tensors.items()})
         record["stored_bytes"] = len(made[DELTA])
     record |= {**records.made_by(deciding.code()), "files": {}}
-    put(folder(run, params), record, made)
+    put(folder(run, study), record, made)
 
 
 def put(where: Path, record: dict[str, Any], made: dict[str, bytes]) -> None:
@@ -237,9 +237,9 @@ def put(where: Path, record: dict[str, Any], made: dict[str, bytes]) -> None:
             left.unlink(missing_ok=True)
 
 
-def lock(run: Run, params: Params) -> AbstractContextManager[bool]:
+def lock(run: Run, study: Study) -> AbstractContextManager[bool]:
     """Take a run: `files.lock` on its folder."""
-    return files.lock(folder(run, params) / "lock")
+    return files.lock(folder(run, study) / "lock")
 
 
 # --- tensors -----------------------------------------------------------------------------------

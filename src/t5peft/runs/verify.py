@@ -16,7 +16,7 @@ import numpy as np
 
 from t5peft.base import deciding, machine
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.methods.table import Run
 from t5peft.runs import records, reopen, store
 from t5peft.training import jobs, loop, trace
@@ -37,9 +37,9 @@ ACCURACY = 2e-3
 ELSEWHERE = "another process has it: ask again"
 
 
-def first_losses(run: Run, params: Params, steps: int) -> np.ndarray:
+def first_losses(run: Run, study: Study, steps: int) -> np.ndarray:
     """The losses of a run's first steps (an epoch's at most), trained anew."""
-    return loop.train_epoch(jobs.prepare(run, params), 1, steps)
+    return loop.train_epoch(jobs.prepare(run, study), 1, steps)
 
 
 def answers(job: Job, count: int) -> np.ndarray:
@@ -52,110 +52,110 @@ def answers(job: Job, count: int) -> np.ndarray:
 
 
 def check(
-    params: Params, wanted: Iterable[Run], steps: int, reviews: int
+    study: Study, wanted: Iterable[Run], steps: int, reviews: int
 ) -> Iterator[tuple[bool, str]]:
     """`verify` each run: is it what the code makes, and a line on it."""
     for run in wanted:
-        with store.lock(run, params) as mine:
-            state = store.status(run, params)
+        with store.lock(run, study) as mine:
+            state = store.status(run, study)
             same, told = False, f"{state.state:8} {state.reason}"
             if not mine:
                 told = ELSEWHERE
             elif state.state in records.SHOWN:
                 try:
-                    found = verify(run, params, steps, reviews)
-                    same, state = store.holds(found), store.status(run, params)
+                    found = verify(run, study, steps, reviews)
+                    same, state = store.holds(found), store.status(run, study)
                     told = f"{state.state:8} {store.compared(found)}"
                 except InputError as error:  # the others may have a trace
                     told = f"{state.state:8} {error}"
         yield same, f"{run.name:27} {told}"
 
 
-def verify(run: Run, params: Params, steps: int, reviews: int) -> dict[str, Any]:
+def verify(run: Run, study: Study, steps: int, reviews: int) -> dict[str, Any]:
     """What `store.verification` reads: figures and bounds of a stored run with a trace.
 
     Compared are at most the steps and reviews that the trace holds. Raises `InputError` where it
     holds none.
     """
-    where = store.folder(run, params)
-    record, held = store.load(run, params), reopen.trace_of(where)
+    where = store.folder(run, study)
+    record, held = store.load(run, study), reopen.trace_of(where)
     if not held.losses.size:
         way_out = "train the run again; `t5peft trace` makes it while the run is fresh"
         raise InputError(f"trace of {run.name}", "none", "the losses of its first steps", way_out)
     stored = store.DELTA in record["files"]  # full fine-tuning stores no weights to answer with
     answered = held.after(record["best_epoch"])[: reviews if stored else 0]
-    known = held.losses[: min(steps, -(-params.train_examples // params.batch_size))]
+    known = held.losses[: min(steps, -(-study.train_examples // study.batch_size))]
     found = store.verification(where, record)
     enough = found and found["steps"] >= len(known) and found["reviews"] >= len(answered)
     if enough and store.holds(found):
         return found
-    differences = np.abs(first_losses(run, params, len(known)) - known)
+    differences = np.abs(first_losses(run, study, len(known)) - known)
     found = {
         "result": store.result(record),
         "source": deciding.source(),
         "steps": len(known),
         "largest_difference": float(differences.max()),
         "median_difference": float(np.median(differences)),
-        "loss_bound": bound(LOSS, params, held.losses_by),
+        "loss_bound": bound(LOSS, study, held.losses_by),
         "reviews": len(answered),
         "answers_differing": 0,
-        "answers_bound": int(len(answered) * bound(ANSWERS, params, held.answers_by)),
+        "answers_bound": int(len(answered) * bound(ANSWERS, study, held.answers_by)),
         "traced_by": held.losses_by,
         "machine": machine.kind(),
     }
     if len(answered):
-        said = answers(reopen.job(run, params), len(answered))
+        said = answers(reopen.job(run, study), len(answered))
         found["answers_differing"] = int((said != answered).sum())
     records.write(where / store.VERIFIED, found)
     return found
 
 
-def bound(bounds: dict[str, float], params: Params, made_by: str) -> float:
+def bound(bounds: dict[str, float], study: Study, made_by: str) -> float:
     """0 in float32 on a CPU of the same kind, which gives the same bits; else the precision's."""
-    exact = params.precision == "fp32" and made_by == machine.kind()
-    return 0.0 if exact and not machine.has_accelerator() else bounds[params.precision]
+    exact = study.precision == "fp32" and made_by == machine.kind()
+    return 0.0 if exact and not machine.has_accelerator() else bounds[study.precision]
 
 
 # --- traces of runs from before there were traces -----------------------------------------------
 
 
-def complete(params: Params, wanted: Sequence[Run], steps: int) -> Iterator[str]:
+def complete(study: Study, wanted: Sequence[Run], steps: int) -> Iterator[str]:
     """Make what a trace lacks: the losses of all fresh runs, then the answers; a line on each."""
     losses = partial(add_losses, steps=steps)
     for add, allowed in ((losses, ("fresh",)), (add_answers, records.AS_MADE)):
         for run in wanted:
-            with store.lock(run, params) as mine:
-                state = store.status(run, params)
+            with store.lock(run, study) as mine:
+                state = store.status(run, study)
                 if not mine:
                     told = ELSEWHERE
                 elif state.state in allowed:
-                    told = add(run, params)
+                    told = add(run, study)
                 else:
                     told = f"nothing is made: {state.state} ({state.reason})"
             yield f"{run.name:27} {told}"
 
 
-def add_losses(run: Run, params: Params, steps: int) -> str:
+def add_losses(run: Run, study: Study, steps: int) -> str:
     """Add the losses of its first steps to the trace of a fresh run that has none."""
-    where = store.folder(run, params)
+    where = store.folder(run, study)
     held, record = reopen.trace_of(where), records.read_run(where)
     if not held.losses.size:
-        held.losses, held.losses_by = first_losses(run, params, steps), machine.kind()
+        held.losses, held.losses_by = first_losses(run, study, steps), machine.kind()
         store.put(where, record, {store.TRACE: held.packed()})
     return f"losses of {len(held.losses):,} steps"
 
 
-def add_answers(run: Run, params: Params) -> str:
+def add_answers(run: Run, study: Study) -> str:
     """Add those of the stored tensors to a run that has none.
 
     Raises `InputError` where they give another accuracy than is recorded.
     """
-    where = store.folder(run, params)
+    where = store.folder(run, study)
     held, record = reopen.trace_of(where), records.read_run(where)
     if store.DELTA not in record["files"]:
         return "full fine-tuning stores no weights: no answers"
     if not held.answers.size:
-        job = reopen.job(run, params)
+        job = reopen.job(run, study)
         held.answers, held.answers_by = answers(job, len(job.test))[None], machine.kind()
         held.epochs = np.array([record["best_epoch"]])
         right = float((held.answers[0] == job.test.labels).mean())

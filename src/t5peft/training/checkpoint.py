@@ -45,8 +45,7 @@ def restore(job: Job, path: Path, identity: str) -> None:
     except Exception as error:  # zipfile and pickle raise many kinds
         if machine.out_of_memory(error):
             raise
-        kind = type(error).__name__
-        warnings.warn(f"{path} is damaged ({kind}): the run begins anew", stacklevel=2)
+        warnings.warn(f"{path} is damaged: the run begins anew", stacklevel=2)
         return
     with torch.no_grad():
         for name, parameter in job.model.named_parameters():

@@ -41,9 +41,9 @@ def word_ids(tokenizer: Any) -> list[int]:
     return [ids[0] for ids in pieces]
 
 
-def by_length(tokens: Tokens, room: int, size: int) -> Iterator[np.ndarray]:
+def by_length(tokens: Tokens, max_length: int, size: int) -> Iterator[np.ndarray]:
     """All reviews in batches of `size`, short ones first, so that little is padded."""
-    order = np.argsort(tokens.lengths(room), kind="stable")
+    order = np.argsort(tokens.lengths(max_length), kind="stable")
     for at in range(0, len(order), size):
         yield order[at : at + size]
 
@@ -53,16 +53,16 @@ def predict(
     model: T5ForConditionalGeneration,
     tokenizer: Any,
     tokens: Tokens,
-    room: int,
+    max_length: int,
     placeholders: int = 0,
     on_batch: Callable[[int], None] = lambda reviews: None,
 ) -> list[str]:
-    """The decoded answer to each review, in the reviews' order; `room` is max_length."""
+    """The decoded answer to each review, in the reviews' order; `max_length` is of their tokens."""
     model.eval()
     answers = [""] * len(tokens)
     words = torch.tensor(word_ids(tokenizer), device=model.device)
-    for picked in by_length(tokens, room, BATCH[model.device.type]):
-        batch = tokens.batch(picked, room, placeholders, MULTIPLE)
+    for picked in by_length(tokens, max_length, BATCH[model.device.type]):
+        batch = tokens.batch(picked, max_length, placeholders, MULTIPLE)
         ids, mask = (side.to(model.device) for side in batch)
         first, second = two_steps(model, ids, mask)
         usual = torch.isin(first, words) & (second == EOS)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.inputs.data import Tokens
 from t5peft.methods.table import Run, inject
@@ -25,7 +25,7 @@ class Job:
     """A run in the making: the model with its method in place, the reviews, the optimizer."""
 
     run: Run
-    params: Params
+    study: Study
     model: T5ForConditionalGeneration
     tokenizer: Any
     train: Tokens
@@ -43,34 +43,34 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def build(run: Run, params: Params) -> T5ForConditionalGeneration:
+def build(run: Run, study: Study) -> T5ForConditionalGeneration:
     """The study's backbone with the run's method in place, on the CPU."""
-    model = backbone.load(params.backbone, params.seed)
-    set_seed(params.seed)  # the new parameters are drawn from here
+    model = backbone.load(study.backbone, study.seed)
+    set_seed(study.seed)  # the new parameters are drawn from here
     inject(model, run.method, run.implementation, run.settings)
     return model
 
 
-def prepare(run: Run, params: Params) -> Job:
+def prepare(run: Run, study: Study) -> Job:
     """Everything that a run needs, on its device."""
-    return with_fast_model(run, params, build(run, params))
+    return with_fast_model(run, study, build(run, study))
 
 
-def with_fast_model(run: Run, params: Params, model: T5ForConditionalGeneration) -> Job:
+def with_fast_model(run: Run, study: Study, model: T5ForConditionalGeneration) -> Job:
     """`with_model`, with the faster forward."""
-    job = with_model(run, params, fast.speed_up(model))
-    if params.precision == "bf16":
+    job = with_model(run, study, fast.speed_up(model))
+    if study.precision == "bf16":
         fast.round_frozen(model)
     return job
 
 
-def with_model(run: Run, params: Params, model: T5ForConditionalGeneration) -> Job:
+def with_model(run: Run, study: Study, model: T5ForConditionalGeneration) -> Job:
     """A run's job around a model that has its method in place."""
-    accelerator = Accelerator(mixed_precision="bf16" if params.precision == "bf16" else "no")
-    words = tokenizers.load(params.tokenizer or params.backbone)
-    train, test = data.tokens(params, "train"), data.tokens(params, "test")
-    check_words(words, run, params)
-    job = Job(run, params, model, words, train, test, accelerator)
+    accelerator = Accelerator(mixed_precision="bf16" if study.precision == "bf16" else "no")
+    tokenizer = tokenizers.load(study.tokenizer or study.backbone)
+    train, test = data.tokens(study, "train"), data.tokens(study, "test")
+    check_tokenizer(tokenizer, run, study)
+    job = Job(run, study, model, tokenizer, train, test, accelerator)
     job.model.to(accelerator.device)
     optimizer = torch.optim.AdamW(
         [p for p in job.model.parameters() if p.requires_grad],
@@ -81,14 +81,14 @@ def with_model(run: Run, params: Params, model: T5ForConditionalGeneration) -> J
     return job
 
 
-def check_words(words: Any, run: Run, params: Params) -> None:
+def check_tokenizer(tokenizer: Any, run: Run, study: Study) -> None:
     """Refuse a tokenizer that does not fit the backbone or the task."""
-    rows = backbone.load_on_meta(params.backbone).config.vocab_size
-    name = f"tokenizer {params.tokenizer or params.backbone}"
-    if len(words) > rows:
+    rows = backbone.load_on_meta(study.backbone).config.vocab_size
+    name = f"tokenizer {study.tokenizer or study.backbone}"
+    if len(tokenizer) > rows:
         raise InputError(
             name,
-            f"{len(words)} pieces",
+            f"{len(tokenizer)} pieces",
             f"at most the backbone's {rows}",
             "give the backbone's own",
         )
@@ -96,4 +96,4 @@ def check_words(words: Any, run: Run, params: Params) -> None:
         raise InputError(
             f"tokens of {run.name}", run.settings["tokens"], f"at most {rows}", "give fewer"
         )
-    evaluation.word_ids(words)
+    evaluation.word_ids(tokenizer)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from t5peft.base.errors import InputError
 from t5peft.base.progress import Progress
-from t5peft.base.studies import Params
+from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.inputs.data import Tokens
 from t5peft.training import evaluation, jobs
@@ -38,14 +38,14 @@ padding, a fraction of the memory, the same gradients. A GPU takes the batch who
 # --- one epoch ---------------------------------------------------------------------------------
 
 
-def order(params: Params, epoch: int) -> np.ndarray:
+def order(study: Study, epoch: int) -> np.ndarray:
     """The training reviews in the order of epoch `epoch` (from 1)."""
-    return np.random.default_rng([params.seed, epoch]).permutation(params.train_examples)
+    return np.random.default_rng([study.seed, epoch]).permutation(study.train_examples)
 
 
 def loss_of(job: Job, picked: np.ndarray, multiple: int = data.MULTIPLE) -> Tensor:
     """Mean cross-entropy of the picked reviews' label words, each with its end: a scalar."""
-    ids, mask = job.train.batch(picked, job.params.max_length, job.run.placeholders, multiple)
+    ids, mask = job.train.batch(picked, job.study.max_length, job.run.placeholders, multiple)
     words = evaluation.word_ids(job.tokenizer)
     targets = torch.tensor([[words[label], data.EOS] for label in job.train.labels[picked]])
     device = job.accelerator.device
@@ -63,7 +63,7 @@ def add_gradients(job: Job, batch: np.ndarray) -> Tensor:
     """
     count = job.accelerator.num_processes
     mine = batch[job.accelerator.process_index :: count]
-    mine = mine[np.argsort(job.train.lengths(job.params.max_length)[mine], kind="stable")]
+    mine = mine[np.argsort(job.train.lengths(job.study.max_length)[mine], kind="stable")]
     at_once = REVIEWS_AT_ONCE.get(job.accelerator.device.type, len(mine))
     parts = np.array_split(mine, -(-len(mine) // at_once))
     total = torch.zeros((), device=job.accelerator.device)
@@ -78,11 +78,11 @@ def add_gradients(job: Job, batch: np.ndarray) -> Tensor:
 
 def steps(job: Job, epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
     """One pass over the training reviews, a step at a time: its reviews and their mean loss."""
-    set_seed(1000 * job.params.seed + epoch)
+    set_seed(1000 * job.study.seed + epoch)
     job.model.train()
-    reviews = order(job.params, epoch)
-    for at in range(0, len(reviews), job.params.batch_size):
-        batch = reviews[at : at + job.params.batch_size]
+    reviews = order(job.study, epoch)
+    for at in range(0, len(reviews), job.study.batch_size):
+        batch = reviews[at : at + job.study.batch_size]
         loss = add_gradients(job, batch)
         job.optimizer.step()
         job.optimizer.zero_grad(set_to_none=True)
@@ -91,10 +91,10 @@ def steps(job: Job, epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
 
 def train_epoch(job: Job, epoch: int, most: int | None = None) -> np.ndarray:
     """The loss of each step (nats) of one pass, or of its first steps: `most` of them."""
-    reviews = min(len(job.train), job.params.batch_size * (most or len(job.train)))
+    reviews = min(len(job.train), job.study.batch_size * (most or len(job.train)))
     losses: list[float] = []
     todo, size = islice(steps(job, epoch), most), CHECK_EVERY[job.accelerator.device.type]
-    with Progress(f"{job.run.name}, epoch {epoch} of {job.params.epochs}", reviews) as progress:
+    with Progress(f"{job.run.name}, epoch {epoch} of {job.study.epochs}", reviews) as progress:
         while some := [*islice(todo, size)]:
             losses += torch.stack([loss for _, loss in some]).tolist()
             check_finite(job, epoch, losses, [batch for batch, _ in some])
@@ -102,10 +102,10 @@ def train_epoch(job: Job, epoch: int, most: int | None = None) -> np.ndarray:
     return np.array(losses, np.float32)
 
 
-def mean_loss(losses: np.ndarray, params: Params) -> float:
+def mean_loss(losses: np.ndarray, study: Study) -> float:
     """The mean loss of a review, from the losses of an epoch's steps."""
-    starts = range(0, params.train_examples, params.batch_size)
-    sizes = np.diff([*starts, params.train_examples])
+    starts = range(0, study.train_examples, study.batch_size)
+    sizes = np.diff([*starts, study.train_examples])
     return float(np.average(losses.astype(float), weights=sizes))
 
 
@@ -128,12 +128,12 @@ def check_finite(job: Job, epoch: int, losses: list[float], batches: list[np.nda
 
 def answers(job: Job, tokens: Tokens, title: str) -> list[str]:
     """What the model as it is answers to each review; each process asks it about its share."""
-    room, placeholders = job.params.max_length, job.run.placeholders
+    max_length, placeholders = job.study.max_length, job.run.placeholders
     every = np.arange(len(tokens))
     mine = every[job.accelerator.process_index :: job.accelerator.num_processes]
     with Progress(f"{job.run.name}, {title}", len(mine)) as progress, job.accelerator.autocast():
         found = evaluation.predict(
-            job.model, job.tokenizer, tokens.picked(mine), room, placeholders, progress.add
+            job.model, job.tokenizer, tokens.picked(mine), max_length, placeholders, progress.add
         )
     said = dict(gather_object([*zip(mine.tolist(), found, strict=True)]))
     return [said[review] for review in every.tolist()]
@@ -149,8 +149,8 @@ def epochs(job: Job) -> Iterator[dict[str, Any]]:
 
     It is noted in the job's history and trace, and its tensors are kept if it is the best so far.
     """
-    sample = job.train.first(min(job.params.train_sample, len(job.train)), "train")
-    for number in range(len(job.history) + 1, job.params.epochs + 1):
+    sample = job.train.first(min(job.study.train_sample, len(job.train)), "train")
+    for number in range(len(job.history) + 1, job.study.epochs + 1):
         began = time.perf_counter()
         losses = train_epoch(job, number)
         middle = time.perf_counter()
@@ -160,7 +160,7 @@ def epochs(job: Job) -> Iterator[dict[str, Any]]:
         job.history.append(
             {
                 "epoch": number,
-                "loss": mean_loss(losses, job.params),
+                "loss": mean_loss(losses, job.study),
                 "train_accuracy": accuracy(job, sample, f"sample after epoch {number}"),
                 "test_accuracy": test_accuracy,
                 "other_words": other,
