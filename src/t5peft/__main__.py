@@ -357,7 +357,7 @@ SEED = option(
     type=int,
     help="another seed than the study's: its runs are kept beside, in STUDY-seed-SEED",
 )
-ONLY = option("--only", nargs="+", action="extend", metavar="RUN", help="these runs, by name")
+ONLY = option("--only", nargs="+", action="extend", default=[], metavar="RUN", help="these runs, by name")
 STEPS = option("--steps", type=int, default=20, help="first steps (default 20)")
 FOLDER = option("-o", "--output", required=True, help="folder")
 

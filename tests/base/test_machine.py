@@ -19,7 +19,7 @@ PAGES = 4_000_000 // 4096
 STEPS = f"""
 import resource
 import numpy as np
-from t5peft import machine
+from t5peft.base import machine
 
 KEEP
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -34,7 +34,7 @@ print(faults() - before)
 TRAININGS = """
 import numpy as np
 import torch  # as peak_memory does
-from t5peft import machine
+from t5peft.base import machine
 
 machine.keep_freed_memory()
 arrays = [np.ones(1_000_000, np.int8) for _ in range(200)]
@@ -128,7 +128,7 @@ def test_the_kind_of_a_machine_tells_what_last_digits_depend_on(
 
 ORPHAN = """
 import os, time
-from t5peft import machine
+from t5peft.base import machine
 
 if os.fork() == 0:
     machine.end_with_parent()

@@ -19,7 +19,7 @@ from t5peft.base import files
 from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.measure import bench, measurements
-from t5peft.methods.table import METHODS, runs_of
+from t5peft.methods.table import EXERCISE, runs_of
 from t5peft.report import speed
 from t5peft.training import evaluation
 
@@ -50,7 +50,7 @@ def test_a_bench_is_printed_before_it_is_stored(
     assert main(command) == 0
     stored = measurements.bench(smoke).load()
     assert capsys.readouterr().out.endswith(f"{measurements.bench(smoke).path}\n")
-    assert stored["methods"] == dict.fromkeys(METHODS, sides)
+    assert stored["methods"] == dict.fromkeys(EXERCISE, sides)
     other = measurements.bench(dataclasses.replace(smoke, test_examples=8))
     assert other.load() == {}, "not that study's"
     assert main([*command, "--set", "precision=bf16"]) == 0
@@ -128,7 +128,7 @@ def test_what_is_measured_is_kept_and_printed(
     slow = {name: 3 * value for name, value in figures.items()}
     monkeypatch.setattr(bench, "measure", lambda *_: {"exercise": slow, "ours": figures})
     assert main(["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
-    assert list(measurements.bench(smoke).load()["methods"]) == list(METHODS)
+    assert list(measurements.bench(smoke).load()["methods"]) == list(EXERCISE)
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.startswith("lora ")]
     assert [row[1:] for row in rows] == [

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from transformers import T5ForConditionalGeneration
+from tiny import tiny
 
-from t5peft.inputs import backbone
 from t5peft.methods import adapter
-
-
-def tiny() -> T5ForConditionalGeneration:
-    return backbone.load("random:tiny")
 
 
 def test_adapter_sits_behind_every_feed_forward() -> None:

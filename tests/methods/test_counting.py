@@ -14,7 +14,7 @@ from t5peft.base.errors import InputError
 from t5peft.inputs.sizes import SIZES
 from t5peft.methods import counting, formulas, lora
 
-SETTINGS: list[tuple[str, dict[str, int]]] = [("full", {})] + [
+SETTINGS: list[tuple[str, dict[str, int]]] = [("full", {}), ("ia3", {})] + [
     (method, {name: number})
     for method, (name, _) in formulas.SETTINGS.items()
     for number in (1, 5, 8, 13)

@@ -10,36 +10,26 @@ import pytest
 import sympy
 
 from t5peft.inputs.sizes import SIZES
-from t5peft.methods import adapter, counting, formulas, lora, soft_prompt
+from t5peft.methods import adapter, counting, formulas, ia3, lora, soft_prompt
 from t5peft.methods.table import LETTER
 
-SETTINGS: list[tuple[str, dict[str, int]]] = [("full", {})] + [
+SETTINGS: list[tuple[str, dict[str, int]]] = [("full", {}), ("ia3", {})] + [
     (method, {name: number})
     for method, (name, _) in formulas.SETTINGS.items()
     for number in (1, 5, 8, 13)
 ]
-SMALL = ("tiny", "mini", "t5-small")  # with every setting; the others with a few
-BUILT = [
-    pytest.param(
-        size,
-        method,
-        settings,
-        implementation,
-        id="-".join(map(str, (size, method, *settings.values(), implementation))),
-    )
-    for size in SIZES
-    for method, settings in SETTINGS
-    for implementation in (["scratch"] if method == "full" else ["scratch", "library"])
-    if size in SMALL or set(settings.values()) <= {13}
-]
-SITES = {"soft-prompt": soft_prompt.sites, "adapter": adapter.sites, "lora": lora.sites}
+SITES = {
+    **{"soft-prompt": soft_prompt.sites, "adapter": adapter.sites, "lora": lora.sites},
+    "ia3": ia3.sites,
+}
 
 
 @pytest.mark.parametrize("size", ["t5-small", "tiny"])
 @pytest.mark.parametrize("method", SITES)
 def test_sites_formula_is_the_number_of_matched_modules(method: str, size: str) -> None:
-    sites = SITES[method](counting.hollow(size))
-    assert len(sites) == formulas.value(formulas.FORMULAS[method].sites, formulas.dimensions(size))
+    sites, formula = SITES[method](counting.hollow(size)), formulas.FORMULAS[method]
+    number = formula.sites + (formula.also.sites if formula.also else 0)
+    assert len(sites) == formulas.value(number, formulas.dimensions(size))
 
 
 @pytest.mark.parametrize("size", SIZES)

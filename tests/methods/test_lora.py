@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import T5ForConditionalGeneration
+from tiny import tiny
 
-from t5peft.inputs import backbone
 from t5peft.methods import lora
-
-
-def tiny() -> T5ForConditionalGeneration:
-    return backbone.load("random:tiny")
 
 
 def test_lora_sits_at_query_and_value_of_every_attention() -> None:

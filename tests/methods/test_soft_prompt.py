@@ -2,36 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from transformers import T5ForConditionalGeneration
+from tiny import TOKENS, injected, tiny
 
-from t5peft.inputs import backbone
 from t5peft.methods import soft_prompt
-from t5peft.methods.table import LIBRARY, METHODS, inject
 from t5peft.training.jobs import trained
-
-TOKENS, BOTTLENECK, RANK, ALPHA = 3, 5, 2, 4.0
-
-SETTINGS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "soft-prompt": {"tokens": TOKENS},
-    "adapter": {"bottleneck": BOTTLENECK},
-    "lora": {"rank": RANK, "alpha": ALPHA},
-}
-EVERY = [(method, "scratch") for method in METHODS] + list(LIBRARY.items())
-
-
-def tiny() -> T5ForConditionalGeneration:
-    return backbone.load("random:tiny")
-
-
-def injected(method: str, implementation: str) -> T5ForConditionalGeneration:
-    model = tiny()
-    torch.manual_seed(1)
-    inject(model, method, implementation, SETTINGS[method])
-    return model.eval()
 
 
 def test_soft_prompt_sits_at_the_encoders_embedding_alone() -> None:

@@ -2,65 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
+from tiny import BOTTLENECK, EVERY, PEFT, RANK, TOKENS, injected, inputs, perturb, tiny
 from transformers import T5ForConditionalGeneration
 
-from t5peft.inputs import backbone
-from t5peft.methods import adapter, lora, soft_prompt
-from t5peft.methods.table import LIBRARY, METHODS, inject
+from t5peft.methods import adapter, ia3, lora, soft_prompt
 from t5peft.training.jobs import trained
 
-TOKENS, BOTTLENECK, RANK, ALPHA = 3, 5, 2, 4.0
-D_MODEL, D_FF_SITES, PROJECTIONS = 32, 4, 12  # of the tiny T5: 2 + 2 layers, 6 attentions
-
-SETTINGS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "soft-prompt": {"tokens": TOKENS},
-    "adapter": {"bottleneck": BOTTLENECK},
-    "lora": {"rank": RANK, "alpha": ALPHA},
-}
-EVERY = [(method, "scratch") for method in METHODS] + list(LIBRARY.items())
-PEFT = [pair for pair in EVERY if pair[0] != "full"]
-
-
-def tiny() -> T5ForConditionalGeneration:
-    return backbone.load("random:tiny")
-
-
-def injected(method: str, implementation: str) -> T5ForConditionalGeneration:
-    model = tiny()
-    torch.manual_seed(1)
-    inject(model, method, implementation, SETTINGS[method])
-    return model.eval()
-
-
-def inputs(method: str, implementation: str) -> dict[str, Tensor]:
-    """Two padded texts; placeholders stand before them for the from-scratch soft prompt."""
-    draw = torch.Generator().manual_seed(0)
-    ids = torch.randint(3, 100, (2, 7), generator=draw)
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0
-    ids[1, 5:] = 0
-    if (method, implementation) == ("soft-prompt", "scratch"):
-        ids = torch.cat([torch.zeros(2, TOKENS, dtype=torch.long), ids], dim=1)
-        mask = torch.cat([torch.ones(2, TOKENS, dtype=torch.long), mask], dim=1)
-    return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([[40, 1], [50, 1]])}
-
-
-def perturb(model: T5ForConditionalGeneration) -> None:
-    """Move the new tensors away from zero, so that every one of them matters."""
-    draw = torch.Generator().manual_seed(2)
-    for tensor in trained(model).values():
-        tensor.add_(0.1 * torch.randn(tensor.shape, generator=draw))
+D_MODEL, D_FF, D_FF_SITES, PROJECTIONS = 32, 64, 4, 12  # of the tiny T5: 2 + 2 layers, 6 attentions
 
 
 @pytest.mark.parametrize(("method", "implementation"), PEFT)
 def test_new_parameters_lie_at_the_sites(method: str, implementation: str) -> None:
-    sites = {"soft-prompt": soft_prompt, "adapter": adapter, "lora": lora}[method].sites(tiny())
+    modules = {"soft-prompt": soft_prompt, "adapter": adapter, "lora": lora, "ia3": ia3}
+    sites = modules[method].sites(tiny())
     home = {"soft-prompt": ["encoder"]}.get(method, list(sites))
     names = trained(injected(method, implementation))
     assert all(any(name.startswith(f"{site}.") for site in home) for name in names)
@@ -69,7 +25,10 @@ def test_new_parameters_lie_at_the_sites(method: str, implementation: str) -> No
 
 @pytest.mark.parametrize(
     ("method", "implementation"),
-    [("full", "scratch"), ("adapter", "scratch"), ("lora", "scratch"), ("lora", "peft")],
+    [
+        *(("full", "scratch"), ("adapter", "scratch"), ("lora", "scratch"), ("lora", "peft")),
+        *(("ia3", "scratch"), ("ia3", "peft")),
+    ],
 )
 def test_the_first_output_is_the_backbones(method: str, implementation: str) -> None:
     batch = inputs(method, implementation)
@@ -108,6 +67,7 @@ def test_parameters_added_are_the_formulas(method: str, implementation: str) -> 
         "soft-prompt": TOKENS * D_MODEL,
         "adapter": D_FF_SITES * (2 * D_MODEL * BOTTLENECK + BOTTLENECK + D_MODEL),
         "lora": PROJECTIONS * RANK * (D_MODEL + D_MODEL),
+        "ia3": PROJECTIONS * D_MODEL + D_FF_SITES * D_FF,
     }[method]
     model = injected(method, implementation)
     assert sum(p.numel() for p in model.parameters()) - tiny().num_parameters() == added

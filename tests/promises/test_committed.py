@@ -17,7 +17,7 @@ from t5peft.base.settings import build, read_yaml
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.measure import measurements, predict
-from t5peft.methods.table import METHODS, Run, runs_of
+from t5peft.methods.table import EXERCISE, Run, runs_of
 from t5peft.pretrain import loop, mixture
 from t5peft.pretrain.settings import BackboneParams
 from t5peft.report import evidence, export
@@ -79,7 +79,7 @@ def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run)
 
 def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
     found = {records[0]["run"]["name"]: records for records in evidence.seeds(STUDY)}
-    for method in METHODS:
+    for method in EXERCISE:
         name = evidence.scratch(STUDY, method).name
         assert [record["params"]["seed"] for record in found[name]] == [0, 1, 2]
 

@@ -108,12 +108,12 @@ def test_ctrl_c_ends_within_two_seconds_and_says_how_to_go_on(
 TRAIN_PIECES = """
 import os, random, sys, time
 from pathlib import Path
-from t5peft import tokenizer
+from t5peft.inputs import tokenizers
 draw = random.Random(0)
 texts = [" ".join("%x" % draw.getrandbits(40) for _ in range(50)) for _ in range(20000)]
 print("begun", flush=True)
 try:
-    tokenizer.train(texts, 8000, Path(sys.argv[1]) / "pieces")
+    tokenizers.train(texts, 8000, Path(sys.argv[1]) / "pieces")
     print("at its end", flush=True)
 except KeyboardInterrupt:
     print("stopped", flush=True)

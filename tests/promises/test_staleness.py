@@ -79,7 +79,7 @@ def test_a_change_is_seen(
     if state.state == "missing":
         assert "->" in state.reason
     if state.state == "stale":
-        assert state.reason == "code that decides has changed since: lora.LoRALinear"
+        assert state.reason == "code that decides has changed since: methods.lora.LoRALinear"
 
 
 def test_why_a_run_is_stale_is_told_definition_by_definition(
@@ -93,5 +93,7 @@ def test_why_a_run_is_stale_is_told_definition_by_definition(
     assert main([*command, *(f"--set={key}={getattr(study, key)}" for key in changes)]) == 0
     first, _, *listed = capsys.readouterr().out.splitlines()
     assert first.split()[1:3] == [NAME, "stale"]
-    assert [line.split()[1] for line in listed if line.startswith("*")] == ["lora.LoRALinear"]
+    assert [line.split()[1] for line in listed if line.startswith("*")] == [
+        "methods.lora.LoRALinear"
+    ]
     assert any(line.split()[0] == "training.epochs" for line in listed)

@@ -14,7 +14,7 @@ from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.settings import read_yaml
 from t5peft.base.studies import Study
-from t5peft.methods.table import LIBRARY
+from t5peft.methods.table import EXERCISE
 from t5peft.report import about, evidence, findings, show
 from t5peft.report.render import notebook
 
@@ -91,7 +91,7 @@ def test_a_chapters_cells_are_short_and_it_has_no_front_matter(chapter: Path) ->
 def test_peft_chapters_share_their_headings() -> None:
     headings = [
         re.findall(r"^## (.*?)(?: \{.*)?$", (ROOT / "chapters" / f"{name}.qmd").read_text(), re.M)
-        for name in LIBRARY
+        for name in EXERCISE[1:]
     ]
     assert headings[0] == [
         *("Idea and equation", "Our implementation", "With the library"),

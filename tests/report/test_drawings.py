@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from t5peft.methods import formulas
-from t5peft.methods.table import METHODS
+from t5peft.methods.table import EXERCISE
 from t5peft.report import drawings, plots
 
 
@@ -23,7 +23,7 @@ def test_every_figure_is_the_same_bytes_each_time(records: list[dict[str, Any]])
     drawings.use_style()
     added = {"soft prompt": 5120, "LoRA": 294_912}
     for draw in (
-        *((lambda m=m: drawings.method_in_t5(m)) for m in METHODS),
+        *((lambda m=m: drawings.method_in_t5(m)) for m in EXERCISE),
         lambda: drawings.parameter_map("t5-small", added),
         lambda: plots.learning_curves(records[:4]),
         lambda: plots.all_curves(records),

@@ -21,6 +21,7 @@ from t5peft.training import evaluation, fast, jobs, loop
 from t5peft.training.jobs import Job
 
 RUNS = runs_of(studies.load(paths.CHECKOUT / "params" / "smoke.yaml"))
+RUNS += [Run(n, "ia3", kind, {}, 0.003) for n, kind in ((11, "scratch"), (12, "peft"))]
 
 
 def made(run: Run, study: Study, quick: bool, dropout: bool = False) -> Job:

@@ -16,7 +16,7 @@ from t5peft.inputs.sizes import SIZES
 from t5peft.methods import counting, formulas
 from t5peft.methods.counting import Count
 from t5peft.methods.formulas import Derivation, Model
-from t5peft.methods.table import LIBRARY, METHODS, Run, facts, runs_of
+from t5peft.methods.table import EXERCISE, Run, facts, runs_of
 from t5peft.report import drawings, gaps, show
 from t5peft.runs import records, store
 from t5peft.runs.identity import of_study
@@ -225,7 +225,7 @@ def derivations(study: Study, method: str) -> dict[str, Derivation]:
 
 def scratch_settings(study: Study) -> dict[str, dict[str, Any]]:
     """The settings of the from-scratch PEFT runs by method."""
-    return {method: scratch(study, method).settings for method in LIBRARY}
+    return {method: scratch(study, method).settings for method in EXERCISE[1:]}
 
 
 def exercise_derivations(study: Study) -> dict[str, Derivation]:
@@ -268,7 +268,7 @@ def counts(study: Study, method: str) -> list[Checked]:
 
 def scratch_counts(study: Study) -> list[Checked]:
     """The same for the from-scratch run of each method."""
-    return counted(study, [scratch(study, method) for method in METHODS])
+    return counted(study, [scratch(study, method) for method in EXERCISE])
 
 
 def counted(study: Study, wanted: list[Run]) -> list[Checked]:

@@ -8,7 +8,7 @@ from typing import Any
 from t5peft.base.errors import Missing
 
 CELL = """
-import t5peft.report.gaps as _gaps
+from t5peft.report import gaps as _gaps
 try:
     pass
 except _gaps.Missing as _gap:

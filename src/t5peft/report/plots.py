@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from sklearn.isotonic import isotonic_regression
 
-from t5peft.methods.table import LETTER, METHODS
+from t5peft.methods.table import EXERCISE, LETTER
 from t5peft.report import show
 from t5peft.report.drawings import FAINT, INK, WIDTH
 from t5peft.report.show import Record
@@ -141,7 +141,7 @@ def all_curves(records: Sequence[Record]) -> Figure:
         return single_epoch(records, [show.run_name(record["run"]) for record in records])
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     grid = figure.subplots(2, 2, sharex=True, sharey=True)
-    for ax, method in zip(grid.flat, METHODS, strict=True):
+    for ax, method in zip(grid.flat, EXERCISE, strict=True):
         ends = []
         for record in sorted(records, key=lambda r: (r["run"]["method"] == method, filled(r))):
             mine = record["run"]["method"] == method
@@ -205,7 +205,7 @@ def accuracy_vs_parameters(records: Sequence[Record]) -> Figure:
     ax.margins(x=0.09, y=0.16)
     ax.grid(axis="y", color="#e4e4e0", lw=0.5)
     ax.set_axisbelow(True)
-    for method in METHODS:
+    for method in EXERCISE:
         _name_group(ax, show.only(records, method=method))
     return figure
 

@@ -268,7 +268,7 @@ def test_the_report_and_its_chapters_are_notebooks(project: str, chapter: str | 
 
 
 def test_each_figure_says_in_words_what_it_shows(project: str) -> None:
-    shown = [c for c in notebook.build().cells if re.search(r"^(figures|plots)\.", c.source, re.M)]
+    shown = [c for c in notebook.build().cells if re.search(r"^(drawings|plots)\.", c.source, re.M)]
     assert len(shown) == project.count("{#fig-") > 0
     for cell in shown:
         assert notebook.options(cell.source)["fig-alt"].endswith("."), cell.source

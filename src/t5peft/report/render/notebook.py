@@ -120,7 +120,7 @@ def prose(text: str) -> Iterator[NotebookNode]:
     if not INLINE.search(text):
         yield v4.new_markdown_cell(text)
         return
-    source = f"import t5peft.notebook\n\nt5peft.notebook.fill({literal(text)}, globals())"
+    source = f"from {__name__} import fill as _fill\n\n_fill({literal(text)}, globals())"
     yield v4.new_code_cell(
         f"#| echo: false\n{source}",
         metadata={"tags": [], "jupyter": {"source_hidden": True}},
