@@ -42,7 +42,7 @@ def move_a_function(tree: Path) -> None:
     assert order
     moved = order[0].replace("np.", "numpy.")
     edit(tree / "training/loop.py", order[0], "")
-    edit(tree / "training/loop.py", "order(job.params", "table.order(job.params")
+    edit(tree / "training/loop.py", "order(job.study", "table.order(job.study")
     edit(
         tree / "training/loop.py",
         "import numpy as np\n",
@@ -87,8 +87,8 @@ def split_a_module(tree: Path) -> None:
 
 def rename_a_module(tree: Path) -> None:
     (tree / "methods/lora.py").rename(tree / "methods/low_rank.py")
-    edit(tree / "methods/table.py", "import adapter, lora, soft", "import adapter, low_rank, soft")
-    edit(tree / "methods/table.py", "lora.inject}", "low_rank.inject}")
+    edit(tree / "methods/table.py", "libraries, lora, soft", "libraries, low_rank, soft")
+    edit(tree / "methods/table.py", " lora.inject", " low_rank.inject")
 
 
 def rename_a_function(tree: Path) -> None:
@@ -216,7 +216,7 @@ OTHER = {
     "the attention's scale": ("training/fast.py", "dropout_p=p, scale=1.0", "dropout_p=p"),
     "dropout": ("training/fast.py", "ctx.scale = 1 / (1 - p)", "ctx.scale = 1 - p"),
     "dropout's bits": ("training/fast.py", "round(p * 2**16)", "round(p * 2**15)"),
-    "the loader of the backbone": ("training/jobs.py", "backbone.load(params", "backbone.load_on_meta(params"),
+    "the loader of the backbone": ("training/jobs.py", "backbone.load(study", "backbone.load_on_meta(study"),
     "the loader of the reviews": ("inputs/data.py", "reviews = _from_parquet(", "reviews = _from_text_files("),
     "the loader of transformers": ("inputs/backbone.py", "T5ForConditionalGeneration.from_pretrained(", "T5ForConditionalGeneration.from_config("),
     "an optimizer's argument": ("training/jobs.py", "fused=True,", "fused=True, weight_decay=0.0,"),
@@ -228,8 +228,8 @@ OTHER = {
     "one of our imports": ("methods/soft_prompt.py", "from t5peft.methods.sites import Sites, find, replace", "from t5peft.methods.sites import Sites, find, claim as replace"),
     "a decorator": ("training/evaluation.py", "@torch.inference_mode()\ndef predict", "@torch.enable_grad()\ndef predict"),
     "the seed": ("training/loop.py", "set_seed(1000 * job", "set_seed(100 * job"),
-    "the order": ("training/loop.py", "[params.seed, epoch]", "[params.seed]"),
-    "the number of epochs": ("training/loop.py", "params.epochs + 1)", "params.epochs)"),
+    "the order": ("training/loop.py", "[study.seed, epoch]", "[study.seed]"),
+    "the number of epochs": ("training/loop.py", "study.epochs + 1)", "study.epochs)"),
     "the choice of the best": ("training/loop.py", 'epoch["test_accuracy"])', 'epoch["loss"])'),
     "what is gone on with": ("training/checkpoint.py", 'load_state_dict(held["optimizer"])', "zero_grad()"),
     "a label": ("inputs/data.py", 'LABELS = ("negative", "positive")', 'LABELS = ("positive", "negative")'),
@@ -269,7 +269,7 @@ def test_every_class_that_the_code_is_handed_counts_or_is_known_not_to() -> None
                 if annotation := getattr(part, name, None):
                     handed |= set(re.findall(r"\w+", ast.unparse(annotation))) & ours
     assert "Run" in handed
-    assert handed - {each.name.split(".")[-1] for each in counted} == {"Params", "Trace"}
+    assert handed - {each.name.split(".")[-1] for each in counted} == {"Study", "Trace"}
 
 
 def test_what_is_remembered_of_a_source_is_of_that_source(

@@ -96,4 +96,4 @@ def test_why_a_run_is_stale_is_told_definition_by_definition(
     assert [line.split()[1] for line in listed if line.startswith("*")] == [
         "methods.lora.LoRALinear"
     ]
-    assert any(line.split()[0] == "training.epochs" for line in listed)
+    assert any(line.split()[0] == "training.loop.epochs" for line in listed)

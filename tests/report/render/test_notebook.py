@@ -293,4 +293,4 @@ def test_every_setting_of_the_report_reaches_its_study(monkeypatch: pytest.Monke
     namespace: dict[str, object] = {}
     first, setup = cells
     exec("\n".join([first, injected, setup.partition("evidence.use_svg")[0]]), namespace)
-    assert namespace["params"] == studies.Study(**given)
+    assert namespace["study"] == studies.Study(**given)
