@@ -9,7 +9,7 @@ import signal
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
-        options = parser().parse_args(arguments)
+        options = parsed(arguments)
+        if "run" not in options:
+            print(version() if options.version else parser().format_help())
+            return 0
         with Progress(f"t5peft {options.command}"):
             code = options.run(options)
         if sys.stdout:  # None where it was closed
@@ -62,6 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         sys.stderr.flush()
         os._exit(130)  # at once: to unload PyTorch takes seconds
+
+
+def version() -> str:
+    """What `t5peft --version` prints."""
+    return f"t5peft {machine.version('t5peft')}"
 
 
 def explain(error: Exception) -> OneLine | None:
@@ -108,8 +116,18 @@ def chosen(study: Study, names: Sequence[str]) -> list[Run]:
     return [run for name, run in known.items() if not names or name in names]
 
 
+def studies_command(options: argparse.Namespace) -> int:
+    """Name the studies in params/: a line on each, and how many of its runs are stored."""
+    for name, study in studies.every().items():
+        wanted = runs_of(study)
+        there = [store.folder(run, study) / records.RECORD for run in wanted]
+        stored = sum(path.exists() for path in there)
+        print(f"{name:16} {stored:2} of {len(wanted)} runs stored  {studies.told(name)}")
+    return 0
+
+
 def status_command(options: argparse.Namespace) -> int:
-    """Print the runs, and what is measured beside them; `--why`, one with the code behind it."""
+    """Say of each run, and of what is measured beside them: fresh, verified, stale, ..."""
     study = study_of(options)
     wanted = chosen(study, [options.why] if options.why else [])
     found = store.look(wanted, study)
@@ -129,7 +147,7 @@ def status_command(options: argparse.Namespace) -> int:
 
 
 def trace_command(options: argparse.Namespace) -> int:
-    """Make what stored runs lack of a trace."""
+    """Make what `verify` compares with, for runs that were stored before it was kept."""
     from t5peft.runs import verify
 
     from_one("--steps", options.steps)
@@ -140,7 +158,7 @@ def trace_command(options: argparse.Namespace) -> int:
 
 
 def verify_command(options: argparse.Namespace) -> int:
-    """Compare stored runs with what the code makes now; 1 if one differs or cannot be compared."""
+    """Train first steps and answer reviews anew, and compare; code 1 where a run differs."""
     from t5peft.runs import verify
 
     from_one("--steps", options.steps)
@@ -168,7 +186,7 @@ def print_code(changed: Sequence[str]) -> None:
 
 
 def train_command(options: argparse.Namespace) -> int:
-    """Train what is missing or stale, after saying so."""
+    """Train a study's runs that are missing or stale."""
     from_one("--jobs", options.jobs)
     if options.jobs > 1 and machine.launched():
         raise InputError(
@@ -194,7 +212,7 @@ def export_command(options: argparse.Namespace) -> int:
 
 
 def baselines_command(options: argparse.Namespace) -> int:
-    """Measure what a study's runs stand beside."""
+    """Measure the backbone before training, and a bag of words, on a study's reviews."""
     (record,) = measurements.made([measurements.baselines(study_of(options))])
     for name in ("zero_shot_accuracy", "bag_of_words_accuracy"):
         print(f"{name}: {100 * record[name]:.2f}%")
@@ -202,7 +220,7 @@ def baselines_command(options: argparse.Namespace) -> int:
 
 
 def predict_command(options: argparse.Namespace) -> int:
-    """Label each review with a stored run."""
+    """Label reviews with a stored run: a line each, of answer, probability and review."""
     from t5peft.measure import predict
 
     reviews = options.reviews
@@ -219,7 +237,7 @@ def predict_command(options: argparse.Namespace) -> int:
 
 
 def count_command(options: argparse.Namespace) -> int:
-    """Print a method's formula and check it on the live model; 1 if they differ."""
+    """Derive a method's parameters and count the live model's; code 1 where they differ."""
     from t5peft.methods import counting
 
     given = {name: getattr(options, name) for name in ("tokens", "bottleneck", "rank")}
@@ -242,7 +260,7 @@ def pretrain_command(options: argparse.Namespace) -> int:
 
 
 def tune_command(options: argparse.Namespace) -> int:
-    """Try learning rates on held-out training reviews, and print what each gave."""
+    """Try learning rates on a held-out tenth of the training reviews."""
     from tabulate import tabulate
 
     from t5peft.measure import tune
@@ -254,7 +272,7 @@ def tune_command(options: argparse.Namespace) -> int:
 
 
 def retention_command(options: argparse.Namespace) -> int:
-    """Measure what a study's runs keep of pre-training, and know of their reviews."""
+    """Measure what the runs keep of pre-training, and know of their training reviews."""
     from tabulate import tabulate
 
     from t5peft.measure import retention
@@ -273,7 +291,7 @@ def retention_command(options: argparse.Namespace) -> int:
 
 
 def notebook_command(options: argparse.Namespace) -> int:
-    """Write the report, or one chapter, as a notebook for papermill."""
+    """Write the report, or a chapter, as a notebook for papermill."""
     from t5peft.report.render import notebook
 
     notebook.write(options.chapter, Path(options.output))
@@ -282,7 +300,7 @@ def notebook_command(options: argparse.Namespace) -> int:
 
 
 def render_command(options: argparse.Namespace) -> int:
-    """Render the report: by Quarto where it is found, else by the project's own path."""
+    """Render the report to _output/: by Quarto where it is found, else without."""
     from t5peft.report.render import render
 
     changes = overrides(options.set) | ({"train": "partial"} if options.partial else {})
@@ -291,7 +309,7 @@ def render_command(options: argparse.Namespace) -> int:
 
 
 def bench_command(options: argparse.Namespace) -> int:
-    """Time the exercise's own loop against ours, and print the ratios."""
+    """Time the exercise's own loop against ours, on the same model, data and settings."""
     from tabulate import tabulate
 
     from t5peft.report import speed
@@ -315,7 +333,7 @@ def bench_command(options: argparse.Namespace) -> int:
 
 
 def handin_command(options: argparse.Namespace) -> int:
-    """Write what the exercise wants uploaded."""
+    """Write PDF, notebooks and weights as the exercise wants them."""
     from t5peft.report import handin
 
     changes = overrides(options.set)
@@ -325,26 +343,17 @@ def handin_command(options: argparse.Namespace) -> int:
     return 0
 
 
-# --- options -----------------------------------------------------------------------------------
+# --- the table of commands -----------------------------------------------------------------------
+
+Option = tuple[tuple[str, ...], dict[str, Any]]
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse's, with its complaints in one line as everywhere else."""
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
-        raise InputError("command line", message, "what the help lists", f"see {self.prog} --help")
+def option(*names: str, **how: Any) -> Option:
+    """An option or argument, as argparse wants it added."""
+    return names, how
 
 
-def option(*names: str, **how: Any) -> argparse.ArgumentParser:
-    """An option (or argument) that several commands have: a parent of theirs."""
-    added = Parser(add_help=False)
-    added.add_argument(*names, **how)
-    return added
-
-
-STUDY = "a YAML file or its name"
-STUDIED = option("study", help=STUDY)
+STUDY = option("study", help="a YAML file or its name")
 SET = option(
     "--set",
     action="append",
@@ -357,116 +366,152 @@ SEED = option(
     type=int,
     help="another seed than the study's: its runs are kept beside, in STUDY-seed-SEED",
 )
-ONLY = option("--only", nargs="+", action="extend", default=[], metavar="RUN", help="these runs, by name")
+SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+ONLY = option("--only", **SEVERAL, metavar="RUN", help="these runs, by name")
 STEPS = option("--steps", type=int, default=20, help="first steps (default 20)")
 FOLDER = option("-o", "--output", required=True, help="folder")
 
+TABLE: dict[str, dict[Callable[[argparse.Namespace], int], tuple[Option, ...]]] = {
+    "train and look": {
+        studies_command: (),
+        train_command: (
+            *(STUDY, SET, SEED, ONLY),
+            option("--jobs", type=int, default=1, help="runs side by side (default 1)"),
+            option(
+                "--replace",
+                action="store_true",
+                help="train in the place of runs that are stored with other settings too",
+            ),
+        ),
+        status_command: (
+            *(STUDY, SET, SEED),
+            option("--why", metavar="RUN", help="this run alone, and each definition behind it"),
+        ),
+        verify_command: (
+            *(STUDY, SET, SEED, ONLY, STEPS),
+            option("--reviews", type=int, default=1000, help="to answer (default 1,000)"),
+        ),
+        trace_command: (STUDY, SET, SEED, ONLY, STEPS),
+        predict_command: (
+            option("stored", metavar="RUN", help="STUDY/RUN, or the run's folder"),
+            option("reviews", nargs="*", help="texts; none, or -: lines of standard input"),
+            option(
+                "--set",
+                action="append",
+                default=[],
+                metavar="KEY=VALUE",
+                help="where its backbone or tokenizer lies now, as in --set backbone=FOLDER",
+            ),
+        ),
+    },
+    "report": {
+        render_command: (
+            option("study", nargs="?", default=studies.DEFAULT, help="a YAML file or its name"),
+            SET,
+            option("--chapter", help="this chapter alone"),
+            option(
+                "--partial",
+                action="store_true",
+                help="train nothing; where a run is missing, show the gap",
+            ),
+            option("--to", choices=("pdf", "html"), default="pdf"),
+        ),
+        notebook_command: (
+            option("chapter", nargs="?", help="a name in chapters/; none: the whole report"),
+            option("-o", "--output", required=True, help="the .ipynb file"),
+        ),
+        export_command: (STUDY, SET, FOLDER),
+        handin_command: (
+            *(STUDY, SET, FOLDER),
+            option("--name", required=True, help="as in Ada_Lovelace"),
+            option("--number", required=True, help="student number"),
+        ),
+    },
+    "measure": {
+        count_command: (
+            option("method", choices=METHODS),
+            option("--size", default="t5-small", help=f"{', '.join(SIZES)} (default t5-small)"),
+            option("--rank", type=int, help="of LoRA (default 8)"),
+            option("--bottleneck", type=int, help="of the adapter (default 8)"),
+            option("--tokens", type=int, help="of the soft prompt (default 10)"),
+            option("--implementation", choices=("scratch", "library"), default="scratch"),
+        ),
+        baselines_command: (STUDY, SET),
+        tune_command: (
+            *(STUDY, SET),
+            option("--reviews", type=int, default=9600, help="to train on (default 9,600)"),
+            option("--only", **SEVERAL, choices=METHODS, help="these methods"),
+        ),
+        retention_command: (
+            *(STUDY, SET),
+            option("--reviews", type=int, default=10_000, help="to score (default 10,000)"),
+        ),
+        bench_command: (
+            *(STUDY, SET),
+            option("--repeats", type=int, default=measurements.REPEATS, help="timed turns"),
+        ),
+    },
+    "backbone": {
+        pretrain_command: (
+            SET,
+            option("backbone", help="a YAML file such as params/backbone-mini.yaml"),
+        ),
+    },
+}
+"""All commands, by what they are for: each is named like its function and told by its docstring."""
 
-def parser() -> argparse.ArgumentParser:
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, with its complaints in one line as everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        raise InputError("command line", message, "what the help lists", f"see {self.prog} --help")
+
+
+def parser() -> Parser:
     """All commands and their options."""
+    told = [
+        "A study is a YAML file, or the name of one in params/. Wrong input: exit code 2.",
+        *(f"\n{group}:\n{listing(commands)}" for group, commands in TABLE.items()),
+    ]
     top = Parser(
         prog="t5peft",
+        usage="t5peft COMMAND ... | t5peft COMMAND --help | t5peft --version",
         description="Parameter-efficient fine-tuning of T5 on IMDB: train, check, count, report.",
-        epilog="A study is a YAML file, or the name of one in params/. Wrong input: exit code 2.",
+        epilog="\n".join(told),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_runs, add_measurements, add_papers):
-        add(commands)
+    top.add_argument("--version", action="store_true", help=argparse.SUPPRESS)
+    added = top.add_subparsers(metavar="COMMAND", help=argparse.SUPPRESS, prog="t5peft")
+    for commands in TABLE.values():
+        for run, options in commands.items():
+            one = added.add_parser(name_of(run), description=run.__doc__)
+            one.set_defaults(run=run, command=name_of(run))
+            for names, how in options:
+                one.add_argument(*names, **how)
     return top
 
 
-def command(
-    commands: Any, run: Callable[..., int], text: str, *parents: argparse.ArgumentParser
-) -> argparse.ArgumentParser:
-    """A command named like its function, which its options are given to."""
-    name = run.__name__.removesuffix("_command")
-    added = commands.add_parser(name, help=text, description=text, parents=parents)
-    added.set_defaults(run=run, command=name)
-    return added
+def listing(commands: Iterable[Callable[..., int]]) -> str:
+    """A line on each command."""
+    return "\n".join(f"  {name_of(run):10} {run.__doc__}" for run in commands)
 
 
-def add_runs(commands: Any) -> None:
-    """The commands that make, show and use runs."""
-    text = "Train a study's runs that are missing or stale."
-    added = command(commands, train_command, text, STUDIED, SET, SEED, ONLY)
-    added.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
-    text = "train in the place of runs that are stored with other settings too"
-    added.add_argument("--replace", action="store_true", help=text)
-
-    text = "Say of each run, and of what is measured beside them: fresh, verified, stale, ..."
-    added = command(commands, status_command, text, STUDIED, SET, SEED)
-    text = "this run alone, and the code that decides it: each definition, and which have changed"
-    added.add_argument("--why", metavar="RUN", help=text)
-
-    text = "Verify stored runs: train first steps anew, answer reviews anew, compare both."
-    added = command(commands, verify_command, text, STUDIED, SET, SEED, ONLY, STEPS)
-    text = "test reviews to answer (default 1,000)"
-    added.add_argument("--reviews", type=int, default=1000, help=text)
-
-    text = "Make what `verify` compares with, for runs that were stored before it was kept."
-    command(commands, trace_command, text, STUDIED, SET, SEED, ONLY, STEPS)
-
-    text = "Label reviews with a stored run: a line each, of answer, probability and review."
-    added = command(commands, predict_command, text)
-    added.add_argument("stored", metavar="RUN", help="STUDY/RUN, or the run's folder")
-    added.add_argument("reviews", nargs="*", help="texts; none, or -: lines of standard input")
-    text = "where the run's backbone or tokenizer lies now, as in --set backbone=FOLDER"
-    added.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
-
-    text = "Write lora.pt, adapter.pt, prompts.pt from stored runs."
-    command(commands, export_command, text, STUDIED, SET, FOLDER)
-
-    added = command(commands, pretrain_command, "Pre-train a backbone, or go on with one.", SET)
-    added.add_argument("backbone", help="a YAML file such as params/backbone-mini.yaml")
+def name_of(run: Callable[..., int]) -> str:
+    """What a command is called."""
+    return run.__name__.removesuffix("_command")
 
 
-def add_measurements(commands: Any) -> None:
-    """The commands that count, and that measure what stands beside the runs."""
-    text = "Derive a method's parameters and count the live model's."
-    added = command(commands, count_command, text)
-    added.add_argument("method", choices=METHODS)
-    added.add_argument("--size", default="t5-small", help=f"{', '.join(SIZES)} (default t5-small)")
-    added.add_argument("--rank", type=int, help="of LoRA (default 8)")
-    added.add_argument("--bottleneck", type=int, help="of the adapter (default 8)")
-    added.add_argument("--tokens", type=int, help="of the soft prompt (default 10)")
-    added.add_argument("--implementation", choices=("scratch", "library"), default="scratch")
-
-    text = "Measure the backbone before training, and a bag of words, on a study's reviews."
-    command(commands, baselines_command, text, STUDIED, SET)
-
-    text = "Try learning rates on a held-out tenth of the training reviews."
-    added = command(commands, tune_command, text, STUDIED, SET)
-    added.add_argument("--reviews", type=int, default=9600, help="to train on (default 9,600)")
-    added.add_argument("--only", nargs="+", action="extend", choices=METHODS, help="these methods")
-
-    text = "Measure what the stored runs keep of pre-training, and know of their training reviews."
-    added = command(commands, retention_command, text, STUDIED, SET)
-    text = "training reviews to score each run on (default 10,000)"
-    added.add_argument("--reviews", type=int, default=10_000, help=text)
-
-    text = "Time the exercise's own loop against ours, on the same model, data and settings."
-    added = command(commands, bench_command, text, STUDIED, SET)
-    text = f"timed turns (default {measurements.REPEATS})"
-    added.add_argument("--repeats", type=int, default=measurements.REPEATS, help=text)
-
-
-def add_papers(commands: Any) -> None:
-    """The commands that write the report, its notebooks and what is handed in."""
-    added = command(commands, notebook_command, "Write the report or a chapter as a notebook.")
-    added.add_argument("chapter", nargs="?", help="a name in chapters/; none: the whole report")
-    added.add_argument("-o", "--output", required=True, help="the .ipynb file")
-
-    added = command(commands, render_command, "Render the report to _output/.", SET)
-    added.add_argument("study", nargs="?", default=studies.DEFAULT, help=STUDY)
-    added.add_argument("--chapter", help="this chapter alone")
-    text = "train nothing; where a run is missing, show the gap"
-    added.add_argument("--partial", action="store_true", help=text)
-    added.add_argument("--to", choices=("pdf", "html"), default="pdf")
-
-    text = "Write PDF, notebooks and weights as the exercise wants them."
-    added = command(commands, handin_command, text, STUDIED, SET, FOLDER)
-    added.add_argument("--name", required=True, help="as in Ada_Lovelace")
-    added.add_argument("--number", required=True, help="student number")
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; texts behind an option are reviews too, which argparse does not see."""
+    options, rest = parser().parse_known_args(arguments)
+    if rest and isinstance(getattr(options, "reviews", None), list):
+        options.reviews += [text for text in rest if text == "-" or not text.startswith("-")]
+        rest = [text for text in rest if text not in options.reviews]
+    if rest:
+        parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,6 +123,13 @@ def every() -> dict[str, Study]:
         with suppress(InputError):
             found[file.stem] = load(file)
     return found
+
+
+def told(name: str) -> str:
+    """The first sentence of the comment that a study's file begins with."""
+    lines = study_file(name).read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.strip("# ") for line in takewhile(lambda x: x.startswith("#"), lines))
+    return comment.partition(". ")[0].rstrip(".")
 
 
 def changed(study: Study, base: Study) -> list[str]:

@@ -21,9 +21,7 @@ def check(study: Study) -> None:
     Warns of a wide bottleneck, and provides for bf16 where the processor lacks it.
     """
     fetch(study)
-    from t5peft.base import (
-        bfloat16,  # with torch: a hub that fails is told of before that is imported
-    )
+    from t5peft.base import bfloat16  # with torch: a hub that fails is told of before that
 
     check_backbone(study)
     data.check(study)

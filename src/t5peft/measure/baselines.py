@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
 from t5peft.base import machine
 from t5peft.base.errors import InputError
 from t5peft.base.progress import Progress
@@ -14,6 +18,8 @@ from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.inputs.data import Tokens
 from t5peft.methods.table import runs_of
+from t5peft.training import evaluation
+from t5peft.training.jobs import check_tokenizer
 
 
 def measure(study: Study) -> dict[str, Any]:
@@ -21,8 +27,6 @@ def measure(study: Study) -> dict[str, Any]:
 
     Raises `InputError` for a tokenizer that does not fit and reviews that teach a bag nothing.
     """
-    from t5peft.training.jobs import check_tokenizer
-
     tokenizer = tokenizers.load(study.tokenizer or study.backbone)
     check_tokenizer(tokenizer, runs_of(study)[0], study)
     train, test = data.tokens(study, "train"), data.tokens(study, "test")
@@ -37,10 +41,6 @@ def measure(study: Study) -> dict[str, Any]:
 
 def zero_shot_accuracy(study: Study, tokenizer: Any, test: Tokens) -> tuple[float, float]:
     """(accuracy, share of other words) of the backbone as it is."""
-    import torch
-
-    from t5peft.training import evaluation
-
     device = machine.device()
     model = backbone.load(study.backbone, study.seed).to(device)  # type: ignore[arg-type]
     autocast = torch.autocast(device, torch.bfloat16, enabled=study.precision == "bf16")
@@ -56,9 +56,6 @@ def bag_of_words_accuracy(study: Study, tokenizer: Any, train: Tokens, test: Tok
 
     Raises `InputError` for training reviews that teach it nothing.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
     texts = [truncated(tokenizer, side, study.max_length) for side in (train, test)]
     bag = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     model = LogisticRegression(C=10, max_iter=1000)

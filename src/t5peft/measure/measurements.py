@@ -19,7 +19,7 @@ from typing import Any, get_args
 from t5peft.base import deciding, files, machine, paths
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Precision, Study
-from t5peft.inputs import backbone
+from t5peft.inputs import backbone, checks
 from t5peft.methods.table import METHODS, runs_of
 from t5peft.runs import records, store
 from t5peft.runs.identity import of_run, of_study
@@ -102,8 +102,6 @@ def made(wanted: Sequence[Measurement]) -> list[dict[str, Any]]:
     for one in todo:
         one.announce()
     if todo:
-        from t5peft.inputs import checks
-
         checks.check(todo[0].study)
     files.share(todo, Measurement.attempt)
     return [one.load() for one in wanted]

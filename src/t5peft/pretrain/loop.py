@@ -25,16 +25,13 @@ from t5peft.base.progress import Progress
 from t5peft.inputs import data, int8, tokenizers
 from t5peft.inputs.sizes import config
 from t5peft.pretrain import mixture, recipe, spans
-from t5peft.pretrain.settings import BackboneParams
+from t5peft.pretrain.settings import ZERO_SHOT_REVIEWS, ZERO_SHOT_TOKENS, BackboneParams
 from t5peft.training import checkpoint, evaluation, fast
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 120
 LOG_SECONDS = 10
 LOSSES = ("span", "sst2")
-ZERO_SHOT_REVIEWS, ZERO_SHOT_TOKENS = 2000, 256
-"""Training reviews, and tokens of each, on which a finished backbone is tried."""
-
 READ = 192
 """Texts on which a finished backbone shows what it makes of its input, where there are so many."""
 

@@ -10,6 +10,9 @@ from t5peft.base.studies import Precision
 from t5peft.inputs import tokenizers
 from t5peft.inputs.sizes import SIZES
 
+ZERO_SHOT_REVIEWS, ZERO_SHOT_TOKENS = 2000, 256
+"""Training reviews, and tokens of each, on which a finished backbone is tried."""
+
 POSITIVE = (
     *("vocabulary", "input_length", "batch_size", "sst2_batch_size", "sst2_length"),
     *("learning_rate", "warmup_steps", "steps", "minutes"),

@@ -17,6 +17,9 @@ from t5peft.inputs.data import MADE_UP
 from t5peft.methods import formulas
 from t5peft.methods.formulas import Model
 from t5peft.methods.table import Run, runs_of
+from t5peft.pretrain.settings import ZERO_SHOT_REVIEWS
+from t5peft.report.export import FILES
+from t5peft.report.handin import NOTEBOOKS
 from t5peft.report.show import (
     DASH,
     METHOD_NAMES,
@@ -247,8 +250,6 @@ LOSS_NAMES = {"span": "span corruption", "sst2": "SST-2"}
 
 def backbone_table(card: Mapping[str, Any]) -> str:
     """What the pre-training of one of the project's own backbones took."""
-    from t5peft.pretrain.loop import ZERO_SHOT_REVIEWS
-
     settings = card["params"]
     rows = [
         ("parameters", f"{card['parameters']:,}"),
@@ -376,9 +377,6 @@ def heading(run: Run) -> str:
 
 def handed_in(study: Study) -> str:
     """The exercise's five notebooks: which runs each holds, and which weights belong to it."""
-    from t5peft.report.export import FILES
-    from t5peft.report.handin import NOTEBOOKS
-
     pass
 
     rows = []

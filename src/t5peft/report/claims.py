@@ -24,6 +24,7 @@ from t5peft.report.show import (
     only,
     percent,
 )
+from t5peft.report.speed import rows
 
 
 def memory_shares(records: Sequence[Record], key: str) -> list[float]:
@@ -43,8 +44,6 @@ def peak_sentence(records: Sequence[Record], bench: Mapping[str, Any]) -> str:
     if not bench:
         peaks = memory_shares(records, "peak_bytes")
         return f"The peak of the process is {span(peaks, 0)} of full fine-tuning's."
-    from t5peft.report.speed import rows
-
     peaks = {method: exercise for method, what, exercise, *_ in rows(bench) if what == "peak_bytes"}
     full = peaks.pop("full")
     shares = span([peak / full for peak in peaks.values()], 0)

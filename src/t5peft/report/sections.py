@@ -9,7 +9,7 @@ from typing import Any
 
 from t5peft.base.studies import Study, arguments
 from t5peft.inputs.backbone import RANDOM
-from t5peft.report import tables
+from t5peft.report import speed, tables
 from t5peft.report.findings import seed_spread, selection_sentence
 from t5peft.report.overfitting import (
     epochs_sentence,
@@ -270,8 +270,6 @@ def bench(measured: Sequence[Mapping[str, Any]]) -> str:
 
 def bench_of(label: str, measured: Mapping[str, Any]) -> str:
     """One record's sentence and table."""
-    from t5peft.report.speed import peak, rows, shares
-
     pass
 
     units = {
@@ -281,7 +279,7 @@ def bench_of(label: str, measured: Mapping[str, Any]) -> str:
         "peak_bytes": "peak memory (MB)",
     }
     compared: dict[str, dict[str, str]] = {}
-    for method, what, *figures in rows(measured):
+    for method, what, *figures in speed.rows(measured):
         theirs, ours, ratio = map(three_digits, figures)
         compared.setdefault(method, {})[what] = f"{theirs} / {ours} = **{ratio}**"
     rows = [
@@ -295,8 +293,8 @@ def bench_of(label: str, measured: Mapping[str, Any]) -> str:
     text = (
         f"In @{label} ours is in {precision}, so {differs} in the mathematics. This machine "
         f"multiplies large matrices, in bf16 or in float32 where that is faster, at "
-        f"{three_digits(peak(measured) / 1e9)} GFLOP/s, of which our training step reaches "
-        f"{shares(measured)}."
+        f"{three_digits(speed.peak(measured) / 1e9)} GFLOP/s, of which our training step reaches "
+        f"{speed.shares(measured)}."
     )
     caption = (
         f"The exercise's own loop (fp32) / this project's ({precision}), timed in turns "
