@@ -1,19 +1,24 @@
-# make report   the PDF, from the stored runs         make test   the tests
-# make lint     format, lint, types, rooms   make venv   the environment (every target calls it)
+# make report   the PDF, from the stored runs         make test   the tests of a few minutes
+# make lint     format, lint, types, rooms            make test-all   all tests
+# make venv     the environment (every target calls it), from requirements.lock; make lock writes that
 
 PYTHON ?= python3
 STUDY ?= self-contained
 BIN := .venv/bin
 READY := .venv/ready
+# One process a core; a test's tensors are too small to share among threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
-.PHONY: report test lint venv clean
+.PHONY: report test test-all lint venv lock clean
 
 report: $(READY)
 	$(BIN)/t5peft render $(STUDY)
 
-# One process a core; a test's tensors are too small to share among threads.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+	$(PYTEST) -m "not slow" --durations 10
+
+test-all: $(READY)
+	$(PYTEST) --durations 10
 
 lint: $(READY)
 	$(BIN)/ruff format --check src tests
@@ -25,12 +30,17 @@ venv: $(READY)
 
 # torch first and by its exact version: other packages then take it as it is. opendelta alone,
 # since what it requires cannot be installed any more; what it needs is among our own pins.
-$(READY): pyproject.toml Makefile
+$(READY): pyproject.toml requirements.lock Makefile
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet $$(grep -o 'torch==[0-9.]*' pyproject.toml)
-	$(BIN)/pip install --quiet --editable '.[dev]'
-	$(BIN)/pip install --quiet --no-deps opendelta==0.3.2
+	$(BIN)/pip install --quiet $$(grep '^torch==' requirements.lock)
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps $$(grep '^opendelta==' requirements.lock)
 	touch $@
+
+# Without the build's own mark, as in torch 2.13.0+cpu.
+lock:
+	{ sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze --exclude-editable | sed 's/+.*//'; } > .lock.tmp
+	mv .lock.tmp requirements.lock
 
 clean:
 	rm -rf _output .cache/tokens .cache/code .cache/fingerprints.json

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import run_named
+from helpers import cells, run_named
 
 from t5peft.base import paths, studies
 from t5peft.base.settings import build, read_yaml
@@ -21,6 +21,7 @@ from t5peft.methods.table import EXERCISE, Run, runs_of
 from t5peft.pretrain import loop, mixture
 from t5peft.pretrain.settings import BackboneParams
 from t5peft.report import evidence, export
+from t5peft.report.show import percent, run_name
 from t5peft.runs import records, reopen, store
 from t5peft.runs.records import AS_MADE, Status
 from t5peft.training import jobs
@@ -137,9 +138,18 @@ def test_readmes_recipe_puts_a_file_into_its_backbone(
     assert all(torch.equal(trained[name], stored[name]) for name in stored)
 
 
-def test_readme_quotes_the_model_card() -> None:
+def test_the_readme_has_the_ten_numbers() -> None:
+    readme = (paths.CHECKOUT / "README.md").read_text()
+    table = readme[readme.index("| run |") :].split("\n\n")[0]
+    assert cells(table) == [
+        [run_name(x["run"]), percent(x["best_accuracy"], 2), f"{x['parameters']['trained']:,}"]
+        for x in (store.load(run, STUDY) for run in RUNS)
+    ]
+
+
+def test_the_papers_quote_the_model_card() -> None:
     card = backbone.card(STUDY.backbone)
-    text = " ".join((paths.CHECKOUT / "README.md").read_text().split())
+    text = " ".join((paths.CHECKOUT / "docs" / "backbone.md").read_text().split())
     own, other = f"{card['span_loss']:.2f}", f"{card['span_loss_other_input']:.2f}"
     assert f"{own} nats a target token with its own input, {other} with another's" in text
 
