@@ -19,7 +19,7 @@ import os
 
 import torch
 from accelerate.state import AcceleratorState
-from helpers import ANSWERS, SOURCE, run_of
+from helpers import ANSWERS, SOURCE, run_of, trained_once
 
 from t5peft.base import bfloat16, deciding, paths, studies
 from t5peft.base.studies import Study
@@ -174,8 +174,7 @@ def study(smoke: Study) -> Study:
 @pytest.fixture
 def stored(study: Study) -> Path:
     """The folder of a stored run."""
-    make.train_alone(run_of(study), study)
-    return store.folder(run_of(study), study)
+    return trained_once(run_of(study), study)
 
 
 @pytest.fixture

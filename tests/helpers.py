@@ -6,8 +6,10 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,21 @@ def rows(table: str) -> list[list[str]]:
 
 def run_of(study: Study, name: str = NAME) -> Run:
     return run_named(study, name)
+
+
+SHELF: dict[str, Path] = {}
+ROOM = tempfile.TemporaryDirectory()
+
+
+def trained_once(run: Run, study: Study) -> Path:
+    """The folder of a stored run: trained for the first test that asks, copied for the others."""
+    folder, key = store.folder(run, study), repr((run, study))
+    if key in SHELF:
+        shutil.copytree(SHELF[key], folder)
+    else:
+        make.train_alone(run, study)
+        SHELF[key] = shutil.copytree(folder, Path(ROOM.name) / str(len(SHELF)))
+    return folder
 
 
 ADDED = ("speed", "environment", "seal", "stale", "verified")

@@ -23,6 +23,8 @@ from t5peft.methods.table import EXERCISE, runs_of
 from t5peft.report import speed
 from t5peft.training import evaluation
 
+pytestmark = pytest.mark.slow
+
 
 def test_both_loops_are_measured(smoke: Study, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_named(smoke, "lora-scratch-r8")

@@ -19,6 +19,8 @@ from t5peft.report import evidence
 from t5peft.runs import make, reopen, store
 from t5peft.training import jobs
 
+pytestmark = pytest.mark.slow
+
 NAME = "soft-prompt-scratch-n10"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from helpers import trained_once
 from transformers import T5EncoderModel
 
 from t5peft.__main__ import main
@@ -20,7 +21,7 @@ from t5peft.base import paths, studies
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, int8, tokenizers
 from t5peft.methods.table import runs_of
-from t5peft.runs import make, store
+from t5peft.runs import store
 
 Make = Callable[[Path], object]
 """Puts something wrong into a folder."""
@@ -404,7 +405,7 @@ def stored(place: Path) -> Path:
     study = studies.load("smoke", {"epochs": 1})
     for run in runs_of(study):
         if run.name in ("full", "lora-scratch-r8", "adapter-scratch-b8"):
-            make.train_alone(run, study)
+            trained_once(run, study)
     return place / "weights" / "smoke" / "lora-scratch-r8"
 
 

@@ -14,6 +14,8 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.runs import make, records, reopen, store
 
+pytestmark = pytest.mark.slow
+
 MUTATIONS = 600
 
 

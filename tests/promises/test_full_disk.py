@@ -16,6 +16,8 @@ from t5peft.base import files
 from t5peft.base.studies import Study
 from t5peft.runs import make, records, store
 
+pytestmark = pytest.mark.slow
+
 
 def mount(*options: str) -> None:
     done = subprocess.run(["mount", *options], capture_output=True, check=False)

@@ -22,6 +22,8 @@ from t5peft.base import deciding, files, paths, studies
 from t5peft.base.studies import Study
 from t5peft.runs import make, records, store
 
+pytestmark = pytest.mark.slow
+
 KILLS = 25
 
 

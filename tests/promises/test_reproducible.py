@@ -10,6 +10,8 @@ from helpers import figures, run_of
 from t5peft.base.studies import Study
 from t5peft.runs import make
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "name", ["full", "soft-prompt-opendelta-n10", "adapter-adapterhub-b8", "adapter-scratch-b8"]

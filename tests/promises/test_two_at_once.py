@@ -15,6 +15,8 @@ from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.runs import make, store
 
+pytestmark = pytest.mark.slow
+
 
 def test_two_trainings_share_a_study_and_a_reader_sees_whole_runs(
     home: Path, study: Study, tmp_path: Path

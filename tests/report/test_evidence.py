@@ -19,6 +19,8 @@ from t5peft.report import evidence
 from t5peft.report.render import render
 from t5peft.runs import make, records, store
 
+pytestmark = pytest.mark.slow
+
 REPORT = ("report.qmd", "_quarto.yml", "references.bib", "chapters", "params", "src")
 """What a render reads."""
 

@@ -13,6 +13,8 @@ from t5peft.base.studies import Study
 from t5peft.report import export
 from t5peft.runs import make
 
+pytestmark = pytest.mark.slow
+
 
 def test_exported_weights_open_without_unpickling(study: Study, tmp_path: Path) -> None:
     for name in ("soft-prompt-scratch-n10", "adapter-scratch-b8", NAME):

@@ -24,6 +24,8 @@ from t5peft.report.render import render
 from t5peft.runs import store
 from t5peft.runs.records import Status
 
+pytestmark = pytest.mark.slow
+
 REPORT = ("report.qmd", "_quarto.yml", "references.bib", "chapters", "params", "src")
 """What a render reads."""
 

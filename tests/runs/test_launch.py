@@ -18,6 +18,8 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.runs import launch, make, store
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[1]
 LAUNCH = """
 import json, sys

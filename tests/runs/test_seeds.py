@@ -16,6 +16,8 @@ from t5peft.base.studies import Study, with_seed
 from t5peft.report import evidence
 from t5peft.runs import store
 
+pytestmark = pytest.mark.slow
+
 NAME = "lora-scratch-r8"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import run_named
+from helpers import run_named, trained_once
 
 from t5peft.__main__ import main
 from t5peft.base import deciding, machine
@@ -40,7 +40,7 @@ def study(smoke: Study) -> Study:
 def stored(study: Study) -> Study:
     """The study with its LoRA run and full fine-tuning stored."""
     for name in (LORA, "full"):
-        make.train_alone(run_named(study, name), study)
+        trained_once(run_named(study, name), study)
     return study
 
 

@@ -15,6 +15,8 @@ from t5peft.base import files, paths
 from t5peft.base.errors import InputError
 from t5peft.report.render import notebook, render
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = paths.CHECKOUT
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><path d="M0 0L9 9"/></svg>'
 
