@@ -100,13 +100,13 @@ def exercise() -> Study:
 
 
 @pytest.fixture
-def records(exercise: Study) -> list[dict[str, Any]]:
+def records(exercise: Study) -> list[Any]:
     """Ten runs of two epochs; run k ends at (60 + k)%, one point below its first epoch."""
     return [record(run) for run in runs_of(exercise)]
 
 
 @pytest.fixture
-def kept(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def kept(records: list[Any]) -> dict[str, dict[str, Any]]:
     """What `t5peft retention` measured of these runs, all alike."""
     measured = {
         "train_accuracy": 0.7,
@@ -120,7 +120,7 @@ def kept(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def one_epoch(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def one_epoch(records: list[Any]) -> list[Any]:
     """The same runs, had they ended after their first epoch."""
     for record in records:
         del record["history"][1:]
@@ -128,7 +128,7 @@ def one_epoch(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return records
 
 
-def record(run: Run) -> dict[str, Any]:
+def record(run: Run) -> Any:
     last = 0.60 + run.number / 100
     added = ADDED[run.method]
     history = [

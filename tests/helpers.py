@@ -91,7 +91,7 @@ def trained_once(run: Run, study: Study) -> Path:
 ADDED = ("speed", "environment", "seal", "stale", "verified")
 
 
-def figures(record: dict[str, Any]) -> dict[str, Any]:
+def figures(record: Any) -> dict[str, Any]:
     """A record without times, peak of memory, seal and marks; weights by their SHA-256."""
     kept = {k: v for k, v in record.items() if k not in ADDED}
     history = [{k: v for k, v in x.items() if "seconds" not in k} for x in record["history"]]
@@ -184,10 +184,10 @@ def train_together(home: Path, study: Study, log: Path) -> None:
     torch.set_num_threads(1)
     train = make.train
 
-    def noted(run: Run, study: Study) -> dict[str, Any]:
+    def noted(run: Run, study: Study) -> None:
         with log.open("a") as file:
             file.write(f"{os.getpid()} {run.name}\n")
-        return train(run, study)
+        train(run, study)
 
     make.train = noted
     changes = [x for k in ("tokenizer", "epochs") for x in ("--set", f"{k}={getattr(study, k)}")]

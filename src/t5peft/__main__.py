@@ -142,7 +142,8 @@ def status_command(options: argparse.Namespace) -> int:
             print(f"    {name:27} {state.state:8} {state.reason}")
     else:
         state, record = found[options.why]
-        print_code(records.changed(record, deciding.code()) if state.state in SHOWN else [])
+        known = record if state.state in SHOWN else None
+        print_code(records.changed(known, deciding.code()) if known else [])
     return 0
 
 

@@ -172,7 +172,7 @@ def test_of_a_whole_snapshot_everything_is_loaded_without_a_question(
     assert backbone.load(NAME).num_parameters() == backbone.load_on_meta(NAME).num_parameters()
     assert tokenizers.load(NAME)("a film")["input_ids"]
     assert len(data.read(DATA, "test")) == 400
-    assert make.train(run_named(study, LORA), study)["backbone"]["commit"] == served.main
+    assert make.train_alone(run_named(study, LORA), study)["backbone"]["commit"] == served.main
     evidence.results(study, "lora")
     predict.predict(f"smoke/{LORA}", ["A film."])
     assert served.asked == []

@@ -69,7 +69,7 @@ def test_a_reader_that_is_overtaken_looks_again(
     """The run is replaced after its old record has been read, before its tensors have."""
     check = store.contents
 
-    def overtaken(where: Path, record: dict[str, Any]) -> dict[str, bytes]:
+    def overtaken(where: Path, record: Any) -> dict[str, bytes]:
         monkeypatch.setattr(store, "contents", check)
         make.train(run_of(study), dataclasses.replace(study, seed=1))
         return check(where, record)

@@ -14,7 +14,7 @@ from t5peft.report import about, evidence, show
 
 
 def test_the_banner_names_study_and_backbone_and_warns_of_smoke(
-    exercise: Study, records: list[dict[str, Any]]
+    exercise: Study, records: list[Any]
 ) -> None:
     text = about.banner(exercise, records)
     assert text.startswith("# Results of the study “assignment”, backbone t5-small {.unnumbered")
@@ -27,7 +27,7 @@ def test_the_banner_names_study_and_backbone_and_warns_of_smoke(
     assert "runs with a random T5 and made-up reviews. It" in about.banner(both, [])
 
 
-def test_the_studies_beside_are_named(records: list[dict[str, Any]]) -> None:
+def test_the_studies_beside_are_named(records: list[Any]) -> None:
     assert about.companions({"exercise-rates": [], "ten-epochs": []}) == ""
     text = about.companions({"exercise-rates": records, "ten-epochs": records})
     assert "“exercise-rates” (@sec-exercise-rates) and “ten-epochs” (@sec-ten-epochs)" in text
@@ -85,7 +85,7 @@ def test_reasons_are_the_comments_behind_settings(tmp_path: Path) -> None:
     assert about.reasons(study.with_name("none.yaml"), here) == {}
 
 
-def test_what_runs_do_not_share_is_told_apart(records: list[dict[str, Any]]) -> None:
+def test_what_runs_do_not_share_is_told_apart(records: list[Any]) -> None:
     records[2]["environment"] = {"python": "3.12", "threads": 2}
     rows = dict(cells(about.environment_table(records)))
     assert rows["threads"] == "2"

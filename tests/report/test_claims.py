@@ -7,7 +7,7 @@ from typing import Any
 from t5peft.report import claims
 
 
-def test_claims_are_sentences_about_the_records(records: list[dict[str, Any]]) -> None:
+def test_claims_are_sentences_about_the_records(records: list[Any]) -> None:
     assert "state of the PEFT runs is 0.001% to 0.100% of" in claims.optimizer_sentence(records)
     assert "costs 4.000 MB" in claims.storage_sentence(records)
     assert "is 40% of full" in claims.peak_sentence(with_peaks(records), {})
@@ -35,7 +35,7 @@ def test_t5_small_has_its_own_figures_whatever_the_study() -> None:
     )
 
 
-def test_a_process_is_compared_with_itself_over_its_seeds(records: list[dict[str, Any]]) -> None:
+def test_a_process_is_compared_with_itself_over_its_seeds(records: list[Any]) -> None:
     assert claims.process_sentence([[records[7], records[7]]]) == ""
     other = {**records[0], "memory": {"peak_bytes": 2 * 10**9}}
     text = claims.process_sentence([[records[0], other]])
@@ -45,7 +45,7 @@ def test_a_process_is_compared_with_itself_over_its_seeds(records: list[dict[str
 PEAKS = {"full": 5000, "soft-prompt": 4000, "adapter": 3500, "lora": 3000}
 
 
-def with_peaks(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_peaks(records: list[Any]) -> list[Any]:
     return [
         {**r, "memory": {"peak_bytes": 10**9 if r["run"]["method"] == "full" else 4 * 10**8}}
         for r in records
@@ -53,13 +53,13 @@ def with_peaks(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_one_epoch_is_said_to_test_the_third_claim_weakly(
-    one_epoch: list[dict[str, Any]],
+    one_epoch: list[Any],
 ) -> None:
     assert "One epoch is a weak test of it." in claims.conclusions(one_epoch, [], {}, [], {})
 
 
 def test_the_conclusions_answer_the_question(
-    records: list[dict[str, Any]], kept: dict[str, dict[str, Any]]
+    records: list[Any], kept: dict[str, dict[str, Any]]
 ) -> None:
     text = claims.conclusions(records, [], {}, [], {})
     assert "Ours, from the best down: LoRA 69.0%, adapter 66.0%, soft prompt 63.0%, full" in text

@@ -123,7 +123,7 @@ def test_each_tensor_of_a_site_is_named_with_its_size() -> None:
 
 
 def test_results_are_shown_only_with_the_derived_counts(
-    exercise: Study, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    exercise: Study, records: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = {item["run"]["name"]: item for item in records}
     here = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t")

@@ -19,7 +19,7 @@ def svg(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def test_every_figure_is_the_same_bytes_each_time(records: list[dict[str, Any]]) -> None:
+def test_every_figure_is_the_same_bytes_each_time(records: list[Any]) -> None:
     drawings.use_style()
     added = {"soft prompt": 5120, "LoRA": 294_912}
     for draw in (

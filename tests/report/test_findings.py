@@ -11,7 +11,7 @@ from t5peft.base.studies import Study
 from t5peft.report import claims, findings, overfitting, show, tables
 
 
-def test_findings_say_which_way_it_went(records: list[dict[str, Any]]) -> None:
+def test_findings_say_which_way_it_went(records: list[Any]) -> None:
     text = findings.findings(records, [])
     assert "Our **soft prompt** trains 0.001% of the parameters" in text
     assert "reaches 63.0%: 1.0 points above full fine-tuning's 62.0%" in text
@@ -21,7 +21,7 @@ def test_findings_say_which_way_it_went(records: list[dict[str, Any]]) -> None:
     assert "level with full fine-tuning's" in findings.findings(records, [])
 
 
-def test_runs_that_write_no_label_word_are_not_compared(records: list[dict[str, Any]]) -> None:
+def test_runs_that_write_no_label_word_are_not_compared(records: list[Any]) -> None:
     assert findings.silent_sentence(records) == ""
     for record in records[:2]:
         record["best_accuracy"] = 0.0
@@ -37,14 +37,14 @@ def test_runs_that_write_no_label_word_are_not_compared(records: list[dict[str, 
     assert "evel" not in told, "neither level with, nor Level are"
 
 
-def made(record: dict[str, Any], accuracies: dict[int, float]) -> list[dict[str, Any]]:
+def made(record: Any, accuracies: dict[int, float]) -> list[Any]:
     """A run with several seeds, by seed."""
     return [
         {**record, "params": {"seed": seed}, "best_accuracy": x} for seed, x in accuracies.items()
     ]
 
 
-def test_findings_say_how_far_another_seed_moves_a_run(records: list[dict[str, Any]]) -> None:
+def test_findings_say_how_far_another_seed_moves_a_run(records: list[Any]) -> None:
     assert "was not measured" in findings.findings(records, [])
     seeds = [
         [
@@ -64,12 +64,12 @@ def test_findings_say_how_far_another_seed_moves_a_run(records: list[dict[str, A
     assert rows["full fine-tuning"] == show.DASH
 
 
-def test_twins_have_the_same_setting(records: list[dict[str, Any]]) -> None:
+def test_twins_have_the_same_setting(records: list[Any]) -> None:
     pairs = [(a["run"]["number"], b["run"]["number"]) for a, b in findings.twins(records)]
     assert pairs == [(2, 4), (5, 6), (8, 10)]
 
 
-def test_what_seeds_can_do_is_said_to_be_untold(records: list[dict[str, Any]]) -> None:
+def test_what_seeds_can_do_is_said_to_be_untold(records: list[Any]) -> None:
     first, second = records[:2]  # full fine-tuning and soft prompt, 1 point apart
     wide, narrow, other = (
         made(run, {0: 0.8, 1: y})
@@ -85,7 +85,7 @@ def test_what_seeds_can_do_is_said_to_be_untold(records: list[dict[str, Any]]) -
     assert findings.beside(first, first, [wide]) == "", "they are level"
 
 
-def test_twins_are_compared_over_the_seeds_that_both_have(records: list[dict[str, Any]]) -> None:
+def test_twins_are_compared_over_the_seeds_that_both_have(records: list[Any]) -> None:
     pair = (records[7], records[9])
     seeds = [made(pair[0], {0: 0.80, 1: 0.82, 2: 0.10}), made(pair[1], {0: 0.83, 1: 0.85, 3: 0.1})]
     text = findings.twin_sentence(pair, seeds)
@@ -100,7 +100,7 @@ def test_twins_are_compared_over_the_seeds_that_both_have(records: list[dict[str
     assert findings.seeds_sentence(seeds[:1]).endswith("That is a rule of thumb.")
 
 
-def test_the_prompts_walk_is_told(records: list[dict[str, Any]]) -> None:
+def test_the_prompts_walk_is_told(records: list[Any]) -> None:
     settings = {"train_examples": 25_000, "batch_size": 32}
     record = {**records[1], "params": settings, "best_epoch": 1}
     record["run"] = {**record["run"], "learning_rate": 1.0}
@@ -111,14 +111,14 @@ def test_the_prompts_walk_is_told(records: list[dict[str, Any]]) -> None:
 
 
 def test_the_best_epoch_is_said_and_whether_it_was_the_last(
-    records: list[dict[str, Any]],
+    records: list[Any],
 ) -> None:
     assert findings.epochs_sentence(records[:1]) == "The best epoch is 1 of 2."
     records[0]["best_epoch"] = 2
     assert "more epochs might have given more" in findings.epochs_sentence(records[:1])
 
 
-def test_of_one_epoch_none_is_said_to_be_chosen(records: list[dict[str, Any]]) -> None:
+def test_of_one_epoch_none_is_said_to_be_chosen(records: list[Any]) -> None:
     sentences = {
         findings.epochs_sentence: "the best is the last",
         findings.selection_sentence: "nothing was chosen",
@@ -138,7 +138,7 @@ def test_the_two_rates_of_adapters_are_compared(exercise: Study) -> None:
     assert findings.adapter_rates(same, exercise).endswith("in this study both are 1e-3.")
 
 
-def test_sentences_compare_the_right_way_round(records: list[dict[str, Any]]) -> None:
+def test_sentences_compare_the_right_way_round(records: list[Any]) -> None:
     text = findings.reading(records[7:], [])
     assert (
         f"PEFT with r = 8, {show.ALPHA} = 4 (71.0%) is 1.0 points above the same with r = 1" in text
@@ -155,7 +155,7 @@ def test_sentences_compare_the_right_way_round(records: list[dict[str, Any]]) ->
     assert "0.001% to 0.100% of that" in claims.storage_sentence(records)
 
 
-def test_baselines_are_told_beside_the_runs(records: list[dict[str, Any]]) -> None:
+def test_baselines_are_told_beside_the_runs(records: list[Any]) -> None:
     assert findings.baselines_sentence({}, records) == ""
     measured = {
         "zero_shot_accuracy": 0.55,

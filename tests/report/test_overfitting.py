@@ -14,7 +14,7 @@ from t5peft.report import claims, overfitting, sections, tables
 
 
 def test_a_gap_counts_as_smaller_beyond_the_draw_of_the_reviews(
-    records: list[dict[str, Any]],
+    records: list[Any],
 ) -> None:
     gap, error = overfitting.last_gap(records[0])
     assert gap == pytest.approx(0.19)
@@ -40,8 +40,8 @@ def test_a_gap_counts_as_smaller_beyond_the_draw_of_the_reviews(
     assert "the gap is smaller in no PEFT run." in text
 
 
-def test_gaps_of_all_seeds_are_compared_by_their_ranges(records: list[dict[str, Any]]) -> None:
-    def again(record: dict[str, Any], train: float) -> dict[str, Any]:
+def test_gaps_of_all_seeds_are_compared_by_their_ranges(records: list[Any]) -> None:
+    def again(record: Any, train: float) -> dict[str, Any]:
         last = {**record["history"][-1], "train_accuracy": train}
         settings = record["params"] | {"seed": 1}
         return {**record, "history": [*record["history"][:-1], last], "params": settings}
@@ -61,7 +61,7 @@ def test_gaps_of_all_seeds_are_compared_by_their_ranges(records: list[dict[str, 
 
 
 def test_the_conclusion_tells_claim_3_by_the_runs_with_more_epochs(
-    records: list[dict[str, Any]],
+    records: list[Any],
 ) -> None:
     longer = [
         {**r, "params": r["params"] | {"epochs": 10, "train_examples": 2500}} for r in records
@@ -81,7 +81,7 @@ def test_the_conclusion_tells_claim_3_by_the_runs_with_more_epochs(
 
 
 def test_the_gaps_are_told_epoch_against_epoch_and_after_the_best(
-    records: list[dict[str, Any]],
+    records: list[Any],
 ) -> None:
     full, *peft = records
     text = overfitting.epochs_sentence(records)
@@ -99,7 +99,7 @@ def test_the_gaps_are_told_epoch_against_epoch_and_after_the_best(
     assert "moves by up to 26.0 points" in text
 
 
-def test_all_runs_beyond_doubt_are_counted_not_listed(records: list[dict[str, Any]]) -> None:
+def test_all_runs_beyond_doubt_are_counted_not_listed(records: list[Any]) -> None:
     records[0]["history"][-1]["train_accuracy"] = 1.0
     assert "the gap is smaller in all 9 PEFT runs." in overfitting.gap_sentence(records, [])
 
@@ -111,7 +111,7 @@ def test_points_have_a_sign_but_zero_has_none() -> None:
 
 
 def test_what_is_kept_is_compared_with_full_fine_tuning(
-    exercise: Study, records: list[dict[str, Any]], kept: dict[str, dict[str, Any]]
+    exercise: Study, records: list[Any], kept: dict[str, dict[str, Any]]
 ) -> None:
     kept["full"] |= {"train_accuracy": 0.9, "span_loss": 5.0}
     kept["lora-scratch-r8"]["span_loss"] = 5.5

@@ -11,7 +11,7 @@ import pytest
 from t5peft.report import plots, show
 
 
-def test_a_single_epoch_is_a_line_a_run(records: list[dict[str, Any]]) -> None:
+def test_a_single_epoch_is_a_line_a_run(records: list[Any]) -> None:
     once = [{**r, "history": r["history"][:1]} for r in records[7:]]
     low, high = plots.learning_curves(once[:1]).axes[1].get_xlim()
     assert high - low >= 5, "one point apart is no gulf"
@@ -35,13 +35,13 @@ def test_labels_are_kept_apart_and_near() -> None:
     assert all(b - a >= 1.0 - 1e-9 for a, b in itertools.pairwise(placed))
 
 
-def test_ours_is_filled_and_the_librarys_hollow(records: list[dict[str, Any]]) -> None:
+def test_ours_is_filled_and_the_librarys_hollow(records: list[Any]) -> None:
     for item in records:
         ours = item["run"]["implementation"] == "scratch"
         assert (plots.look(item)["markerfacecolor"] == "white") != ours
 
 
-def test_curves_are_the_records(records: list[dict[str, Any]]) -> None:
+def test_curves_are_the_records(records: list[Any]) -> None:
     left, right = plots.learning_curves(records[7:8]).axes
     heights = [np.asarray(line.get_ydata()) for line in (left.lines[0], *right.lines)]
     assert heights[0] == pytest.approx([0.7, 0.5])
@@ -49,7 +49,7 @@ def test_curves_are_the_records(records: list[dict[str, Any]]) -> None:
     assert heights[2] == pytest.approx([69.0, 68.0])
 
 
-def test_the_ten_results_are_drawn_where_they_are(records: list[dict[str, Any]]) -> None:
+def test_the_ten_results_are_drawn_where_they_are(records: list[Any]) -> None:
     (ax,) = plots.ten_results(records).axes
     for row, item in enumerate(records):
         mine = {
@@ -64,7 +64,7 @@ def test_the_ten_results_are_drawn_where_they_are(records: list[dict[str, Any]])
         )
 
 
-def test_a_point_stands_at_its_parameters_with_its_interval(records: list[dict[str, Any]]) -> None:
+def test_a_point_stands_at_its_parameters_with_its_interval(records: list[Any]) -> None:
     (ax,) = plots.accuracy_vs_parameters(records).axes
     containers: list[Any] = list(ax.containers)
     for container, item in zip(containers, records, strict=True):
@@ -75,13 +75,13 @@ def test_a_point_stands_at_its_parameters_with_its_interval(records: list[dict[s
         assert (bottom, top) == pytest.approx((100 * low, 100 * high))
 
 
-def test_the_curves_names_stand_at_their_ends(records: list[dict[str, Any]]) -> None:
+def test_the_curves_names_stand_at_their_ends(records: list[Any]) -> None:
     _, right = plots.learning_curves(records[7:8]).axes
     (name,) = right.texts
     assert name.xy[1] == pytest.approx(68.0), "the last epoch's"  # type: ignore[attr-defined]
 
 
-def test_overfitting_shades_the_gap_of_each_run_of_ours(records: list[dict[str, Any]]) -> None:
+def test_overfitting_shades_the_gap_of_each_run_of_ours(records: list[Any]) -> None:
     axes = plots.overfitting(records).axes
     titles = [ax.get_title("left") or ax.get_title() for ax in axes]  # the style puts them left
     assert titles == list(show.METHOD_NAMES.values())
@@ -92,16 +92,16 @@ def test_overfitting_shades_the_gap_of_each_run_of_ours(records: list[dict[str, 
     assert set(np.asarray(shade.get_paths()[0].vertices)[:, 1]) == {75.0, 80.0, 69.0, 68.0}
 
 
-def test_one_epoch_has_no_gap_to_shade(one_epoch: list[dict[str, Any]]) -> None:
+def test_one_epoch_has_no_gap_to_shade(one_epoch: list[Any]) -> None:
     left, _ = plots.overfitting(one_epoch).axes
     assert [text.get_text() for text in left.get_yticklabels()] == list(show.METHOD_NAMES.values())
     assert plots.beside(one_epoch) == "On the left, the training loss"
 
 
-def test_the_shade_is_named_where_there_is_one(records: list[dict[str, Any]]) -> None:
+def test_the_shade_is_named_where_there_is_one(records: list[Any]) -> None:
     assert plots.beside(records) == "Shaded, the gap between the two"
 
 
-def test_all_curves_are_of_test_reviews(records: list[dict[str, Any]]) -> None:
+def test_all_curves_are_of_test_reviews(records: list[Any]) -> None:
     first = plots.all_curves(records).axes[0]
     assert np.asarray(first.lines[-1].get_ydata()) == pytest.approx([62.0, 61.0])

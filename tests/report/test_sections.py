@@ -15,7 +15,7 @@ def test_the_bench_is_shown_where_it_was_measured(exercise: Study) -> None:
     ours = {"step": 2.0, "evaluation": 4.0, "epoch": 12.0, "peak_bytes": 3e6}
     ours |= {"operations": 1e9, "matrix_rate": 2e9}
     exercises = {name: 3 * figure for name, figure in ours.items()}
-    record: dict[str, Any] = {
+    record: Any = {
         "methods": {"lora": {"exercise": exercises, "ours": ours}},
         "repeats": 5,
         "params": vars(exercise),
@@ -43,7 +43,7 @@ def test_timings_have_three_digits() -> None:
 
 
 def test_the_rates_show_what_was_tried_and_which_was_taken(
-    exercise: Study, records: list[dict[str, Any]]
+    exercise: Study, records: list[Any]
 ) -> None:
     assert sections.learning_rates([], records) == ""
     base = {"run": "lora-scratch-r8", "method": "lora", "reviews": 6400, "held_out": 2500}
@@ -65,9 +65,7 @@ def test_the_rates_show_what_was_tried_and_which_was_taken(
     assert "best two rates of LoRA lie within the uncertainty of each other" in text
 
 
-def test_the_exercises_rates_stand_beside_the_studys(
-    exercise: Study, records: list[dict[str, Any]]
-) -> None:
+def test_the_exercises_rates_stand_beside_the_studys(exercise: Study, records: list[Any]) -> None:
     settings = vars(exercise)
     here = [{**r, "params": settings} for r in records]
     assert sections.exercise_rates(here, [], []) == ""
@@ -87,7 +85,7 @@ def test_the_exercises_rates_stand_beside_the_studys(
 
 
 def test_more_epochs_test_claim_3_on_the_companions_runs(
-    exercise: Study, records: list[dict[str, Any]]
+    exercise: Study, records: list[Any]
 ) -> None:
     assert sections.more_epochs(records, []) == ""
     here = [{**records[0], "params": vars(exercise)}]
@@ -119,7 +117,7 @@ def test_more_epochs_test_claim_3_on_the_companions_runs(
     ]
 
 
-def test_seeds_show_each_result_and_their_spread(records: list[dict[str, Any]]) -> None:
+def test_seeds_show_each_result_and_their_spread(records: list[Any]) -> None:
     assert sections.seeds([]) == ""
     repeated = [
         {

@@ -38,7 +38,7 @@ def test_an_inline_text_is_its_own_repr() -> None:
     assert text == "β₁ = 0.9, β₂ = 0.999, ε = 1e-8 and λ = 0.01"
 
 
-def test_captions_know_of_one_epoch(records: list[dict[str, Any]]) -> None:
+def test_captions_know_of_one_epoch(records: list[Any]) -> None:
     captions = [x(records) for x in (show.by_epoch, show.best_and_last, plots.caption, plots.marks)]
     assert captions[:2] == ["epoch by epoch", "best epoch and after the last"]
     assert captions[2].startswith("Test accuracy by epoch")

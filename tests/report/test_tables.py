@@ -13,7 +13,7 @@ from t5peft.report import about, sections, show, tables
 
 
 def test_ten_results_stand_in_the_exercises_order_beside_the_reference(
-    records: list[dict[str, Any]],
+    records: list[Any],
 ) -> None:
     table = tables.ten_results(records)
     assert column(table, "run") == [str(number) for number in range(1, 11)]
@@ -27,7 +27,7 @@ def test_ten_results_stand_in_the_exercises_order_beside_the_reference(
         assert high - low == pytest.approx(1.2, abs=0.11)  # 25,000 reviews
 
 
-def test_a_stale_run_is_marked_wherever_it_is_shown(records: list[dict[str, Any]]) -> None:
+def test_a_stale_run_is_marked_wherever_it_is_shown(records: list[Any]) -> None:
     written = (
         *(tables.ten_results, tables.results, tables.memory),
         *(tables.storage, tables.gaps, tables.speed),
@@ -46,7 +46,7 @@ def test_a_stale_run_is_marked_wherever_it_is_shown(records: list[dict[str, Any]
 
 
 def test_memory_and_storage_are_compared_with_full_fine_tuning(
-    records: list[dict[str, Any]],
+    records: list[Any],
 ) -> None:
     memory = tables.memory(records)
     assert column(memory, "8 bytes each (MB)") == column(memory, "AdamW state, measured (MB)")
@@ -54,13 +54,13 @@ def test_memory_and_storage_are_compared_with_full_fine_tuning(
     assert column(tables.storage(records), "tasks in the space of one")[-1] == "1,000"
 
 
-def test_gap_is_train_minus_test_in_points(records: list[dict[str, Any]]) -> None:
+def test_gap_is_train_minus_test_in_points(records: list[Any]) -> None:
     first = cells(tables.gaps(records))[0]
     assert first == ["full fine-tuning", "1", "75.0", "62.0", "+13.0", "80.0", "61.0", "+19.0"]
 
 
 def test_the_first_pages_table_is_of_the_four_methods_of_ours(
-    records: list[dict[str, Any]],
+    records: list[Any],
 ) -> None:
     table = tables.glance(records, [])
     assert column(table, "method") == ["full fine-tuning", "soft prompt", "adapter", "LoRA"]
@@ -69,7 +69,7 @@ def test_the_first_pages_table_is_of_the_four_methods_of_ours(
     assert column(table, "test accuracy (%)") == ["**62.0**", "**63.0**", "**66.0**", "**69.0**"]
 
 
-def test_a_chapters_results_stand_in_their_columns(records: list[dict[str, Any]]) -> None:
+def test_a_chapters_results_stand_in_their_columns(records: list[Any]) -> None:
     table = tables.results(records[7:])
     assert column(table, "trained parameters") == 3 * ["1,000"]
     assert column(table, "all parameters") == 3 * ["1,001,000"]
@@ -80,20 +80,20 @@ def test_a_chapters_results_stand_in_their_columns(records: list[dict[str, Any]]
     assert (low + high) / 2 == pytest.approx(69.0, abs=0.06)
 
 
-def test_of_one_epoch_nothing_is_said_twice(one_epoch: list[dict[str, Any]]) -> None:
+def test_of_one_epoch_nothing_is_said_twice(one_epoch: list[Any]) -> None:
     for table in (tables.results(one_epoch), tables.ten_results(one_epoch)):
         assert column(table, "test accuracy (%)") == [f"**{61 + k}.0**" for k in range(1, 11)]
         assert "epoch" not in table
     assert cells(tables.gaps(one_epoch))[0] == ["full fine-tuning", "75.0", "62.0", "+13.0"]
 
 
-def test_shares_of_full_fine_tuning(records: list[dict[str, Any]]) -> None:
+def test_shares_of_full_fine_tuning(records: list[Any]) -> None:
     records[9]["memory"]["peak_bytes"] //= 2
     assert column(tables.memory(records), "peak of training (MB)") == [*9 * ["1,004"], "502"]
     assert column(tables.storage(records), "of full (%)")[-1] == "0.100"
 
 
-def test_times_are_of_training_and_of_testing(records: list[dict[str, Any]]) -> None:
+def test_times_are_of_training_and_of_testing(records: list[Any]) -> None:
     table = tables.speed(records)
     assert column(table, "time to train")[0] == "8 min"
     assert column(table, "time to test")[0] == "2 min"
@@ -102,7 +102,7 @@ def test_times_are_of_training_and_of_testing(records: list[dict[str, Any]]) -> 
 
 
 def test_a_stale_measurement_is_marked_in_its_row_and_where_all_are_in_the_caption(
-    exercise: Study, records: list[dict[str, Any]], kept: dict[str, dict[str, Any]]
+    exercise: Study, records: list[Any], kept: dict[str, dict[str, Any]]
 ) -> None:
     trial = {"run": "full", "method": "full", "reviews": 8, "held_out": 2, "loss": 0.5}
     trials = [trial | {"learning_rate": rate, "accuracy": 0.7} for rate in (0.1, 0.2)]

@@ -342,7 +342,7 @@ def test_the_report_shows_a_verified_run_without_a_mark_and_says_how_it_was_veri
 ) -> None:
     other_code(monkeypatch)
 
-    def shown() -> list[dict[str, Any]]:
+    def shown() -> list[Any]:
         return [store.load(run_named(stored, name), stored) for name in ("full", LORA)]
 
     assert all(record["stale"] for record in shown())

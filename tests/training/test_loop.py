@@ -78,13 +78,15 @@ def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
         return [data.LABELS[label] if i < right else "" for i, label in enumerate(tokens.labels)]
 
     monkeypatch.setattr(loop, "answers", noted)
-    record = make.train(run_named(smoke, "lora-scratch-r8"), smoke)
+    record = make.train_alone(run_named(smoke, "lora-scratch-r8"), smoke)
     assert asked == 2 * [(True, False, smoke.test_examples), (False, True, smoke.train_sample)]
     for epoch in record["history"]:
         assert (epoch["test_accuracy"], epoch["train_accuracy"]) == (0.25, 0.75)
+    history: list[Any] = record["history"]
+    speed: Any = record["speed"]
     for part in ("train", "test"):
-        spent = sum(epoch[f"{part}_seconds"] for epoch in record["history"])
-        rate = record["speed"][f"{part}_examples_per_second"]
+        spent = sum(epoch[f"{part}_seconds"] for epoch in history)
+        rate = speed[f"{part}_examples_per_second"]
         assert rate == pytest.approx(2 * 64 / spent, rel=0.01)
 
 

@@ -22,14 +22,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from t5peft.base import files, paths
 from t5peft.base.errors import InputError
-
-if TYPE_CHECKING:
-    pass
-
 
 PACKAGE = "t5peft"
 FOLDER = Path(__file__).parents[1]

@@ -60,7 +60,8 @@ class Measurement:
     def load(self) -> dict[str, Any]:
         """Its record, marked; {} where it is missing. Raises `InputError` for a damaged one."""
         status, record = self.look()
-        return records.marked(record, status) if status.state in records.SHOWN else {}
+        shown = status.state in records.SHOWN
+        return record | {"stale": records.mark(status)} if shown else {}
 
     def figures(self) -> dict[str, Any]:
         """Measure."""
@@ -183,13 +184,13 @@ def retention(study: Study, reviews: int, found: store.Found) -> list[Measuremen
         Measurement(
             study,
             f"retention/{run.name}-{reviews}",
-            {"result": store.result(found[run.name][1]), "reviews": reviews},
+            {"result": store.result(record), "reviews": reviews},
             RETENTION,
             ("measure.retention.of_run", "methods.table.Run"),
             (run, study, reviews),
         )
         for run in wanted
-        if found[run.name][0].state in records.SHOWN
+        if (record := found[run.name][1]) and found[run.name][0].state in records.SHOWN
     ]
 
 

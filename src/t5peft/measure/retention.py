@@ -21,6 +21,7 @@ from t5peft.measure import measurements
 from t5peft.methods.table import Run, runs_of
 from t5peft.pretrain import spans
 from t5peft.runs import reopen, store
+from t5peft.runs.records import Record
 from t5peft.training import jobs, loop
 from t5peft.training.jobs import Job
 
@@ -67,7 +68,7 @@ def of_run(run: Run, study: Study, reviews: int) -> dict[str, Any]:
     }
 
 
-def finished(run: Run, study: Study, record: dict[str, Any]) -> Job:
+def finished(run: Run, study: Study, record: Record) -> Job:
     """The run as it was after its best epoch: from its tensors, or trained again."""
     if run.method == "full":
         job = jobs.prepare(run, study)

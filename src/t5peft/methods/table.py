@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from t5peft.base.studies import Study
 
@@ -47,9 +47,20 @@ class Run:
         return self.settings["tokens"] if scratch_prompt else 0
 
 
-def facts(run: Run) -> dict[str, Any]:
+class Facts(TypedDict):
     """What a record says of its run."""
-    return {"name": run.name, **vars(run)}
+
+    name: str
+    number: int
+    method: str
+    implementation: str
+    settings: dict[str, Any]
+    learning_rate: float
+
+
+def facts(run: Run) -> Facts:
+    """The same of a run."""
+    return Facts(name=run.name, **vars(run))
 
 
 def runs_of(study: Study) -> list[Run]:

@@ -24,7 +24,6 @@ from t5peft.report.show import (
     DASH,
     METHOD_NAMES,
     TIMES,
-    Record,
     backbone_name,
     callout,
     duration,
@@ -37,6 +36,7 @@ from t5peft.report.show import (
     study_name,
     table,
 )
+from t5peft.runs.records import Record
 
 
 def banner(study: Study, records: Sequence[Record]) -> str:
@@ -92,7 +92,7 @@ def verified(records: Sequence[Record]) -> str:
     return text
 
 
-def outdated(measured: Mapping[str, Sequence[Record]]) -> str:
+def outdated(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Which of what is measured beside the runs is stale (by name, its records); "" where none."""
     names = [name for name, found in measured.items() if any(each.get("stale") for each in found)]
     if not names:

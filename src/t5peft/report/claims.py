@@ -16,7 +16,6 @@ from t5peft.report.show import (
     MEGABYTE,
     METHOD_NAMES,
     REFERENCE,
-    Record,
     bullets,
     listed,
     mark,
@@ -25,6 +24,7 @@ from t5peft.report.show import (
     percent,
 )
 from t5peft.report.speed import rows
+from t5peft.runs.records import Record
 
 
 def memory_shares(records: Sequence[Record], key: str) -> list[float]:

@@ -129,7 +129,7 @@ def counts(checked: Iterable[Checked]) -> str:
         (
             item.model,
             IMPLEMENTATION_NAMES[item.run.implementation],
-            setting_name(vars(item.run)) or DASH,
+            setting_name(item.run.settings) or DASH,
             f"{item.count.derived_added:,}",
             f"{item.count.counted_added:,}",
             f"{item.count.derived_total:,}",
@@ -148,7 +148,7 @@ def number_of_parameters(checked: Iterable[Checked], model: str) -> str:
     rows = [
         (
             METHOD_NAMES[item.run.method],
-            setting_name(vars(item.run)) or DASH,
+            setting_name(item.run.settings) or DASH,
             f"{item.count.derived_added:,}",
             f"{item.count.derived_total:,}",
             f"**{item.count.counted_total:,}**",
@@ -183,5 +183,5 @@ def family(settings: Mapping[str, Mapping[str, Any]]) -> str:
         added = [formulas.derive(method, size, settings[method]).derived for method in settings]
         cells = (f"{count:,} ({percent(count / (bare + count), 4)})" for count in added)
         rows.append((size, f"{bare:,}", *cells))
-    heads = (f"{METHOD_NAMES[m]}, {setting_name({'settings': x})} (%)" for m, x in settings.items())
+    heads = (f"{METHOD_NAMES[m]}, {setting_name(x)} (%)" for m, x in settings.items())
     return table(rows, ("size", "parameters", *heads))

@@ -20,7 +20,7 @@ from t5peft.methods.table import EXERCISE, Run, facts, runs_of
 from t5peft.report import drawings, gaps, show
 from t5peft.runs import records, store
 from t5peft.runs.identity import of_study
-from t5peft.runs.records import SHOWN, Incomplete
+from t5peft.runs.records import SHOWN, Incomplete, Planned, Record, Stored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +71,7 @@ A_MINUTE = 90.0
 """Seconds that a run may take for `train: auto` to train it on a CPU."""
 
 
-def results(study: Study, *wanted: str) -> list[dict[str, Any]]:
+def results(study: Study, *wanted: str) -> list[Record]:
     """The records of the runs (of the `wanted` methods), each trained if missing and allowed.
 
     Where `study.train` is `partial`, `Incomplete` ones if some are missing. Raises `Missing`
@@ -86,7 +86,7 @@ def results(study: Study, *wanted: str) -> list[dict[str, Any]]:
     if lacking and study.train == "partial":
         there = [store.shown(run, study, *found[run.name]) for run in chosen if run not in lacking]
         check_records(study, there)
-        gone = [{"run": facts(run)} for run in lacking]
+        gone = [Planned(run=facts(run)) for run in lacking]
         return Incomplete(there, gone, store.missing(study, found))
     if lacking:
         allow(study, lacking, found)
@@ -112,7 +112,7 @@ def allow(study: Study, lacking: list[Run], found: store.Found) -> None:
         raise store.missing(study, found, f"{takes}; or render with train=yes, or --partial")
 
 
-def train(run: Run, study: Study) -> dict[str, Any]:
+def train(run: Run, study: Study) -> Record:
     """The record of a missing run that is trained now; raises what `checks.check` does."""
     from t5peft.runs import make
 
@@ -120,7 +120,7 @@ def train(run: Run, study: Study) -> dict[str, Any]:
     return make.train_alone(run, study)
 
 
-def seeds(study: Study) -> list[list[dict[str, Any]]]:
+def seeds(study: Study) -> list[list[Record]]:
     """The records of each run that is stored with several seeds, its own first."""
     folders = paths.weights().glob(f"{study.study}-seed-*")
     numbers = [folder.name.rpartition("-")[2] for folder in folders]
@@ -134,7 +134,7 @@ def seeds(study: Study) -> list[list[dict[str, Any]]]:
     return found
 
 
-def prompt_rms(study: Study) -> tuple[dict[str, Any], float | None, float]:
+def prompt_rms(study: Study) -> tuple[Stored, float | None, float]:
     """Our soft prompt's record, and the root mean square of P's entries: at the start, stored.
 
     The start is the backbone's: None where that is not on this machine.
@@ -158,7 +158,7 @@ COMPANIONS = ("exercise-rates", "ten-epochs")
 """Studies on the default one's backbone that its report shows beside it."""
 
 
-def companion(study: Study, name: str) -> list[dict[str, Any]]:
+def companion(study: Study, name: str) -> list[Record]:
     """The stored runs of another study, on the same backbone, that the default one is shown with.
 
     name: one of `COMPANIONS`. None where full fine-tuning or all of PEFT is missing among them.
@@ -295,7 +295,7 @@ def check(found: list[Checked]) -> None:
         raise CountsDifferError("; ".join(wrong))
 
 
-def check_records(study: Study, records: list[dict[str, Any]]) -> None:
+def check_records(study: Study, records: list[Record]) -> None:
     """Raise `CountsDifferError` unless each stored run has as many parameters as are derived."""
     size = model(study)
     bare = sum(formulas.parts(size).values())

@@ -13,7 +13,6 @@ from t5peft.report.show import (
     ALPHA,
     IMPLEMENTATION_NAMES,
     METHOD_NAMES,
-    Record,
     adamw_default,
     bullets,
     listed,
@@ -26,6 +25,7 @@ from t5peft.report.show import (
     run_name,
     setting_name,
 )
+from t5peft.runs.records import Record, Stored
 
 
 def findings(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> str:
@@ -205,7 +205,8 @@ def twin_sentence(pair: tuple[Record, Record], seeds: Sequence[Sequence[Record]]
     return (
         f"Our {METHOD_NAMES[ours['run']['method']]} ({percent(ours['best_accuracy'])}%) is "
         f"{versus(ours, theirs)} {IMPLEMENTATION_NAMES[theirs['run']['implementation']]}'s "
-        f"({percent(theirs['best_accuracy'])}%) with {setting_name(ours['run'])} and {same}"
+        f"({percent(theirs['best_accuracy'])}%) with {setting_name(ours['run']['settings'])} and "
+        f"{same}"
         f"{beside(ours, theirs, seeds)}."
     )
 
@@ -250,9 +251,10 @@ def size_sentence(pair: tuple[Record, Record], seeds: Sequence[Sequence[Record]]
     factors = [run["run"]["settings"] for run in pair if "alpha" in run["run"]["settings"]]
     both = " and ".join(f"{x['alpha'] / x['rank']:g}" for x in reversed(factors))
     return (
-        f"{IMPLEMENTATION_NAMES[many['run']['implementation']]} with {setting_name(many['run'])} "
+        f"{IMPLEMENTATION_NAMES[many['run']['implementation']]} with "
+        f"{setting_name(many['run']['settings'])} "
         f"({percent(many['best_accuracy'])}%) is {versus(many, few)} the same with "
-        f"{setting_name(few['run'])} ({percent(few['best_accuracy'])}%)"
+        f"{setting_name(few['run']['settings'])} ({percent(few['best_accuracy'])}%)"
         f"{beside(many, few, seeds)}{f'; the factor {ALPHA} / r is {both}' if both else ''}."
     )
 
@@ -285,7 +287,7 @@ def selection_sentence(records: Sequence[Record]) -> str:
     )
 
 
-def prompt_sentence(record: Record, start: float | None, end: float) -> str:
+def prompt_sentence(record: Stored, start: float | None, end: float) -> str:
     """What the learning rate did to the soft prompt's entries, of which these are the RMS."""
     if start is None:
         return (

@@ -18,7 +18,7 @@ from sklearn.isotonic import isotonic_regression
 from t5peft.methods.table import EXERCISE, LETTER
 from t5peft.report import show
 from t5peft.report.drawings import FAINT, INK, WIDTH
-from t5peft.report.show import Record
+from t5peft.runs.records import Record
 
 MARKERS = {"full": "o", "soft-prompt": "s", "adapter": "^", "lora": "D"}
 COLOURS = {"full": "#222222", "soft-prompt": "#b5651d", "adapter": "#1f6f8b", "lora": "#7b2d5e"}
@@ -63,9 +63,7 @@ def short_name(record: Record) -> str:
     if run["method"] == "full":
         return "full"
     sizes = {key: x for key, x in run["settings"].items() if key in LETTER}
-    return f"{show.IMPLEMENTATION_NAMES[run['implementation']]}, " + show.setting_name(
-        {"settings": sizes}
-    )
+    return f"{show.IMPLEMENTATION_NAMES[run['implementation']]}, " + show.setting_name(sizes)
 
 
 def accuracies(record: Record, key: str = "test_accuracy") -> list[float]:

@@ -21,7 +21,6 @@ from t5peft.report.show import (
     METHOD_NAMES,
     REFERENCE,
     TIMES,
-    Record,
     floating,
     listed,
     mark,
@@ -34,6 +33,7 @@ from t5peft.report.show import (
     table,
     wilson,
 )
+from t5peft.runs.records import Record
 
 
 def seeds(several: Sequence[Sequence[Record]]) -> str:
@@ -193,7 +193,7 @@ def leads(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def retention(
-    study: Study, records: Sequence[Record], kept: Mapping[str, Record], vocabulary: int
+    study: Study, records: Sequence[Record], kept: Mapping[str, Mapping[str, Any]], vocabulary: int
 ) -> str:
     """What the runs learned by heart and what they kept, measured; or that it was not."""
     if not kept:

@@ -10,14 +10,16 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from t5peft.base.studies import Study
-from t5peft.methods.table import LETTER
+from t5peft.methods.table import LETTER, Facts
+from t5peft.runs.records import Planned, Record
 
-Record = Mapping[str, Any]
+if TYPE_CHECKING:
+    from t5peft.training.jobs import Epoch
 
 DASH, TIMES, ALPHA = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER ALPHA}"
 
@@ -56,20 +58,21 @@ REFERENCE = Reference(
 # --- words and numbers ---------------------------------------------------------------------------
 
 
-def setting_name(run: Record) -> str:
+def setting_name(settings: Mapping[str, Any]) -> str:
     """`r = 8, (alpha) = 4`."""
-    return ", ".join(f"{LETTERS[key]} = {value:g}" for key, value in run["settings"].items())
+    return ", ".join(f"{LETTERS[key]} = {value:g}" for key, value in settings.items())
 
 
-def run_name(run: Record) -> str:
+def run_name(run: Facts) -> str:
     """`LoRA, PEFT, r = 8, (alpha) = 4`."""
     if run["method"] == "full":
         return METHOD_NAMES["full"]
     implementation = IMPLEMENTATION_NAMES[run["implementation"]]
-    return f"{METHOD_NAMES[run['method']]}, {implementation}, {setting_name(run)}"
+    parts = (METHOD_NAMES[run["method"]], implementation, setting_name(run["settings"]))
+    return ", ".join(filter(None, parts))
 
 
-def implementation(record: Record) -> str:
+def implementation(record: Planned) -> str:
     """`ours`, or the library's name; full fine-tuning has neither."""
     run = record["run"]
     return DASH if run["method"] == "full" else IMPLEMENTATION_NAMES[run["implementation"]]
@@ -132,7 +135,7 @@ def interval(record: Record) -> str:
     return f"{percent(low)}{DASH}{percent(high)}"
 
 
-def epoch(record: Record, number: int) -> Record:
+def epoch(record: Record, number: int) -> Epoch:
     """What the history holds of epoch `number` (from 1)."""
     return record["history"][number - 1]
 
@@ -157,12 +160,12 @@ def best_and_last(records: Iterable[Record]) -> str:
     return "one epoch" if one_epoch(records) else "best epoch and after the last"
 
 
-def mark(record: Record) -> str:
+def mark(record: Mapping[str, Any]) -> str:
     """What stands behind the name of a stale run."""
     return " **(stale)**" if record.get("stale") else ""
 
 
-def marks(records: Sequence[Record]) -> tuple[str, list[str]]:
+def marks(records: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
     """The marks of a table's caption and of its rows: one, where all of it is stale."""
     rows = [mark(record) for record in records]
     return (rows[0], [""] * len(rows)) if all(rows) else ("", rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from t5peft.report.overfitting import best_gap, points, rise
 from t5peft.report.show import (
@@ -11,7 +12,6 @@ from t5peft.report.show import (
     MEGABYTE,
     METHOD_NAMES,
     REFERENCE,
-    Record,
     duration,
     epoch,
     gap,
@@ -29,7 +29,7 @@ from t5peft.report.show import (
     setting_name,
     table,
 )
-from t5peft.runs.records import Incomplete
+from t5peft.runs.records import Incomplete, Planned, Record
 
 
 def results(records: Sequence[Record]) -> str:
@@ -53,17 +53,18 @@ def results(records: Sequence[Record]) -> str:
 MISSING = " (missing)"
 
 
-def parts(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Record]]:
+def parts(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Planned]]:
     """The records that are stored, and what is known of the others."""
     if isinstance(records, Incomplete):
         return records.stored, records.lacking
     return records, ()
 
 
-def names(record: Record, state: str) -> tuple[str, ...]:
+def names(record: Planned, state: str) -> tuple[str, ...]:
     """A run's implementation, setting and learning rate."""
     run = record["run"]
-    return implementation(record) + state, setting_name(run) or DASH, rate(run["learning_rate"])
+    setting = setting_name(run["settings"]) or DASH
+    return implementation(record) + state, setting, rate(run["learning_rate"])
 
 
 def score(record: Record, records: Iterable[Record]) -> list[str]:
@@ -190,7 +191,7 @@ def gap_cells(record: Record, number: int) -> tuple[str, str, str]:
     return percent(train), percent(test), points(gap(record, number))
 
 
-def retention(records: Iterable[Record], kept: Mapping[str, Record]) -> str:
+def retention(records: Iterable[Record], kept: Mapping[str, Mapping[str, Any]]) -> str:
     """Claim 3 by `t5peft retention`: training reviews known, and the span loss afterwards."""
     rows, marked = [], dict(zip(kept, marks([*kept.values()])[1], strict=True))
     for record in records:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study, arguments
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.methods.table import Run
 from t5peft.runs import records
-
-if TYPE_CHECKING:
-    pass
-
 
 STUDY_SETTINGS = [
     "train_examples",

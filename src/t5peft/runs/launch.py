@@ -15,7 +15,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.methods.table import Run
 from t5peft.runs import store
-from t5peft.runs.records import AS_MADE
+from t5peft.runs.records import AS_MADE, Record
 
 
 def from_main(found: list[Any]) -> list[Any]:
@@ -27,7 +27,7 @@ def from_main(found: list[Any]) -> list[Any]:
     return broadcast_object_list(found)
 
 
-def attempt(run: Run, study: Study) -> dict[str, Any] | None:
+def attempt(run: Run, study: Study) -> Record | None:
     """`make.attempt` by all processes of a launch: all do what the main one finds to do.
 
     Raises `InputError` where the last batch of an epoch has no review for each of them.

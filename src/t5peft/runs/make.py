@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from t5peft.base import files, machine
 from t5peft.base.studies import Study
@@ -13,21 +15,19 @@ from t5peft.inputs import backbone
 from t5peft.methods.table import Run, facts
 from t5peft.runs import store
 from t5peft.runs.identity import identity_of
-from t5peft.runs.records import AS_MADE, digest
+from t5peft.runs.records import AS_MADE, Made, Record, Speed, digest
 from t5peft.training import checkpoint, jobs, loop
 from t5peft.training.jobs import Job
 
-# --- a whole run -------------------------------------------------------------------------------
 
-
-def train(run: Run, study: Study) -> dict[str, Any]:
-    """Train a run to its end and store it; returns its record. Call again after a kill."""
+def train(run: Run, study: Study) -> None:
+    """Train a run to its end and store it. Call again after a kill: it goes on."""
     machine.reset_peak_memory()
     identity, held = identity_of(run, study), backbone.described(study)  # as they are loaded
-    job = jobs.prepare(run, study)
     begun = store.folder(run, study) / store.CHECKPOINT
+    job = jobs.prepare(run, study)  # inputs, method, optimizer
     checkpoint.restore(job, begun, digest(identity))
-    for done in loop.epochs(job):
+    for done in loop.epochs(job):  # training, evaluation
         print(
             f"{run.name}: epoch {done['epoch']} of {study.epochs}, loss {done['loss']:.4f}, "
             f"test accuracy {100 * done['test_accuracy']:.2f}%",
@@ -35,61 +35,68 @@ def train(run: Run, study: Study) -> dict[str, Any]:
             flush=True,
         )
         checkpoint.save(job, begun, digest(identity))
-    record = describe(job) | {"identity": identity, "backbone": held}
-    store.save(run, study, record, job.best, job.trace.packed())
+    store.save(run, study, described(job, identity, held), job.best, job.trace.packed())
     begun.unlink(missing_ok=True)
-    return record
 
 
-def describe(job: Job) -> dict[str, Any]:
-    """What a finished run came to, for its record."""
-    best = loop.best_epoch(job)
-    counts = {
-        "total": sum(p.numel() for p in job.model.parameters()),
-        "trained": sum(p.numel() for p in jobs.trained(job.model).values()),
-    }
+def described(job: Job, identity: dict[str, Any], held: dict[str, Any]) -> Made:
+    """What a finished run came to; held: what is said of its backbone."""
+    best, trained = loop.best_epoch(job), jobs.trained(job.model).values()
+    total = sum(p.numel() for p in job.model.parameters())
     bare = backbone.load_on_meta(job.study.backbone).num_parameters()
     state = job.optimizer.state_dict()["state"].values()
-    tensors = [value for slots in state for value in slots.values() if torch.is_tensor(value)]
-    seconds = {
-        part: sum(epoch[f"{part}_seconds"] for epoch in job.history) for part in ("train", "test")
-    }
-    reviews = {"train": len(job.train), "test": len(job.test)}
+    slots = [value for slots in state for value in slots.values() if torch.is_tensor(value)]
     return {
         "run": facts(job.run),
         "study": job.study.study,
+        "identity": identity,
         "params": vars(job.study),
+        "backbone": held,
         "history": job.history,
         "best_epoch": best["epoch"],
         "best_accuracy": best["test_accuracy"],
         "last_accuracy": job.history[-1]["test_accuracy"],
         "test_examples": len(job.test),
-        "parameters": {**counts, "added": counts["total"] - bare},
-        "memory": {
-            "optimizer_bytes": sum(t.numel() * t.element_size() for t in tensors),
-            "peak_bytes": machine.peak_memory(),
+        "parameters": {
+            "total": total,
+            "trained": sum(tensor.numel() for tensor in trained),
+            "added": total - bare,
         },
-        "speed": {
-            f"{part}_examples_per_second": round(len(job.history) * reviews[part] / spent, 1)
-            for part, spent in seconds.items()
-        }
-        | {f"{part}_seconds": round(spent, 1) for part, spent in seconds.items()},
-        "stored_bytes": sum(t.numel() * t.element_size() for t in jobs.trained(job.model).values()),
+        "memory": {"optimizer_bytes": size(slots), "peak_bytes": machine.peak_memory()},
+        "speed": speed(job),
+        "stored_bytes": size(trained),
         "environment": machine.environment(job.study.precision),
     }
 
 
-def attempt(run: Run, study: Study) -> dict[str, Any] | None:
+def size(tensors: Iterable[Tensor]) -> int:
+    """Bytes of some tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def speed(job: Job) -> Speed:
+    """How fast a finished run was."""
+    train = sum(epoch["train_seconds"] for epoch in job.history)
+    test = sum(epoch["test_seconds"] for epoch in job.history)
+    return {
+        "train_examples_per_second": round(len(job.history) * len(job.train) / train, 1),
+        "test_examples_per_second": round(len(job.history) * len(job.test) / test, 1),
+        "train_seconds": round(train, 1),
+        "test_seconds": round(test, 1),
+    }
+
+
+def attempt(run: Run, study: Study) -> Record | None:
     """Train a run under its lock, unless it is whole by now; None where another process has it."""
     with store.lock(run, study) as mine:
         if not mine:
             return None
-        if store.status(run, study).state in AS_MADE:
-            return store.load(run, study)
-        return train(run, study)
+        if store.status(run, study).state not in AS_MADE:
+            train(run, study)
+        return store.load(run, study)
 
 
-def train_alone(run: Run, study: Study) -> dict[str, Any]:
+def train_alone(run: Run, study: Study) -> Record:
     """`attempt`, and where another process has the run, wait and take its record."""
     files.share([run], lambda run: attempt(run, study) is not None)
     return store.load(run, study)

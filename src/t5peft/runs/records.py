@@ -14,43 +14,100 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, cast
 
 from t5peft.base import files, paths
 from t5peft.base.deciding import Code
 from t5peft.base.errors import InputError, Missing
 from t5peft.base.studies import Study
+from t5peft.methods.table import Facts
 
 if TYPE_CHECKING:
-    pass
+    from t5peft.training.jobs import Epoch
 
 
 RECORD = "record.json"
 
-KEYS = {
-    *("run", "study", "identity", "source", "params", "backbone", "history"),
-    *("best_epoch", "best_accuracy", "last_accuracy", "test_examples", "parameters", "memory"),
-    *("speed", "stored_bytes", "environment", "files", "seal"),
-}
-"""What a record holds."""
+
+class Parameters(TypedDict):
+    """How many parameters a run's model has."""
+
+    total: int
+    trained: int
+    added: int
 
 
-def stored_with(study: Study, part: str) -> Iterator[dict[str, Any]]:
-    """The records of a study's runs on its backbone, or the like, as far as they are whole."""
-    for path in (paths.weights() / study.study).glob(f"*/{RECORD}"):
-        with suppress(InputError):
-            record = read_run(path.parent)
-            if record["params"][part] == getattr(study, part):
-                yield record
+class Memory(TypedDict):
+    """Bytes: AdamW's state, and the most that was held."""
+
+    optimizer_bytes: int
+    peak_bytes: int
 
 
-def read_run(where: Path) -> dict[str, Any]:
-    """The record in a folder, every byte as it was written; else `InputError` names it."""
-    return read(where / RECORD, KEYS)
+class Speed(TypedDict):
+    """All epochs together."""
+
+    train_examples_per_second: float
+    test_examples_per_second: float
+    train_seconds: float
+    test_seconds: float
+
+
+class File(TypedDict):
+    """A file beside the record."""
+
+    bytes: int
+    sha256: str
+
+
+class Planned(TypedDict):
+    """What is known of a run that may be missing."""
+
+    run: Facts
+
+
+class Made(Planned):
+    """What a run came to."""
+
+    study: str
+    identity: dict[str, Any]
+    params: dict[str, Any]  # all settings of the study
+    backbone: dict[str, Any]  # `backbone.described`
+    history: list[Epoch]
+    best_epoch: int
+    best_accuracy: float
+    last_accuracy: float
+    test_examples: int
+    parameters: Parameters
+    memory: Memory
+    speed: Speed
+    stored_bytes: int
+    environment: dict[str, Any]
+
+
+class Coded(TypedDict):
+    """The code that made something: the digest, and those of its definitions, one by one."""
+
+    source: str
+    definitions: str
+
+
+class Stored(Made, Coded):
+    """The same as its file holds it: with its code, its files and its seal."""
+
+    files: dict[str, File]
+    seal: str
+
+
+class Record(Stored):
+    """The same as it is shown: why it is stale, or ""; what was found by `verify`, or {}."""
+
+    stale: str
+    verified: dict[str, Any]
 
 
 AS_MADE = ("fresh", "verified")
@@ -70,7 +127,7 @@ class Status:
         return f"{self.state}: {self.reason}"
 
 
-def status(record: dict[str, Any], identity: dict[str, Any], code: Code) -> Status:
+def status(record: Mapping[str, Any], identity: dict[str, Any], code: Code) -> Status:
     """Fresh, stale or missing: is a record of this identity, and of this code?"""
     there = record["identity"]
     changes = [
@@ -88,20 +145,18 @@ def status(record: dict[str, Any], identity: dict[str, Any], code: Code) -> Stat
     return Status("stale", f"code that decides has changed since{told}")
 
 
-def marked(record: dict[str, Any], status: Status) -> dict[str, Any]:
-    """The record, and under `stale` why it is, or ""."""
-    return record | {"stale": status.reason if status.state == "stale" else ""}
+def mark(status: Status) -> str:
+    """Why what is shown is stale, or ""."""
+    return status.reason if status.state == "stale" else ""
 
 
-class Incomplete(list[dict[str, Any]]):
+class Incomplete(list[Record]):
     """The stored ones of some records where others are missing: what needs all is refused.
 
     stored: those that are there; lacking: {"run": ...} of the others.
     """
 
-    def __init__(
-        self, stored: list[dict[str, Any]], lacking: list[dict[str, Any]], refused: Missing
-    ) -> None:
+    def __init__(self, stored: list[Record], lacking: list[Planned], refused: Missing) -> None:
         super().__init__(stored)
         self.stored, self.lacking, self.refused = stored, lacking, refused
 
@@ -119,15 +174,15 @@ def _short(value: object) -> str:
     return str(value)[:12] if value != "" else "none"
 
 
-def made_by(code: Code) -> dict[str, str]:
-    """What a record says of its code: the digest, and those of its definitions, one by one."""
+def made_by(code: Code) -> Coded:
+    """What a record says of its code."""
     return {
         "source": code.digest,
         "definitions": " ".join(each.digest for each in code.definitions),
     }
 
 
-def changed(record: dict[str, Any], code: Code) -> list[str]:
+def changed(record: Mapping[str, Any], code: Code) -> list[str]:
     """The definitions that count now and are none of those that made a record, by name.
 
     [] for one that was stored before its definitions were.
@@ -157,22 +212,36 @@ def read(path: Path, keys: Set[str]) -> dict[str, Any]:
     raise InputError(f"record {path}", found, "what t5peft wrote", "make it again") from None
 
 
-def write(path: Path, record: dict[str, Any]) -> None:
+def read_run(where: Path) -> Stored:
+    """The record in a folder, every byte as it was written; else `InputError` names it."""
+    return cast(Stored, read(where / RECORD, Stored.__required_keys__))
+
+
+def stored_with(study: Study, part: str) -> Iterator[Stored]:
+    """The records of a study's runs on its backbone, or the like, as far as they are whole."""
+    for path in (paths.weights() / study.study).glob(f"*/{RECORD}"):
+        with suppress(InputError):
+            record = read_run(path.parent)
+            if record["params"][part] == getattr(study, part):
+                yield record
+
+
+def write(path: Path, record: Any) -> None:
     """Seal a record and store it, whole or not at all."""
     record["seal"] = seal(json.loads(json.dumps(record)))
     files.write_text(path, as_text(record))
 
 
-def as_text(record: dict[str, Any]) -> str:
+def as_text(record: Mapping[str, Any]) -> str:
     """A record as its file holds it."""
     return json.dumps(record, indent=1) + "\n"
 
 
-def seal(record: dict[str, Any]) -> str:
+def seal(record: Mapping[str, Any]) -> str:
     """The digest of a record without its seal: any changed figure shows."""
     return digest({key: value for key, value in record.items() if key != "seal"})
 
 
-def digest(content: dict[str, Any]) -> str:
+def digest(content: Mapping[str, Any]) -> str:
     """SHA-256 of an identity, or of a record."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

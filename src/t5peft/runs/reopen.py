@@ -18,6 +18,7 @@ from t5peft.base.studies import Study
 from t5peft.inputs import backbone, hub, tokenizers
 from t5peft.methods.table import Run
 from t5peft.runs import records, store
+from t5peft.runs.records import Stored
 from t5peft.training import jobs, trace
 from t5peft.training.jobs import Job
 
@@ -89,7 +90,7 @@ def load(
     return run, study, model.eval()
 
 
-def at_hand(study: Study, record: dict[str, Any]) -> Study:
+def at_hand(study: Study, record: Stored) -> Study:
     """A run's settings with the folders of its backbone, at the commit that it was made of, and of
     its tokenizer; what is not on this machine is fetched. Raises `InputError`.
     """

@@ -19,7 +19,7 @@ from t5peft.base.studies import Study, arguments
 from t5peft.methods.table import Run, runs_of
 from t5peft.runs import records
 from t5peft.runs.identity import of_run, of_study
-from t5peft.runs.records import SHOWN, Status
+from t5peft.runs.records import SHOWN, Made, Record, Status, Stored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,8 +44,8 @@ def status(run: Run, study: Study) -> Status:
     return look([run], study)[run.name][0]
 
 
-Found = dict[str, tuple[Status, dict[str, Any]]]
-"""The state and the record of some runs, by name."""
+Found = dict[str, tuple[Status, Stored | None]]
+"""The state and the record, where it is whole, of some runs, by name."""
 
 
 def look(runs: Iterable[Run], study: Study) -> Found:
@@ -56,16 +56,16 @@ def look(runs: Iterable[Run], study: Study) -> Found:
 
 def _look(
     run: Run, study: Study, shared: Callable[[], dict[str, Any]]
-) -> tuple[Status, dict[str, Any]]:
+) -> tuple[Status, Stored | None]:
     """A run's status, and the record that it is about; shared: `of_study`, asked if need be."""
     where, code = folder(run, study), deciding.code()  # as it is before a training
     if not (where / records.RECORD).exists():
         begun = (where / CHECKPOINT).exists()
-        return Status("missing", "begun, goes on" if begun else "never trained"), {}
+        return Status("missing", "begun, goes on" if begun else "never trained"), None
     try:
         record, _ = whole(where)
     except InputError as error:
-        return Status("damaged", str(error)), {}
+        return Status("damaged", str(error)), None
     status = records.status(record, of_run(run) | shared(), code)
     if status.state == "stale" and (found := verification(where, record)):
         status = Status("verified" if holds(found) else "stale", compared(found))
@@ -74,7 +74,7 @@ def _look(
     return status, record
 
 
-def verification(where: Path, record: dict[str, Any]) -> dict[str, Any]:
+def verification(where: Path, record: Stored) -> dict[str, Any]:
     """What `verify.verify` found of this very run with the code as it is; {} where it never did."""
     with suppress(InputError):  # none, or damaged
         found = records.read(where / VERIFIED, {"result", "source"})
@@ -103,7 +103,7 @@ def compared(found: dict[str, Any]) -> str:
     return f"{told}; of {found['reviews']:,} answers {differing} differ (bound {bound})"
 
 
-def whole(where: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def whole(where: Path) -> tuple[Stored, dict[str, bytes]]:
     """The record in a folder and what its files hold, if they are its own; else `InputError`.
 
     Where the run is replaced while we look, the new one is looked at.
@@ -117,7 +117,7 @@ def whole(where: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
                 raise
 
 
-def result(record: dict[str, Any]) -> str:
+def result(record: Stored) -> str:
     """A digest of what a run came to: what is measured of it later belongs to that."""
     tensors = record["files"].get(DELTA, {}).get("sha256")
     return records.digest(
@@ -134,7 +134,7 @@ def staged(name: str, sha256: str) -> str:
     return f"{stem}-{sha256[:16]}{dot}{suffix}"
 
 
-def contents(where: Path, record: dict[str, Any]) -> dict[str, bytes]:
+def contents(where: Path, record: Stored) -> dict[str, bytes]:
     """What the files of a run hold, by name, as its record describes them.
 
     Raises `InputError` where one is not there.
@@ -157,7 +157,7 @@ def content(where: Path, name: str, sha256: str) -> bytes:
     raise InputError(f"file {where / name}", found, f"SHA-256 {sha256[:12]}...", way_out)
 
 
-def load(run: Run, study: Study) -> dict[str, Any]:
+def load(run: Run, study: Study) -> Record:
     """The record of a stored run, marked; under `verified` what was found of it, or {}.
 
     Raises `InputError` where it is missing or damaged.
@@ -165,9 +165,9 @@ def load(run: Run, study: Study) -> dict[str, Any]:
     return shown(run, study, *_look(run, study, lambda: of_study(study)))
 
 
-def shown(run: Run, study: Study, state: Status, record: dict[str, Any]) -> dict[str, Any]:
+def shown(run: Run, study: Study, state: Status, record: Stored | None) -> Record:
     """The same of a run that was looked at."""
-    if state.state not in SHOWN:
+    if state.state not in SHOWN or record is None:
         raise InputError(
             f"run {run.name} of study {study.study}",
             f"{state.state} ({state.reason})",
@@ -176,10 +176,10 @@ def shown(run: Run, study: Study, state: Status, record: dict[str, Any]) -> dict
             + (f" {REPLACE}" if state.replaces else ""),
         )
     found = verification(folder(run, study), record) if state.state == "verified" else {}
-    return records.marked(record, state) | {"verified": found}
+    return {**record, "stale": records.mark(state), "verified": found}
 
 
-def require(wanted: Iterable[Run], study: Study) -> list[dict[str, Any]]:
+def require(wanted: Iterable[Run], study: Study) -> list[Record]:
     """What `load` gives of several runs; `Missing` names all that the study lacks."""
     found = look(runs_of(study), study)
     if any(found[run.name][0].state == "missing" for run in wanted):
@@ -203,27 +203,25 @@ def missing(study: Study, found: Found, takes: str = "makes them") -> Missing:
 # --- save --------------------------------------------------------------------------------------
 
 
-def save(
-    run: Run, study: Study, record: dict[str, Any], tensors: dict[str, Tensor], trace: bytes
-) -> None:
+def save(run: Run, study: Study, made: Made, tensors: dict[str, Tensor], trace: bytes) -> None:
     """Store a run: tensors and trace first, the record last; each whole or not at all.
 
-    Adds its code, `files`, `stored_bytes` and `seal` to the record. Of several processes that
+    Of several processes that
     trained the run together, only the main one stores it.
     """
     if not machine.is_main_process():
         return
     from safetensors.torch import save as serialize
 
-    made = {TRACE: trace}
+    held = {TRACE: trace}
     if tensors:
-        made[DELTA] = serialize({name: t.cpu().contiguous() for name, t in tensors.items()})
-        record["stored_bytes"] = len(made[DELTA])
-    record |= {**records.made_by(deciding.code()), "files": {}}
-    put(folder(run, study), record, made)
+        held[DELTA] = serialize({name: t.cpu().contiguous() for name, t in tensors.items()})
+        made["stored_bytes"] = len(held[DELTA])
+    code = records.made_by(deciding.code())
+    put(folder(run, study), {**made, **code, "files": {}, "seal": ""}, held)
 
 
-def put(where: Path, record: dict[str, Any], made: dict[str, bytes]) -> None:
+def put(where: Path, record: Stored, made: dict[str, bytes]) -> None:
     """Store files of a run and then its record, which names them and is sealed."""
     hashes = {name: hashlib.sha256(held).hexdigest() for name, held in made.items()}
     for name, held in made.items():
@@ -245,7 +243,7 @@ def lock(run: Run, study: Study) -> AbstractContextManager[bool]:
 # --- tensors -----------------------------------------------------------------------------------
 
 
-def tensors(where: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def tensors(where: Path) -> tuple[Stored, dict[str, Tensor]]:
     """The record and the trained tensors of the run in a folder, both checked.
 
     Raises `InputError` where either is damaged, or the run stores no tensors.

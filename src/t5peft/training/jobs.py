@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from accelerate import Accelerator
@@ -20,6 +20,18 @@ from t5peft.training import evaluation, fast
 from t5peft.training.trace import Trace
 
 
+class Epoch(TypedDict):
+    """What came of an epoch; accuracies and `other_words` are shares of 1, the loss is in nats."""
+
+    epoch: int
+    loss: float
+    train_accuracy: float
+    test_accuracy: float
+    other_words: float
+    train_seconds: float
+    test_seconds: float
+
+
 @dataclass
 class Job:
     """A run in the making: the model with its method in place, the reviews, the optimizer."""
@@ -33,7 +45,7 @@ class Job:
     accelerator: Accelerator
     optimizer: Any = None
     wrapped: Any = None  # the model as accelerate wants it called
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Epoch] = field(default_factory=list)
     trace: Trace = field(default_factory=Trace)
     best: dict[str, Tensor] = field(default_factory=dict)  # trained tensors of the best epoch
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.inputs.data import Tokens
 from t5peft.training import evaluation, jobs
-from t5peft.training.jobs import Job
+from t5peft.training.jobs import Epoch, Job
 
 CHECK_EVERY = {"cpu": 1, "cuda": 20}
 """Steps between two looks at the losses: each look waits for the accelerator."""
@@ -144,7 +144,7 @@ def accuracy(job: Job, tokens: Tokens, title: str) -> float:
     return evaluation.score(answers(job, tokens, title), tokens.labels)[0]
 
 
-def epochs(job: Job) -> Iterator[dict[str, Any]]:
+def epochs(job: Job) -> Iterator[Epoch]:
     """The epochs that are still to come, one by one, and what came of each.
 
     It is noted in the job's history and trace, and its tensors are kept if it is the best so far.
@@ -173,7 +173,7 @@ def epochs(job: Job) -> Iterator[dict[str, Any]]:
         yield job.history[-1]
 
 
-def best_epoch(job: Job) -> dict[str, Any]:
+def best_epoch(job: Job) -> Epoch:
     """The exercise's choice: the epoch of the highest test accuracy, the first of equals."""
     return max(job.history, key=lambda epoch: epoch["test_accuracy"])
 
