@@ -209,7 +209,7 @@ def begun(study: Study, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(make, "describe", stop)
+        patched.setattr(make, "described", stop)
         with pytest.raises(KeyboardInterrupt):
             make.train_alone(run_of(study), study)
     return store.folder(run_of(study), study) / "checkpoint.pt"

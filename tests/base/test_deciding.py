@@ -269,7 +269,7 @@ def test_every_class_that_the_code_is_handed_counts_or_is_known_not_to() -> None
                 if annotation := getattr(part, name, None):
                     handed |= set(re.findall(r"\w+", ast.unparse(annotation))) & ours
     assert "Run" in handed
-    assert handed - {each.name.split(".")[-1] for each in counted} == {"Study", "Trace"}
+    assert handed - {each.name.split(".")[-1] for each in counted} == {"Epoch", "Study", "Trace"}
 
 
 def test_what_is_remembered_of_a_source_is_of_that_source(

@@ -24,7 +24,8 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks, data, hub, tokenizers
 from t5peft.measure import predict
-from t5peft.report import about, evidence, export, findings
+from t5peft.report import about, export, findings
+from t5peft.report.evidence import Evidence
 from t5peft.runs import make, records, store
 
 LORA = "lora-scratch-r8"
@@ -173,7 +174,7 @@ def test_of_a_whole_snapshot_everything_is_loaded_without_a_question(
     assert tokenizers.load(NAME)("a film")["input_ids"]
     assert len(data.read(DATA, "test")) == 400
     assert make.train_alone(run_named(study, LORA), study)["backbone"]["commit"] == served.main
-    evidence.results(study, "lora")
+    Evidence(study).records("lora")
     predict.predict(f"smoke/{LORA}", ["A film."])
     assert served.asked == []
 
@@ -285,7 +286,7 @@ def test_training_refuses_other_reviews_than_the_study_pins(
     assert main(["train", "smoke", "--only", LORA, *changes]) == WRONG_INPUT
     assert store.status(run_named(other, LORA), other).state == "missing"
     with pytest.raises(InputError, match="expected ffffffffffff, as the study pins them"):
-        evidence.results(dataclasses.replace(other, train="yes"), "lora")
+        Evidence(dataclasses.replace(other, train="yes")).records("lora")
 
 
 @pytest.mark.parametrize("pinned", [True, False])
@@ -300,10 +301,10 @@ def test_a_report_of_stored_runs_needs_no_reviews(
     served.give_data(reviews)
     own = data.fingerprint(smoke) if pinned else ""
     study = dataclasses.replace(smoke, data=DATA, data_fingerprint=own, train="yes")
-    made = evidence.results(study, "lora")
+    made = Evidence(study).records("lora")
     shutil.rmtree(paths.cache())
     lost(cache, monkeypatch)
-    assert evidence.results(study, "lora") == made
+    assert Evidence(study).records("lora") == made
 
 
 # --- stored runs are kept ------------------------------------------------------------------------
@@ -345,7 +346,7 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    kept = evidence.results(study, *PEFT)
+    kept = Evidence(study).records(*PEFT)
     assert {record["backbone"]["commit"] for record in kept} == {served.main}
     assert served.main[:12] in about.backbone_section(study, kept[0]["backbone"])
     run, own = run_named(study, LORA), served.main
@@ -354,13 +355,13 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
     huggingface_hub.hf_hub_download(NAME, "config.json")  # what another program may ask for
     assert hub.at_hand(NAME, *PARTS) is None, "half a snapshot"
     assert store.status(run, study).state == "fresh"
-    assert evidence.results(dataclasses.replace(study, train="yes"), *PEFT) == kept
+    assert Evidence(dataclasses.replace(study, train="yes")).records(*PEFT) == kept
 
     lost(cache, monkeypatch)
     assert store.status(run, study).state == "fresh"
-    assert evidence.results(study, *PEFT) == kept
+    assert Evidence(study).records(*PEFT) == kept
     assert len(export.export(study, tmp_path / "out")) == 3
-    record, start, end = evidence.prompt_rms(study)
+    record, start, end = Evidence(study).prompt_rms()
     assert "not on this machine" in findings.prompt_sentence(record, start, end)
     with pytest.raises(InputError, match=f"backbone {NAME}: found "):
         predict.predict(f"smoke/{LORA}", ["A film."])
@@ -374,7 +375,7 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
 def test_of_a_backbone_that_is_away_the_stored_runs_must_say_one_thing(
     served: Hub, study: Study, cache: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, bytes]
 ) -> None:
-    evidence.results(study, "lora")
+    Evidence(study).records("lora")
     served.commit(tiny | {"spiece.model": tiny["spiece.model"] + b"\0"})
     snapshot_download(NAME)
     assert store.status(run_named(study, LORA), study).state == "missing", "another backbone"

@@ -193,7 +193,7 @@ def test_a_change_of_what_measures_makes_it_stale(
     tree, wanted = shutil.copytree(deciding.FOLDER, tmp_path / "package"), entries(kind)
     before = deciding.Reader(tree).read(wanted).digest
     assert before == deciding.digest(*wanted)
-    edit(tree / "report/evidence.py", "EXERCISE_SIZE =", "EXERCISE = 1\nEXERCISE_SIZE =")
+    edit(tree / "report/evidence.py", "A_MINUTE =", "A_DAY = 1\nA_MINUTE =")
     assert deciding.Reader(tree).read(wanted).digest == before, "no part of it"
     edit(tree / file, old, new)
     assert deciding.Reader(tree).read(wanted).digest != before

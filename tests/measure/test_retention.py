@@ -15,7 +15,7 @@ from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data
 from t5peft.measure import measurements, retention
 from t5peft.methods.table import runs_of
-from t5peft.report import evidence
+from t5peft.report.evidence import Evidence
 from t5peft.runs import make, reopen, store
 from t5peft.training import jobs
 
@@ -32,8 +32,8 @@ def short(smoke: Study) -> Study:
 def test_the_command_measures_every_stored_run_once(
     short: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    records = {record["run"]["name"]: record for record in evidence.results(short)}
-    assert measurements.retained(short) == {}
+    records = {record["run"]["name"]: record for record in Evidence(short).records()}
+    assert Evidence(short).kept == {}
     settings = [
         part
         for key in ("tokenizer", "epochs", "train_examples", "test_examples")
@@ -44,7 +44,7 @@ def test_the_command_measures_every_stored_run_once(
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 10 + 2 + 10
     assert rows[-1].startswith("full"), "the long one last"
-    kept = measurements.retained(short)
+    kept = Evidence(short).kept
     assert len(kept) == 10
     assert len({x["span_loss_before"] for x in kept.values()}) == 1
     assert all(x["span_loss"] != x["span_loss_before"] for x in kept.values())
@@ -52,15 +52,15 @@ def test_the_command_measures_every_stored_run_once(
         assert one["test_accuracy"] == records[name]["best_accuracy"]
     monkeypatch.setattr(retention, "of_run", lambda *_: 1 / 0)  # nothing is measured twice
     assert main(command) == 0
-    assert measurements.retained(dataclasses.replace(short, data_fingerprint="")) == kept
+    assert Evidence(dataclasses.replace(short, data_fingerprint="")).kept == kept
     one, *_ = measurements.retention(short, 9, store.look(runs_of(short), short))
     one.store(kept[NAME] | {"reviews": 9})
-    assert measurements.retained(short) == kept, "one table, one number of reviews"
+    assert Evidence(short).kept == kept, "one table, one number of reviews"
     monkeypatch.setattr(store, "result", lambda _: "another")
     assert one.status().state == "fresh"
     one, *_ = measurements.retention(short, 9, store.look(runs_of(short), short))
     assert one.status().reason.endswith("-> another"), "the run was made again"
-    assert measurements.retained(short) == {}
+    assert Evidence(short).kept == {}
 
 
 @pytest.mark.parametrize("reviews", [0, 17])

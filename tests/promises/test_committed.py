@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from t5peft.measure import measurements, predict
 from t5peft.methods.table import EXERCISE, Run, runs_of
 from t5peft.pretrain import loop, mixture
 from t5peft.pretrain.settings import BackboneParams
-from t5peft.report import evidence, export
+from t5peft.report import counts, evidence, export
+from t5peft.report.evidence import Evidence
 from t5peft.report.show import percent, run_name
 from t5peft.runs import records, reopen, store
 from t5peft.runs.records import AS_MADE, Status
@@ -79,30 +82,31 @@ def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run)
 
 
 def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
-    found = {records[0]["run"]["name"]: records for records in evidence.seeds(STUDY)}
+    found = {records[0]["run"]["name"]: records for records in Evidence(STUDY).seeds}
     for method in EXERCISE:
-        name = evidence.scratch(STUDY, method).name
+        name = counts.scratch(STUDY, method).name
         assert [record["params"]["seed"] for record in found[name]] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("study", [RATES, LONGER], ids=lambda study: study.study)
 def test_a_companion_study_is_shown(study: Study) -> None:
     name = study.study
-    assert {record["study"] for record in evidence.companion(STUDY, name)} == {name}
+    assert {record["study"] for record in Evidence(STUDY).companion(name)} == {name}
     other = dataclasses.replace(STUDY, backbone="random:mini", tokenizer=STUDY.backbone)
-    assert evidence.companion(other, name) == [], "they have another backbone"
-    assert evidence.companion(dataclasses.replace(STUDY, study="mine"), name) == []
+    assert Evidence(other).companion(name) == [], "they have another backbone"
+    assert Evidence(dataclasses.replace(STUDY, study="mine")).companion(name) == []
 
 
 def test_a_companion_without_a_run_to_compare_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    status, missing = store.status, Status("missing", "never trained")
-    for kept in (True, False):
-        monkeypatch.setattr(
-            store,
-            "status",
-            lambda r, p, k=kept: status(r, p) if (r.method == "full") == k else missing,
-        )
-        assert evidence.companion(STUDY, "exercise-rates") == []
+    look, missing = store.look, Status("missing", "never trained")
+
+    def some(runs: Sequence[Run], study: Study) -> store.Found:
+        found = look(runs, study)
+        return {x: held if (x == "full") == full else (missing, None) for x, held in found.items()}
+
+    monkeypatch.setattr(store, "look", some)
+    for full in (True, False):  # noqa: B007
+        assert Evidence(STUDY).companion("exercise-rates") == []
 
 
 @pytest.mark.parametrize("method", export.FILES)
@@ -132,7 +136,7 @@ def test_readmes_recipe_puts_a_file_into_its_backbone(
     made: dict[str, Any] = {}
     monkeypatch.chdir(paths.CHECKOUT)
     exec(recipe, made)
-    _, stored = store.tensors(store.folder(evidence.scratch(STUDY, method), STUDY))
+    _, stored = store.tensors(store.folder(counts.scratch(STUDY, method), STUDY))
     trained = jobs.trained(made["model"])
     assert trained.keys() == stored.keys()
     assert all(torch.equal(trained[name], stored[name]) for name in stored)
@@ -208,7 +212,7 @@ def test_a_backbone_reads_its_input_as_its_card_says(folder: Path, tmp_path: Pat
 
 
 def test_what_the_runs_keep_is_measured_of_all_ten() -> None:
-    kept = measurements.retained(STUDY)
+    kept = Evidence(STUDY).kept
     assert len(kept) == 10
     assert len({(x["reviews"], x["stretches"], x["span_loss_before"]) for x in kept.values()}) == 1
 
@@ -227,7 +231,28 @@ def test_stored_measurements_are_shown_without_the_reviews(monkeypatch: pytest.M
     monkeypatch.setattr(data, "tokens", None)
     monkeypatch.setattr(data, "read", None)
     assert len(measurements.tried(STUDY)) == sum(map(len, measurements.GRID.values()))
-    assert len(measurements.retained(STUDY)) == 10
+    assert len(Evidence(STUDY).kept) == 10
     assert len(measurements.loaded(measurements.benches(STUDY))) == 2
     assert measurements.baselines(STUDY).load()
     assert len(measurements.stored(STUDY, store.look(runs_of(STUDY), STUDY))) == 16 + 10 + 2 + 1
+
+
+def test_what_a_report_asks_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A render of all chapters, each of which asks for records, seeds and what lies beside."""
+    read: Counter[Path] = Counter()
+    one = records.read
+
+    def counted(path: Path, keys: Any) -> dict[str, Any]:
+        read[path] += 1
+        return one(path, keys)
+
+    monkeypatch.setattr(records, "read", counted)
+    found = Evidence(STUDY)
+    for _ in range(3):
+        for method in EXERCISE:
+            assert found.records(method)
+        assert len(found.records()) == 10
+        assert len(found.verified) == 44 == len({id(record) for record in found.verified})
+        assert all(found.beside.values())
+    assert max(read.values()) <= 2, "a record's own status, and its verification's"
+    assert {path.name for path, times in read.items() if times > 1} <= {"verified.json"}

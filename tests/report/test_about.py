@@ -10,7 +10,7 @@ from helpers import cells
 
 from t5peft.base import paths, studies
 from t5peft.base.studies import Study
-from t5peft.report import about, evidence, show
+from t5peft.report import about, counts, show
 
 
 def test_the_banner_names_study_and_backbone_and_warns_of_smoke(
@@ -35,12 +35,12 @@ def test_the_studies_beside_are_named(records: list[Any]) -> None:
 
 
 def test_the_first_page_says_what_the_numbers_are_not(exercise: Study) -> None:
-    models = evidence.models(exercise)
+    models = counts.models(exercise)
     assert about.departures(exercise, exercise, models) == ""
     ours = dataclasses.replace(
         exercise, backbone="weights/backbone/mini", epochs=1, lora_learning_rate=0.1
     )
-    models = evidence.models(
+    models = counts.models(
         dataclasses.replace(ours, backbone=str(paths.weights() / "backbone/mini"))
     )
     text = about.departures(ours, exercise, models)
@@ -53,7 +53,7 @@ def test_the_first_page_says_what_the_numbers_are_not(exercise: Study) -> None:
 
 def test_the_first_page_names_every_other_setting(exercise: Study) -> None:
     wider = dataclasses.replace(exercise, lora_rank=16, batch_size=8)
-    text = about.departures(wider, exercise, evidence.models(exercise))
+    text = about.departures(wider, exercise, counts.models(exercise))
     assert "departs from 2 of them (@sec-differences): `batch_size` 8 instead of 32" in text
     assert "`lora_rank` 16 instead of 8." in text
     assert "parameters of" not in text
@@ -73,16 +73,15 @@ def test_every_setting_that_differs_is_listed_with_its_reason(exercise: Study) -
     ]
 
 
-def test_reasons_are_the_comments_behind_settings(tmp_path: Path) -> None:
-    study = tmp_path / "s.yaml"
-    study.write_text(
+def test_reasons_are_the_comments_behind_settings(home: Path) -> None:
+    (home / "params" / "mine.yaml").write_text(
         "# a study\nepochs: 3  # two cores\nbatch_size: 16 #\nseed: 0\ndata: made-up # no hub\n"
     )
-    here = studies.load("smoke", {"epochs": 3})
-    assert about.reasons(study, here) == {"epochs": "two cores", "data": "no hub"}
+    here = studies.load("smoke", {"epochs": 3, "study": "mine"})
+    assert about.reasons(here) == {"epochs": "two cores", "data": "no hub"}
     changed = dataclasses.replace(here, epochs=4)
-    assert about.reasons(study, changed) == {"data": "no hub"}, "the file knows not why"
-    assert about.reasons(study.with_name("none.yaml"), here) == {}
+    assert about.reasons(changed) == {"data": "no hub"}, "the file knows not why"
+    assert about.reasons(dataclasses.replace(here, study="none")) == {}
 
 
 def test_what_runs_do_not_share_is_told_apart(records: list[Any]) -> None:

@@ -45,7 +45,7 @@ def given(**injected: Any) -> Study:
     """What the set-up cell makes of the parameters cell and what was injected after it."""
     namespace: dict[str, Any] = {"fig_width": 7, "open": open}  # Quarto's and IPython's own
     exec(parameters_cell(), namespace)
-    return evidence.notebook_params({**namespace, **injected})
+    return evidence.study_of({**namespace, **injected})
 
 
 def test_parameters_are_the_study_and_what_was_injected() -> None:
@@ -58,10 +58,10 @@ def test_parameters_are_the_study_and_what_was_injected() -> None:
 def test_cells_may_be_run_again_with_another_setting() -> None:
     namespace: dict[str, Any] = {}
     exec(parameters_cell(), namespace)
-    namespace["params"] = evidence.notebook_params(namespace)
+    namespace["params"] = evidence.study_of(namespace)
     assert namespace["params"].lora_rank == 8
     exec(parameters_cell().replace("lora_rank = None", "lora_rank = 16"), namespace)
-    assert evidence.notebook_params(namespace).lora_rank == 16
+    assert evidence.study_of(namespace).lora_rank == 16
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from t5peft.inputs import backbone
 from t5peft.methods import counting, formulas
 from t5peft.methods.counting import Count
 from t5peft.methods.table import inject
-from t5peft.report import derivations, evidence
-from t5peft.report.evidence import Checked, CountsDifferError
+from t5peft.report import counts, derivations
+from t5peft.report.counts import Checked, CountsDifferError
+from t5peft.report.evidence import Evidence
 from t5peft.runs import store
 from t5peft.runs.records import Status
 
@@ -25,23 +26,21 @@ def test_a_backbone_in_a_folder_called_t5_small_is_not_taken_for_it(
 ) -> None:
     backbone.load("random:tiny").config.save_pretrained(tmp_path / "t5-small")
     study = dataclasses.replace(exercise, backbone=str(tmp_path / "t5-small"))
-    models = evidence.models(study)
+    models = counts.models(study)
     sizes_of = [sum(formulas.parts(model).values()) for model in models.values()]
     assert list(models) == ["t5-small", "t5-small of the study"]
     assert sizes_of == [60_506_624, 301_696]
-    assert "has other dimensions" in derivations.other_backbone(
-        evidence.scratch_counts(study), study
-    )
+    assert "has other dimensions" in derivations.other_backbone(counts.of_scratch(study), study)
 
 
 @pytest.mark.parametrize("off", [{"added": 104_545}, {"total": 60_611_169}])
 def test_records_must_hold_the_derived_counts(exercise: Study, off: dict[str, int]) -> None:
-    run = evidence.scratch(exercise, "adapter")
+    run = counts.scratch(exercise, "adapter")
     held = {"added": 104_544, "total": 60_611_168}
     stored = {"run": {"name": run.name, **vars(run)}, "parameters": held}
-    evidence.check_records(exercise, [stored])
+    counts.check_records(exercise, [stored])
     with pytest.raises(CountsDifferError, match="adapter-scratch-b8 as trained"):
-        evidence.check_records(exercise, [{**stored, "parameters": held | off}])
+        counts.check_records(exercise, [{**stored, "parameters": held | off}])
 
 
 def test_a_derivation_goes_from_sites_to_the_exercises_number() -> None:
@@ -52,16 +51,16 @@ def test_a_derivation_goes_from_sites_to_the_exercises_number() -> None:
 
 
 def test_counts_that_differ_stop_the_report_by_name(exercise: Study) -> None:
-    run = evidence.scratch(exercise, "lora")
+    run = counts.scratch(exercise, "lora")
     right, wrong = Count(8, 8, 108, 108), Count(8, 9, 108, 109)
-    evidence.check([Checked("t5-small", run, right)])
+    counts.check([Checked("t5-small", run, right)])
     with pytest.raises(CountsDifferError, match=r"lora-scratch-r8 in tiny: derived 8 .* counted 9"):
-        evidence.check([Checked("t5-small", run, right), Checked("tiny", run, wrong)])
+        counts.check([Checked("t5-small", run, right), Checked("tiny", run, wrong)])
     assert "**NO**" in derivations.counts([Checked("tiny", run, wrong)])
 
 
 def test_number_of_parameters_is_the_exercises(exercise: Study) -> None:
-    table = derivations.number_of_parameters(evidence.scratch_counts(exercise), "t5-small")
+    table = derivations.number_of_parameters(counts.of_scratch(exercise), "t5-small")
     assert column(table, "Number of parameters (counted)") == [
         *("**60,506,624**", "**60,511,744**", "**60,611,168**", "**60,801,536**")
     ]
@@ -69,7 +68,7 @@ def test_number_of_parameters_is_the_exercises(exercise: Study) -> None:
 
 
 def test_derived_and_counted_stand_in_their_columns(exercise: Study) -> None:
-    item = evidence.Checked("tiny", evidence.scratch(exercise, "lora"), counting.Count(1, 2, 3, 4))
+    item = counts.Checked("tiny", counts.scratch(exercise, "lora"), counting.Count(1, 2, 3, 4))
     table = derivations.counts([item])
     heads = ("added, derived", "added, counted", "all, derived", "all, counted", "equal")
     assert [column(table, head) for head in heads] == [["1"], ["2"], ["3"], ["4"], ["**NO**"]]
@@ -103,7 +102,7 @@ def test_the_letters_have_each_models_values(exercise: Study) -> None:
 def test_a_site_has_the_tensors_that_are_named(exercise: Study) -> None:
     """Their sizes are those of the model with the method in place."""
     for method, count in (("soft-prompt", 1), ("adapter", 12), ("lora", 36)):
-        run = evidence.scratch(exercise, method)
+        run = counts.scratch(exercise, method)
         derived = formulas.derive(method, "t5-small", run.settings)
         sizes = [formulas.value(term, derived.values) for term in derived.terms.values()]
         model = counting.hollow("t5-small")
@@ -130,11 +129,11 @@ def test_results_are_shown_only_with_the_derived_counts(
     fresh = Status("fresh", "")
     monkeypatch.setattr(store, "look", lambda *_: {name: (fresh, made[name]) for name in made})
     with pytest.raises(CountsDifferError, match="lora-scratch-r8 as trained"):
-        evidence.results(here, "lora")
+        Evidence(here).records("lora")
 
 
 def test_the_last_section_derives_what_each_method_adds(exercise: Study) -> None:
-    derived = evidence.exercise_derivations(exercise)
+    derived = counts.exercise_derivations(exercise)
     assert {name: one.derived for name, one in derived.items()} == {
         "soft-prompt": 5_120, "adapter": 104_544, "lora": 294_912
     }  # fmt: skip

@@ -15,7 +15,7 @@ from helpers import run_named
 from t5peft.base import paths, studies
 from t5peft.inputs import backbone
 from t5peft.methods.table import runs_of
-from t5peft.report import evidence
+from t5peft.report.evidence import Evidence
 from t5peft.report.render import render
 from t5peft.runs import make, records, store
 
@@ -83,7 +83,7 @@ def test_the_prompts_walk_goes_from_the_embeddings_first_rows_to_what_is_stored(
     tokenizer: dict[str, Any],
 ) -> None:
     study = studies.load("smoke", tokenizer)
-    record, start, end = evidence.prompt_rms(study)
+    record, start, end = Evidence(study).prompt_rms()
     assert record["run"]["name"] == "soft-prompt-scratch-n10"
     first = backbone.load(study.backbone, study.seed).shared.weight[:10]
     (stored,) = store.tensors(paths.weights() / "smoke" / record["run"]["name"])[1].values()

@@ -10,7 +10,8 @@ from helpers import run_named
 
 from t5peft.base.errors import Missing
 from t5peft.base.studies import Study
-from t5peft.report import evidence, gaps, tables
+from t5peft.report import gaps, tables
+from t5peft.report.evidence import Evidence
 from t5peft.report.render import notebook
 from t5peft.runs import make
 
@@ -24,7 +25,7 @@ def partial(smoke: Study) -> Study:
 
 
 def test_of_incomplete_records_only_what_is_stored_is_used(partial: Study) -> None:
-    records = evidence.results(partial, "lora")
+    records = Evidence(partial).records("lora")
     assert records, "there are some"
     for use in (list, len, lambda x: x[0], lambda x: "a" in x, reversed):
         with pytest.raises(Missing, match="9 of 10 runs missing"):
@@ -32,7 +33,7 @@ def test_of_incomplete_records_only_what_is_stored_is_used(partial: Study) -> No
     table = tables.results(records)
     assert "| ours " in table
     assert table.count("PEFT (missing)") == 2
-    rows = [row for row in tables.ten_results(evidence.results(partial)).splitlines()[2:] if row]
+    rows = [row for row in tables.ten_results(Evidence(partial).records()).splitlines()[2:] if row]
     assert [int(row.split("|")[1]) for row in rows] == [*range(1, 11)]
     assert sum("(missing)" in row for row in rows) == 9
 
@@ -62,5 +63,5 @@ def test_a_cell_shows_its_last_line_or_its_gap() -> None:
 
 
 def test_a_sentence_has_a_dash_where_a_run_is_missing(partial: Study) -> None:
-    text = notebook.fill("It took `{python} len(x)` s.", {"x": evidence.results(partial, "lora")})
+    text = notebook.fill("It took `{python} len(x)` s.", {"x": Evidence(partial).records("lora")})
     assert text.data == "It took \N{EN DASH} s."

@@ -12,9 +12,11 @@ from helpers import run_named
 from t5peft.base import machine
 from t5peft.base.errors import Missing
 from t5peft.base.studies import Study
-from t5peft.methods.table import runs_of
+from t5peft.methods.table import Run, runs_of
 from t5peft.report import evidence
+from t5peft.report.evidence import Evidence
 from t5peft.runs import estimate, make, store
+from t5peft.runs.records import Status
 from t5peft.training import jobs, loop
 
 
@@ -57,15 +59,21 @@ def test_missing_runs_are_trained_where_they_may_be(
         estimate, "seconds", lambda wanted, study: {run.name: seconds for run in wanted}
     )
     monkeypatch.setattr(machine, "has_accelerator", lambda: False)
-    monkeypatch.setattr(make, "train_alone", lambda run, study: run.name)
-    monkeypatch.setattr(evidence, "check_records", lambda study, records: None)
+    asked: list[str] = []
+
+    def noted(run: Run, study: Study) -> tuple[Status, None]:
+        asked.append(run.name)
+        return Status("fresh", "just now"), None
+
+    monkeypatch.setattr(evidence, "trained", noted)
+    monkeypatch.setattr(Evidence, "record", lambda self, run: run.name)
     study = dataclasses.replace(smoke, train=train)
     names = [run.name for run in runs_of(study) if run.method == "lora"]
     if trains:
-        assert evidence.results(study, "lora") == names
+        assert Evidence(study).records("lora") == names == asked
         return
     with pytest.raises(Missing) as refused:
-        evidence.results(study, "lora")
+        Evidence(study).records("lora")
     line = str(refused.value)
     assert "study smoke: found 10 of 10 runs missing (never trained): full, " in line
     assert "expected stored runs; t5peft train smoke " in line
@@ -76,6 +84,6 @@ def test_runs_of_other_settings_are_named_with_the_way_to_replace_them(smoke: St
     make.train(run_named(smoke, "lora-scratch-r8"), smoke)
     other = dataclasses.replace(smoke, epochs=1, train="yes")
     with pytest.raises(Missing, match=r"other settings: epochs 2 -> 1\): .*--replace") as refused:
-        evidence.results(other, "lora")
+        Evidence(other).records("lora")
     assert "--set epochs=1" in str(refused.value), "the way out carries what was set"
     assert store.status(run_named(smoke, "lora-scratch-r8"), smoke).state == "fresh"

@@ -51,7 +51,7 @@ def save(model: T5ForConditionalGeneration, folder: Path) -> None:
 
 
 def load(folder: Path) -> dict[str, torch.Tensor]:
-    """The state dict (float32) in a folder that `save_int8` wrote.
+    """The state dict (float32) in a folder that `save` wrote.
 
     Raises `InputError` for a damaged shard.
     """

@@ -1,7 +1,7 @@
 """The exercise's own loop against ours, side by side in one run.
 
 The exercise's loop: float32, batches of the study's size in the reviews' order, padded to their
-longest, and `generate` over the test reviews. Ours: what `training.py` and `evaluation.py` do, in
+longest, and `generate` over the test reviews. Ours: what `loop.py` and `evaluation.py` do, in
 the study's precision. Model, reviews, optimizer and dropout's rate are the same; what differs in
 the mathematics is the precision, and nothing else.
 

@@ -231,9 +231,8 @@ def tried(study: Study) -> list[dict[str, Any]]:
     return next(filter(None, found), [])
 
 
-def retained(study: Study) -> dict[str, dict[str, Any]]:
-    """What the runs keep, by name, on the most reviews; {} unless of all of them."""
-    found = store.look(runs_of(study), study)
+def retained(study: Study, found: store.Found) -> dict[str, dict[str, Any]]:
+    """What the runs keep, by name, on the most reviews; {} unless of all that were found."""
     for number in reviews(study, "retention"):
         kept = {each["run"]: each for each in loaded(retention(study, number, found))}
         if len(kept) == len(found):

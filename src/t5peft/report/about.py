@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from t5peft.base import paths
@@ -215,11 +214,12 @@ def differences_section(study: Study, exercise: Study, why: Mapping[str, str]) -
     return f"{text}\n\n{floating('tbl-differences', body, caption)}"
 
 
-def reasons(file: Path, study: Study) -> dict[str, str]:
+def reasons(study: Study) -> dict[str, str]:
     """The comments behind a study's settings: `epochs: 3  # two CPU cores` -> {"epochs": ...}.
 
     Of a setting that was changed since, the file knows no reason.
     """
+    file = study_file(study.study)
     if not file.exists():  # a study of somebody's own, which is no file in params/
         return {}
     lines = re.findall(

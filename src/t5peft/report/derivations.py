@@ -11,7 +11,7 @@ from t5peft.inputs.sizes import SIZES
 from t5peft.methods import formulas
 from t5peft.methods.formulas import Derivation, Model
 from t5peft.methods.table import EXERCISE, runs_of
-from t5peft.report.evidence import Checked
+from t5peft.report.counts import Checked
 from t5peft.report.show import (
     DASH,
     IMPLEMENTATION_NAMES,

@@ -1,4 +1,4 @@
-"""Plots of the report: from records to matplotlib figures, in the style of `figures`.
+"""Plots of the report: from records to matplotlib figures, in the style of `drawings`.
 
 A method has its marker and colour everywhere; filled marks are ours, hollow ones the library's.
 """

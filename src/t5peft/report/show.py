@@ -8,8 +8,9 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
@@ -221,8 +222,9 @@ def callout(kind: str, title: str, text: str) -> list[str]:
     return [f'::: {{.callout-{kind} title="{title}"}}', text, ":::", ""]
 
 
-def source(*things: Callable[..., Any] | type) -> str:
+def source(module: str, *names: str) -> str:
     """The source of what ran, a code block each: a page may end between two, not within one."""
+    things = (getattr(import_module(f"t5peft.{module}"), name) for name in names)
     return "\n\n".join(f"```python\n{inspect.getsource(thing).rstrip()}\n```" for thing in things)
 
 

@@ -7,7 +7,7 @@
     missing   there is no record, or it is of another identity
     damaged   there is a record, but it, or a file that it describes, is not as it was written
 
-Each is a sealed JSON file: of a run (`runs`), or of what is measured beside the runs (`measured`).
+Each is a sealed JSON file: of a run (`store`), or of what is measured beside (`measurements`).
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def restore(job: Job, path: Path, identity: str) -> None:
 
 
 def read(path: Path, device: torch.device) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, no bit of it changed, nothing in it run or inflated.
+    """What `save` wrote, no bit of it changed, nothing in it run or inflated.
 
     Raises ValueError, or what zipfile and pickle raise, for anything else.
     """

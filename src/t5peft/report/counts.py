@@ -1,0 +1,160 @@
+"""Parameters as derived and as counted: nothing is shown where they differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from t5peft.base import paths
+from t5peft.base.studies import Study
+from t5peft.inputs import backbone, hub
+from t5peft.inputs.sizes import SIZES
+from t5peft.methods import counting, formulas
+from t5peft.methods.counting import Count
+from t5peft.methods.formulas import Derivation, Model
+from t5peft.methods.table import EXERCISE, Run, runs_of
+from t5peft.report import show
+from t5peft.runs import records
+from t5peft.runs.records import Record
+
+EXERCISE_SIZE = "t5-small"
+
+
+def scratch(study: Study, method: str) -> Run:
+    """The study's from-scratch run of a method."""
+    return next(
+        run for run in runs_of(study) if run.method == method and run.implementation == "scratch"
+    )
+
+
+# --- the model -----------------------------------------------------------------------------------
+
+
+def model(study: Study) -> Model:
+    """The dimensions of the study's backbone; a hub name of a known size is not looked up.
+
+    Of another that is not on this machine, its stored runs tell.
+    """
+    name = study.backbone.removeprefix(backbone.RANDOM).rpartition("/")[2]
+    if name in SIZES and paths.local(study.backbone) is None:
+        return name
+    if not hub.at_hand(study.backbone, hub.CONFIG):
+        for record in records.stored_with(study, "backbone"):
+            if known := record["backbone"].get("config"):
+                from transformers import T5Config
+
+                return T5Config.from_dict(known)
+    return backbone.read_config(study.backbone)
+
+
+def vocabulary(study: Study) -> int:
+    """How many tokens the study's backbone chooses among."""
+    return formulas.dimensions(model(study))[formulas.V]
+
+
+def total(size: Model) -> int:
+    """How many parameters a T5 has."""
+    return sum(formulas.parts(size).values())
+
+
+def models(study: Study) -> dict[str, Model]:
+    """T5-small, and the study's backbone where it has other dimensions, by name."""
+    ours = model(study)
+    if formulas.dimensions(ours) == formulas.dimensions(EXERCISE_SIZE):
+        return {EXERCISE_SIZE: EXERCISE_SIZE}
+    name = show.backbone_name(study)
+    if name == EXERCISE_SIZE:
+        name += " of the study"
+    return {EXERCISE_SIZE: EXERCISE_SIZE, name: ours}
+
+
+def derivations(study: Study, method: str) -> dict[str, Derivation]:
+    """How many parameters the study's from-scratch run of `method` adds, in each of the models."""
+    settings = scratch(study, method).settings
+    return {name: formulas.derive(method, size, settings) for name, size in models(study).items()}
+
+
+def scratch_settings(study: Study) -> dict[str, dict[str, Any]]:
+    """The settings of the from-scratch PEFT runs by method."""
+    return {method: scratch(study, method).settings for method in EXERCISE[1:]}
+
+
+def exercise_derivations(study: Study) -> dict[str, Derivation]:
+    """What each from-scratch PEFT method adds to t5-small, by method."""
+    return {
+        method: formulas.derive(method, EXERCISE_SIZE, settings)
+        for method, settings in scratch_settings(study).items()
+    }
+
+
+def added(study: Study) -> dict[str, int]:
+    """The same as numbers, by the method's name."""
+    derived = exercise_derivations(study)
+    return {show.METHOD_NAMES[method]: one.derived for method, one in derived.items()}
+
+
+# --- derived equals counted ----------------------------------------------------------------------
+
+
+class CountsDifferError(Exception):
+    """A derived number of parameters is not the counted one: nothing may be shown."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The count of one run's method in one model."""
+
+    model: str
+    run: Run
+    count: Count
+
+
+def of_method(study: Study, method: str) -> list[Checked]:
+    """Derive and count each run of `method`, in t5-small and in the study's backbone.
+
+    Raises `CountsDifferError`, naming every pair of numbers that differ.
+    """
+    return counted(study, [run for run in runs_of(study) if run.method == method])
+
+
+def of_scratch(study: Study) -> list[Checked]:
+    """The same for the from-scratch run of each method."""
+    return counted(study, [scratch(study, method) for method in EXERCISE])
+
+
+def counted(study: Study, wanted: list[Run]) -> list[Checked]:
+    """The counts of the `wanted` runs in each of the models, checked."""
+    found = [
+        Checked(name, run, counting.count(run.method, size, run.settings, run.implementation))
+        for name, size in models(study).items()
+        for run in wanted
+    ]
+    check(found)
+    return found
+
+
+def check(found: list[Checked]) -> None:
+    """Raise `CountsDifferError` unless every derived number is the counted one."""
+    wrong = [
+        f"{item.run.name} in {item.model}: "
+        f"derived {item.count.derived_added:,} added and {item.count.derived_total:,} in all, "
+        f"counted {item.count.counted_added:,} and {item.count.counted_total:,}"
+        for item in found
+        if not item.count.equal
+    ]
+    if wrong:
+        raise CountsDifferError("; ".join(wrong))
+
+
+def check_records(study: Study, records: list[Record]) -> None:
+    """Raise `CountsDifferError` unless each stored run has as many parameters as are derived."""
+    size = model(study)
+    bare = total(size)
+    for record in records:
+        run, held = record["run"], record["parameters"]
+        derived = formulas.derive(run["method"], size, run["settings"]).derived
+        if (held["added"], held["total"]) != (derived, bare + derived):
+            raise CountsDifferError(
+                f"{run['name']} as trained: derived {derived:,} added, {bare + derived:,} in all, "
+                f"recorded {held['added']:,}, {held['total']:,}"
+            )
