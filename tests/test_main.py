@@ -7,13 +7,17 @@ import logging
 import shlex
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import run_named, trained_once
 
-from t5peft.__main__ import main
-from t5peft.base import paths
+from t5peft.__main__ import TABLE, main, name_of, parsed
+from t5peft.base import paths, studies
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Study
 from t5peft.training import loop
 
 
@@ -104,3 +108,36 @@ def test_a_hub_that_cannot_be_reached_says_nothing_before_our_line() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) == logging.ERROR
+
+
+def test_without_a_command_all_are_listed_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    told = capsys.readouterr().out
+    groups = [line.rstrip(":") for line in told.splitlines() if line.endswith(":")]
+    assert groups == ["options", *TABLE]
+    for commands in TABLE.values():
+        for run in commands:
+            assert f"\n  {name_of(run)} " in told
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"t5peft {metadata.version('t5peft')}\n"
+
+
+def test_studies_are_named_with_a_line_each_and_how_many_runs_are_stored(
+    smoke: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained_once(run_named(smoke, "lora-scratch-r8"), smoke)
+    assert main(["studies"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines.keys() == studies.every().keys()
+    assert " 1 of 10 runs stored  Seconds on a CPU: a random tiny T5" in lines["smoke"]
+    assert " 0 of 10 runs stored " in lines["assignment"]
+
+
+def test_texts_may_stand_behind_an_option() -> None:
+    lines = ("r --set a=b one -", "--set a=b r one -", "r one - --set a=b")
+    for line in (f"predict {line}" for line in lines):
+        options = parsed(line.split())
+        assert (options.stored, options.reviews, options.set) == ("r", ["one", "-"], ["a=b"])
+    for line in ("predict r one --nothing", "train smoke --nothing", "train smoke more"):
+        with pytest.raises(InputError, match=r"unrecognized arguments: (--nothing|more)"):
+            parsed(line.split())

@@ -111,7 +111,6 @@ def test_a_wrong_setting(change: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 COMMANDS = {
-    "": "command line: found the following arguments are required: COMMAND",
     "trian smoke": "invalid choice: 'trian'",
     "train": "the following arguments are required: study",
     "train smoke --jobs x": "invalid int value: 'x'",
