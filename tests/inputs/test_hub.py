@@ -338,6 +338,7 @@ def test_a_flipped_bit_in_the_cache_is_refused(served: Hub, study: Study) -> Non
     assert backbone.fingerprint(study)
 
 
+@pytest.mark.slow
 def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
     served: Hub,
     study: Study,

@@ -27,6 +27,7 @@ BUILT = [
         settings,
         implementation,
         id="-".join(map(str, (size, method, *settings.values(), implementation))),
+        marks=[] if size in SMALL else pytest.mark.slow,
     )
     for size in SIZES
     for method, settings in SETTINGS
@@ -155,6 +156,7 @@ def test_a_bottleneck_wider_than_the_model_is_warned_of_and_counted() -> None:
         assert counting.count("adapter", "tiny", {"bottleneck": 40}, "library").equal
 
 
+@pytest.mark.slow
 def test_the_largest_t5_is_counted_in_seconds_and_without_its_memory() -> None:
     """44 GB of weights would be: asked is 20 s (here of CPU, imports included) and 1.5 GB."""
     code = (

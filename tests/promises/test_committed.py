@@ -196,6 +196,7 @@ def test_the_texts_that_a_study_pins_are_imdbs(study: str) -> None:
     assert data.fingerprint(unpinned) == studies.load(study).data_fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
 @pytest.mark.parametrize("folder", BACKBONES, ids=lambda folder: folder.name)
 def test_a_backbone_reads_its_input_as_its_card_says(folder: Path, tmp_path: Path) -> None:

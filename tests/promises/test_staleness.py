@@ -65,6 +65,7 @@ CHANGES: dict[Callable[[Study, Path], Study], str] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_is_seen(
     change: Callable[[Study, Path], Study], on_folders: Study, code: Path

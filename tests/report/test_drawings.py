@@ -19,6 +19,7 @@ def svg(figure: Figure) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_every_figure_is_the_same_bytes_each_time(records: list[Any]) -> None:
     drawings.use_style()
     added = {"soft prompt": 5120, "LoRA": 294_912}

@@ -20,6 +20,7 @@ from t5peft.runs.records import Status
 from t5peft.training import jobs, loop
 
 
+@pytest.mark.slow
 def test_an_estimate_is_of_the_order_of_the_run(smoke: Study) -> None:
     study = dataclasses.replace(smoke, train_examples=400, test_examples=400, epochs=2)
     run = run_named(study, "lora-scratch-r8")

@@ -26,6 +26,6 @@ def test_a_record_of_another_version_is_refused(lost: str, study: Study, stored:
 
 
 def test_a_record_without_a_field_of_params_is_refused(study: Study, stored: Path) -> None:
-    forge(stored, study={k: v for k, v in vars(study).items() if k != "lora_alpha"})
+    forge(stored, params={k: v for k, v in vars(study).items() if k != "lora_alpha"})
     with pytest.raises(InputError, match="no lora_alpha"):
         reopen.load(f"smoke/{NAME}")

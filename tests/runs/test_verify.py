@@ -154,6 +154,7 @@ def another_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
 CHANGES = [wrong_scale, lost_dropout, another_seed, another_order]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_the_bounds_catch(

@@ -121,6 +121,7 @@ def test_it_answers_like_transformers(
         assert len({*found, ""}) > 2, "several words, or nothing is shown"
 
 
+@pytest.mark.slow
 def test_fifty_steps_with_dropout_stay_within_the_spread_of_seeds(smoke: Study) -> None:
     """Other dropout draws are like another seed: losses and final accuracy differ no more."""
     run = RUNS[0]
