@@ -88,6 +88,7 @@ def test_another_error_is_not_hidden(place: Path, monkeypatch: pytest.MonkeyPatc
         main(["train", "smoke", "--only", "lora-scratch-r8"])
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_gets_no_traceback(home: Path) -> None:
     """As in `t5peft count lora | head -1`."""
     command = [sys.executable, "-m", "t5peft", "count", "lora"]

@@ -162,6 +162,7 @@ def test_a_tokenizer_is_named_as_one(served: Hub, tiny: dict[str, bytes]) -> Non
         hub.fetch(NAME, *hub.PIECES)
 
 
+@pytest.mark.slow
 def test_of_a_whole_snapshot_everything_is_loaded_without_a_question(
     served: Hub, study: Study, reviews: dict[str, bytes]
 ) -> None:
@@ -289,6 +290,7 @@ def test_training_refuses_other_reviews_than_the_study_pins(
         Evidence(dataclasses.replace(other, train="yes")).records("lora")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pinned", [True, False])
 def test_a_report_of_stored_runs_needs_no_reviews(
     pinned: bool,
@@ -373,6 +375,7 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
     assert hub.at_hand(NAME, *PARTS, revision=own), "but that of the run"
 
 
+@pytest.mark.slow
 def test_of_a_backbone_that_is_away_the_stored_runs_must_say_one_thing(
     served: Hub, study: Study, cache: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, bytes]
 ) -> None:

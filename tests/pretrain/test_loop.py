@@ -114,6 +114,7 @@ def test_the_stored_backbone_is_what_a_study_loads(small: BackboneParams) -> Non
     assert json.loads((folder / "history.json").read_text())[-1]["step"] == 12
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_and_ends_the_same(
     small: BackboneParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +222,7 @@ def test_a_stored_backbone_is_not_written_over(small: BackboneParams) -> None:
     assert _weights(folder) == before
 
 
+@pytest.mark.slow
 def test_a_backbone_is_replaced_whole_or_not_at_all(
     small: BackboneParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:

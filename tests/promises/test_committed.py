@@ -253,7 +253,7 @@ def test_what_a_report_asks_is_read_once(monkeypatch: pytest.MonkeyPatch) -> Non
         for method in EXERCISE:
             assert found.records(method)
         assert len(found.records()) == 10
-        assert len(found.verified) == 44 == len({id(record) for record in found.verified})
+        assert len(found.everything) == len({id(record) for record in found.everything}) == 44
         assert all(found.beside.values())
     assert max(read.values()) <= 2, "a record's own status, and its verification's"
     assert {path.name for path, times in read.items() if times > 1} <= {"verified.json"}

@@ -175,13 +175,8 @@ class Evidence:
     @property
     def bench(self) -> dict[str, Any]:
         """The one of the study's own precision; {} where not measured."""
-        alike = (each for each in self.benches if each["params"]["precision"] == self.precision)
-        return next(alike, {})
-
-    @property
-    def precision(self) -> str:
-        """The study's."""
-        return self.study.precision
+        own = self.study.precision
+        return next((each for each in self.benches if each["params"]["precision"] == own), {})
 
     @property
     def beside(self) -> dict[str, list[dict[str, Any]]]:
@@ -194,7 +189,7 @@ class Evidence:
         }
 
     @property
-    def verified(self) -> list[Record]:
+    def everything(self) -> list[Record]:
         """All records that the report shows."""
         own = [*self.records(), *(record for each in self.seeds for record in each[1:])]
         return own + [record for name in COMPANIONS for record in self.companions[name]]

@@ -231,6 +231,7 @@ def test_missing_and_circular_includes_are_refused(own: Path) -> None:
         notebook.build()
 
 
+@pytest.mark.slow
 def test_papermill_command_line_injects_parameters(own: Path, toy: Path) -> None:
     (own / "report.qmd").write_text(
         '```{python}\n#| tags: [parameters]\nstudy = "x"\nlora_rank = 8\n```\n\n'
