@@ -15,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import dataclasses
+import io
 import os
 
 import torch
@@ -213,3 +214,16 @@ def begun(study: Study, monkeypatch: pytest.MonkeyPatch) -> Path:
         with pytest.raises(KeyboardInterrupt):
             make.train_alone(run_of(study), study)
     return store.folder(run_of(study), study) / "checkpoint.pt"
+
+
+@pytest.fixture
+def place(home: Path, words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's root, its smoke study with a tokenizer that is there; no input on stdin."""
+    path = home / "params" / "smoke.yaml"
+    lines = [x for x in path.read_text().splitlines() if not x.startswith("tokenizer:")]
+    path.write_text("\n".join([*lines, f"tokenizer: {words_folder}"]))
+    (home / "report.qmd").write_text("# Report\n")
+    (home / "folder").mkdir()
+    monkeypatch.chdir(home)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    return home

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shlex
 import shutil
 import signal
 import sys
@@ -13,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -192,3 +194,29 @@ def train_together(home: Path, study: Study, log: Path) -> None:
     make.train = noted
     changes = [x for k in ("tokenizer", "epochs") for x in ("--set", f"{k}={getattr(study, k)}")]
     raise SystemExit(main(["train", "smoke", "--only", *SHARED, *changes]))
+
+
+def written(root: Path) -> dict[str, bytes]:
+    """What the project keeps: all files but the cache's and the locks."""
+    kept = [p for p in root.rglob("*") if p.is_file() and ".cache" not in p.parts]
+    return {str(p): p.read_bytes() for p in kept if p.name != "lock"}
+
+
+def refused(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command prints before it exits with 2; nothing is written."""
+    before = written(paths.root())
+    capsys.readouterr()
+    assert main(shlex.split(command)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert written(paths.root()) == before
+    return lines[0]
+
+
+def assert_complete(line: str) -> None:
+    """The thing, what was found, what was expected, the way out."""
+    thing, found, rest = line.partition(": found ")
+    found, expected, rest = rest.partition(", expected ")
+    wanted, _, way_out = rest.rpartition("; ")
+    assert thing.startswith("t5peft: ")
+    assert all([found, expected, wanted, way_out]), line

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from t5peft.inputs import backbone, int8, tokenizers
+from t5peft.inputs import backbone, int8
 
 
 def test_a_t5_small_is_stored_in_shards_that_any_host_takes(tmp_path: Path) -> None:
@@ -37,18 +36,6 @@ def test_shards_of_an_earlier_backbone_do_not_stay(
     assert len(list(tmp_path.glob("int8-*"))) > 1
     int8.save(model, tmp_path)
     assert [path.name for path in tmp_path.glob("int8-*")] == ["int8-01-of-01.safetensors"]
-
-
-@pytest.fixture(autouse=True)
-def a_tokenizer_with_label_words(words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The made-up reviews hold no label words; the session's tokenizer knows them."""
-    model = (words_folder / tokenizers.MODEL_FILE).read_bytes()
-
-    def copy(texts: Any, vocabulary: int, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / tokenizers.MODEL_FILE).write_bytes(model)
-
-    monkeypatch.setattr(tokenizers, "train", copy)
 
 
 def test_int8_rows_are_off_by_half_a_step_at_most() -> None:

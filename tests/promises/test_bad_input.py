@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shlex
 import shutil
@@ -13,11 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from helpers import trained_once
+from helpers import assert_complete, refused, trained_once
 from transformers import T5EncoderModel
 
 from t5peft.__main__ import main
-from t5peft.base import paths, studies
+from t5peft.base import studies
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, int8, tokenizers
 from t5peft.methods.table import runs_of
@@ -27,45 +26,6 @@ Make = Callable[[Path], object]
 """Puts something wrong into a folder."""
 
 REVIEWS = {"text": ["a good film", "a bad film"], "label": [1, 0]}
-
-
-@pytest.fixture
-def place(home: Path, words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The project's root, its smoke study with a tokenizer that is there; no input on stdin."""
-    path = home / "params" / "smoke.yaml"
-    lines = [x for x in path.read_text().splitlines() if not x.startswith("tokenizer:")]
-    path.write_text("\n".join([*lines, f"tokenizer: {words_folder}"]))
-    (home / "report.qmd").write_text("# Report\n")
-    (home / "folder").mkdir()
-    monkeypatch.chdir(home)
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    return home
-
-
-def written(root: Path) -> dict[str, bytes]:
-    """What the project keeps: all files but the cache's and the locks."""
-    kept = [p for p in root.rglob("*") if p.is_file() and ".cache" not in p.parts]
-    return {str(p): p.read_bytes() for p in kept if p.name != "lock"}
-
-
-def refused(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a command prints before it exits with 2; nothing is written."""
-    before = written(paths.root())
-    capsys.readouterr()
-    assert main(shlex.split(command)) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    assert written(paths.root()) == before
-    return lines[0]
-
-
-def assert_complete(line: str) -> None:
-    """The thing, what was found, what was expected, the way out."""
-    thing, found, rest = line.partition(": found ")
-    found, expected, rest = rest.partition(", expected ")
-    wanted, _, way_out = rest.rpartition("; ")
-    assert thing.startswith("t5peft: ")
-    assert all([found, expected, wanted, way_out]), line
 
 
 SETTINGS = {

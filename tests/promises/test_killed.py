@@ -95,20 +95,16 @@ def endless(study: Study, *options: str, interrupt: Any = signal.SIG_DFL) -> sub
 def test_ctrl_c_ends_within_two_seconds_and_says_how_to_go_on(
     stop: signal.Signals, study: Study
 ) -> None:
-    seconds = []
-    while not seconds or (min(seconds) >= 2 and len(seconds) < 3):  # a machine may stall
-        process = endless(study, "--only", NAME)
-        assert process.stderr is not None
-        assert any(": epoch 2 of" in line for line in process.stderr)
-        process.send_signal(stop)
-        began = time.perf_counter()
-        said = process.communicate(timeout=30)[1]
-        seconds.append(time.perf_counter() - began)
-        assert process.returncode == 130
-        assert "the same command goes on" in said.splitlines()[-1]
-        assert "Traceback" not in said
-        shutil.rmtree(store.folder(run_of(study), study))
-    assert min(seconds) < 2
+    process = endless(study, "--only", NAME)
+    assert process.stderr is not None
+    assert any(": epoch 2 of" in line for line in process.stderr)
+    process.send_signal(stop)
+    began = time.perf_counter()
+    said = process.communicate(timeout=30)[1]
+    assert time.perf_counter() - began < 2
+    assert process.returncode == 130
+    assert "the same command goes on" in said.splitlines()[-1]
+    assert "Traceback" not in said
 
 
 TRAIN_PIECES = """

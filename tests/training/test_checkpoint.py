@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import NAME, flip, run_of
+from helpers import flip, run_of
 
-from t5peft.__main__ import main
 from t5peft.base.studies import Study
 from t5peft.runs import records, store
 from t5peft.runs.identity import identity_of
@@ -43,21 +42,6 @@ def test_a_flipped_bit_of_a_checkpoint_changes_nothing_unseen(begun: Path) -> No
         else:  # a bit between the parts
             assert saved(held) == saved(sound)
     assert refused > 50
-
-
-def refused(study: Study, capsys: pytest.CaptureFixture[str]) -> str:
-    """The line that `t5peft train` ends with; the stored run is as it was."""
-    folder = store.folder(run_of(study), study)
-    before = {p: p.read_bytes() for p in folder.iterdir() if p.name in (records.RECORD, "lock")}
-    state = store.status(run_of(study), study)
-    changes = [x for k, v in vars(study).items() for x in ("--set", f"{k}={v}")]
-    capsys.readouterr()
-    assert main(["train", "smoke", "--only", NAME, *changes]) == 2
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert {p: p.read_bytes() for p in before} == before
-    assert store.status(run_of(study), study) == state
-    assert not list(folder.glob(".*.tmp"))
-    return line
 
 
 @pytest.mark.parametrize("other", ["identity", "source"])

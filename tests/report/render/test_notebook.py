@@ -13,129 +13,6 @@ from t5peft.base import paths, studies
 from t5peft.base.errors import InputError, OneLine
 from t5peft.report.render import notebook
 
-CHECKOUT = paths.CHECKOUT
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><path d="M0 0L9 9"/></svg>'
-
-REPORT = """---
-title: "A toy report"
----
-
-```{python}
-#| tags: [parameters]
-study = "smoke"
-lora_rank = 8
-```
-
-```{python}
-#| label: setup
-#| include: false
-from IPython.display import SVG, Markdown
-```
-
-::: {.callout-important title="The *study*"}
-This is `{python} study`.
-:::
-
-# The question {#sec-question}
-
-See @sec-lora, [@tbl-static; @tbl-div], [-@eq-update], [Fig. @fig-box] and @fig-file;
-@hu2022 found it.
-
-![A file.](box.svg){#fig-file}
-
-| a | b |
-|---|--:|
-| 1 | 2 |
-
-: From *markdown*. {#tbl-md}
-
-{{< include chapters/lora.qmd >}}
-
-# References {.unnumbered}
-
-::: {#refs}
-:::
-"""
-
-LORA = """# LoRA {#sec-lora}
-
-Asked in @sec-question, see @tbl-md.
-
-$$
-y = x W + \\frac{\\alpha}{r} x A B
-$$ {#eq-update}
-
-```{python}
-#| label: tbl-static
-#| tbl-cap: "A caption with $r$."
-Markdown(f"| rank |\\n|---:|\\n| {lora_rank} |")
-```
-
-::: {#tbl-div}
-
-```{python}
-#| output: asis
-#| echo: false
-print("| rank | twice |\\n|---:|---:|\\n| x | 1 |")
-```
-
-Rank `{python} lora_rank` of `{python} "a_b*c"`.
-
-:::
-
-::: {#fig-box}
-
-```{python}
-#| fig-alt: "a box"
-SVG("box.svg")
-```
-
-A box.
-
-:::
-
-```{python}
-#| echo: true
-print(lora_rank * 1001)
-```
-
-```{python}
-#| include: false
-print("not shown")
-```
-"""
-
-BIBLIOGRAPHY = "@article{hu2022, author={Hu, Edward}, title={LoRA}, journal={ICLR}, year={2022}}\n"
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory):
-    """The root of a project that holds the toy report."""
-    root = tmp_path_factory.mktemp("toy")
-    (root / "chapters").mkdir()
-    (root / "report.qmd").write_text(REPORT)
-    (root / "chapters" / "lora.qmd").write_text(LORA)
-    (root / "references.bib").write_text(BIBLIOGRAPHY)
-    (root / "box.svg").write_text(SVG)
-    for name in ("_quarto.yml", "params/smoke.yaml"):
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_text((CHECKOUT / name).read_text())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("T5PEFT_HOME", str(root))
-        patch.setenv("PATH", str(root))  # no Quarto
-        patch.delenv("QUARTO", raising=False)
-        yield root
-
-
-@pytest.fixture
-def own(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project, for one test."""
-    (tmp_path / "chapters").mkdir()
-    for name in ("_quarto.yml", "references.bib"):
-        (tmp_path / name).write_text((toy / name).read_text())
-    monkeypatch.setenv("T5PEFT_HOME", str(tmp_path))
-    return tmp_path
-
 
 def test_only_executable_fences_become_code_cells() -> None:
     text = (
@@ -245,14 +122,14 @@ def test_papermill_command_line_injects_parameters(own: Path, toy: Path) -> None
     assert last.outputs[0].text == "smoke 16 16\n"
 
 
-CHAPTERS = sorted(path.stem for path in (CHECKOUT / "chapters").glob("*.qmd"))
+CHAPTERS = sorted(path.stem for path in (paths.CHECKOUT / "chapters").glob("*.qmd"))
 
 
 @pytest.fixture
 def project(monkeypatch: pytest.MonkeyPatch) -> str:
     """The text of the report itself."""
     monkeypatch.delenv("T5PEFT_HOME", raising=False)
-    return notebook.read(CHECKOUT / "report.qmd")
+    return notebook.read(paths.CHECKOUT / "report.qmd")
 
 
 def test_the_report_includes_every_chapter(project: str) -> None:
@@ -279,7 +156,7 @@ def test_the_report_refers_only_to_what_it_labels(project: str) -> None:
     referred = set(re.findall(r"@((?:sec|fig|tbl|eq)-[\w-]+)", project))
     assert referred
     assert referred <= set(notebook.labels(project))
-    code = "".join(path.read_text() for path in (CHECKOUT / "src/t5peft").rglob("*.py"))
+    code = "".join(path.read_text() for path in (paths.CHECKOUT / "src/t5peft").rglob("*.py"))
     said = set(re.findall(r"@((?:sec|tbl)-[\w-]+)", code)) - {"sec-"}  # the rest is computed
     assert said
     assert said <= set(notebook.labels(project))
@@ -287,7 +164,7 @@ def test_the_report_refers_only_to_what_it_labels(project: str) -> None:
 
 def test_every_setting_of_the_report_reaches_its_study(monkeypatch: pytest.MonkeyPatch) -> None:
     """None is taken for a module of the same name, as `backbone` is one."""
-    monkeypatch.setenv("T5PEFT_HOME", str(CHECKOUT))
+    monkeypatch.setenv("T5PEFT_HOME", str(paths.CHECKOUT))
     cells = [cell.source for cell in notebook.build().cells if notebook.is_setup(cell)]
     given = {**vars(studies.load("smoke")), "study": "my-own", "backbone": "random:t5-small"}
     injected = "\n".join(f"{name} = {value!r}" for name, value in given.items())

@@ -1,4 +1,4 @@
-"""What is handed in."""
+"""The report itself, rendered without Quarto from the smoke study, and what is handed in."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from typing import Any
 import nbformat
 import pytest
 import torch
+from helpers import run_named
 
 from t5peft.__main__ import main
-from t5peft.base import paths
+from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
+from t5peft.inputs import backbone
 from t5peft.methods.table import runs_of
 from t5peft.report import handin
+from t5peft.report.evidence import Evidence
 from t5peft.report.render import render
-from t5peft.runs import store
+from t5peft.runs import make, records, store
 from t5peft.runs.records import Status
 
 pytestmark = pytest.mark.slow
@@ -54,6 +57,107 @@ def tokenizer(words_folder: Path) -> dict[str, Any]:
 def rendered(home: Path, tokenizer: dict[str, Any]) -> Path:
     """The whole report; its cells train the ten runs, which take seconds."""
     return render.render("smoke", tokenizer)
+
+
+def test_the_whole_report_is_a_pdf(rendered: Path, home: Path) -> None:
+    assert rendered == home / "_output" / "report-smoke.pdf", "the default study's is report.pdf"
+    assert rendered.read_bytes().startswith(b"%PDF")
+
+
+def test_a_partial_report_shows_what_is_there_and_marks_the_gaps(
+    home: Path, tokenizer: dict[str, Any]
+) -> None:
+    changes = tokenizer | {"study": "begun", "train": "partial"}
+    study = studies.load("smoke", changes)
+    make.train(run_named(study, "lora-scratch-r8"), study)
+    target = render.render("smoke", changes)
+    assert target == home / "_output" / "report-begun.pdf"
+    text = target.with_suffix(".md").read_text()
+    assert "| 9 of 10 runs missing (never trained) |" in text
+    assert len(re.findall(r"PEFT \(missing\)", text)) == 2
+    assert "Derived equals counted" in text, "what needs no run is there"
+    assert not (paths.weights() / "begun" / "full" / records.RECORD).exists(), "nothing is trained"
+
+
+def test_its_cells_trained_and_stored_the_ten_runs(
+    rendered: Path, tokenizer: dict[str, Any]
+) -> None:
+    study = studies.load("smoke", tokenizer)
+    assert [store.status(run, study).state for run in runs_of(study)] == 10 * ["fresh"]
+
+
+@pytest.mark.usefixtures("rendered")
+def test_the_prompts_walk_goes_from_the_embeddings_first_rows_to_what_is_stored(
+    tokenizer: dict[str, Any],
+) -> None:
+    study = studies.load("smoke", tokenizer)
+    record, start, end = Evidence(study).prompt_rms()
+    assert record["run"]["name"] == "soft-prompt-scratch-n10"
+    first = backbone.load(study.backbone, study.seed).shared.weight[:10]
+    (stored,) = store.tensors(paths.weights() / "smoke" / record["run"]["name"])[1].values()
+    assert (start, end) == pytest.approx(
+        [rows.pow(2).mean().item() ** 0.5 for rows in (first, stored)]
+    )
+    assert start != pytest.approx(end, rel=1e-3)
+
+
+def test_it_names_its_study_beside_every_table_of_results(rendered: Path) -> None:
+    text = rendered.with_suffix(".md").read_text()
+    captions = re.findall(
+        r"^::: \{#tbl-\S*(?:results|ten|glance|memory|storage|gap)\}.*?^:::$", text, re.M | re.S
+    )
+    assert len(captions) >= 9
+    assert all("smoke" in caption for caption in captions)
+    assert "These numbers mean nothing" in text
+
+
+def test_its_pictures_have_no_date(rendered: Path) -> None:
+    pictures = list(rendered.with_name("report-smoke_files").glob("*.svg"))
+    assert len(pictures) == rendered.with_suffix(".md").read_text().count("::: {#fig-")
+    assert not any("dc:date" in picture.read_text() for picture in pictures)
+
+
+def test_no_reference_is_left_open(rendered: Path) -> None:
+    text = rendered.with_suffix(".typ").read_text()
+    assert not re.search(r"\?\?|\[\?\]|@(sec|fig|tbl|eq)-", text)
+
+
+def test_the_exercises_totals_stand_in_it(rendered: Path) -> None:
+    text = rendered.with_suffix(".md").read_text()
+    for total in ("60,506,624", "60,511,744", "60,611,168", "60,801,536"):
+        assert total in text
+
+
+def test_a_chapter_trains_another_rank_and_shows_it(
+    rendered: Path, tokenizer: dict[str, Any]
+) -> None:
+    pdf = render.render("smoke", {**tokenizer, "lora_rank": 16, "train": "yes"}, chapter="lora")
+    text = pdf.with_suffix(".md").read_text()
+    assert f"{36 * 16 * (512 + 512):,}" in text
+    study = studies.load("smoke", {**tokenizer, "lora_rank": 16})
+    stored = {run.name: store.status(run, study).state for run in runs_of(study)}
+    assert stored["lora-scratch-r16"] == stored["lora-peft-r16"] == "fresh"
+
+
+def test_a_wrong_formula_stops_the_render_and_leaves_no_pdf(
+    rendered: Path, home: Path, tokenizer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel is another process: the formula is made wrong by what it imports first."""
+    folder = home / "startup"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('WRONG_FORMULA'):\n"
+        "    import dataclasses\n"
+        "    from t5peft.methods import formulas\n"
+        "    right = formulas.FORMULAS['adapter']\n"
+        "    formulas.FORMULAS['adapter'] = dataclasses.replace(right, share=right.share + 1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("WRONG_FORMULA", "1")
+    with pytest.raises(render.RenderError, match=r"adapter.*derived 104,5\d\d.*counted 104,544"):
+        render.render("smoke", tokenizer, chapter="adapter")
+    assert not (home / "_output" / "adapter.pdf").exists()
 
 
 def without_train(page: Path) -> str:
