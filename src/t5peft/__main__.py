@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -103,7 +104,7 @@ def study_to_run(options: argparse.Namespace) -> Study:
 
 
 def chosen(study: Study, names: Sequence[str]) -> list[Run]:
-    """The runs of these names; all ten where none is given."""
+    """The runs of these names; all where none is given."""
     known = {run.name: run for run in runs_of(study)}
     for name in names:
         if name not in known:
@@ -119,10 +120,11 @@ def chosen(study: Study, names: Sequence[str]) -> list[Run]:
 def studies_command(options: argparse.Namespace) -> int:
     """Name the studies in params/: a line on each, and how many of its runs are stored."""
     for name, study in studies.every().items():
-        wanted = runs_of(study)
-        there = [store.folder(run, study) / records.RECORD for run in wanted]
-        stored = sum(path.exists() for path in there)
-        print(f"{name:16} {stored:2} of {len(wanted)} runs stored  {studies.told(name)}")
+        with suppress(InputError):  # a list of runs that cannot be
+            wanted = runs_of(study)
+            there = [store.folder(run, study) / records.RECORD for run in wanted]
+            stored = sum(path.exists() for path in there)
+            print(f"{name:16} {stored:2} of {len(wanted):2} runs stored  {studies.told(name)}")
     return 0
 
 

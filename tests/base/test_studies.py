@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ EXERCISE = [
 def test_every_shipped_file_is_bound_to_its_dataclass(path: Path) -> None:
     values = read_yaml(path)
     kind = BackboneParams if path.stem.startswith("backbone-") else Study
-    assert set(values) == {field.name for field in dataclasses.fields(kind)}
+    optional = {"runs"}
+    assert set(values) - optional == {x.name for x in dataclasses.fields(kind)} - optional
     settings = build(kind, values, str(path))
     name = settings.study if isinstance(settings, Study) else f"backbone-{settings.name}"
     assert name == path.stem
@@ -74,6 +76,7 @@ CHANGES = [
     {"study": "mine", "data": "a folder/with a 'quote' # and more", "backbone": "/models/t5"},
     {"study": "smoke", "train": "no"},
     {"study": "2024", "seed": 5},
+    {"runs": [{"method": "lora", "settings": {"rank": 2}}, {"method": "ia3", "rate": 1e-5}]},
 ]
 
 
@@ -89,6 +92,38 @@ def test_a_study_is_named_so_that_a_command_means_it(study: str, changes: dict[s
     assert studies.arguments(studies.load(study)) == study
     own = dataclasses.replace(studies.load(study), study="mine")
     assert studies.arguments(own) == f"{study} --set study=mine"
+
+
+SIZES = (1, 2, 4, 8, 16)
+
+
+def test_the_sweep_has_every_size_from_scratch_with_the_default_studys_settings() -> None:
+    sweep, study = studies.load("sweep"), studies.load("self-contained")
+    assert dataclasses.replace(sweep, study=study.study, runs=()) == study
+    runs = runs_of(sweep)
+    letters = {"soft-prompt": "n", "adapter": "b", "lora": "r"}
+    sized = [f"{method}-scratch-{x}{size}" for method, x in letters.items() for size in SIZES]
+    assert [run.name for run in runs] == ["full", *sized, "ia3-scratch"]
+    usual = {run.method: run.learning_rate for run in runs_of(study) if run.number in (1, 2, 5, 8)}
+    assert {run.learning_rate == usual.get(run.method) for run in runs[:-1]} == {True}
+
+
+@pytest.mark.parametrize(
+    ("runs", "complaint"),
+    [
+        ("lora", "runs: found 'lora', expected a list"),
+        (["lora"], "run 1 in its list: found 'lora', expected {method: NAME, ...}"),
+        ([{}], "run 1 in its list: found no method"),
+        ([{"method": "full"}, {"method": "lora", "rank": 1}], "run 2 in its list: key 'rank'"),
+        ([{"method": 3}], "method: found 3, expected a text"),
+        ([{"method": "lora", "settings": 3}], "settings: found 3, expected a mapping"),
+        ([{"method": "lora", "rate": "high"}], "rate: found 'high', expected a finite number"),
+        ([{"method": "lora", "rate": True}], "rate: found True"),
+    ],
+)
+def test_what_is_no_list_of_runs_is_refused(runs: Any, complaint: str) -> None:
+    with pytest.raises(InputError, match=re.escape(complaint)):
+        studies.load("smoke", {"runs": runs})
 
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "bottleneck", "lora_rank"])

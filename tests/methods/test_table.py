@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 import torch
 from tiny import BOTTLENECK, EVERY, PEFT, RANK, TOKENS, injected, inputs, perturb, tiny
 from transformers import T5ForConditionalGeneration
 
+from t5peft.base import studies
+from t5peft.base.errors import InputError
 from t5peft.methods import adapter, ia3, lora, soft_prompt
+from t5peft.methods.table import Run, ours, require_ten, runs_of
 from t5peft.training.jobs import trained
 
 D_MODEL, D_FF, D_FF_SITES, PROJECTIONS = 32, 64, 4, 12  # of the tiny T5: 2 + 2 layers, 6 attentions
@@ -73,3 +79,69 @@ def test_parameters_added_are_the_formulas(method: str, implementation: str) -> 
     assert sum(p.numel() for p in model.parameters()) - tiny().num_parameters() == added
     if method != "full":
         assert sum(tensor.numel() for tensor in trained(model).values()) == added
+
+
+# --- the runs of a study -------------------------------------------------------------------------
+
+
+def test_a_listed_run_has_what_it_says_and_for_the_rest_the_studys_own() -> None:
+    listed = [
+        {"method": "lora", "settings": {"rank": 2}},
+        {"method": "lora", "implementation": "peft", "settings": {"alpha": 2}, "rate": 1e-2},
+        {"method": "adapter", "implementation": "adapterhub"},
+        {"method": "soft-prompt"},
+        {"method": "ia3", "rate": 3e-3},
+        {"method": "full"},
+    ]
+    study = studies.load("smoke", {"runs": listed})
+    assert runs_of(study) == [
+        Run(1, "lora", "scratch", {"rank": 2, "alpha": 4.0}, 1e-4),
+        Run(2, "lora", "peft", {"rank": 8, "alpha": 2.0}, 1e-2),
+        Run(3, "adapter", "adapterhub", {"bottleneck": 8}, 1e-4),
+        Run(4, "soft-prompt", "scratch", {"tokens": 10}, 0.1),
+        Run(5, "ia3", "scratch", {}, 3e-3),
+        Run(6, "full", "scratch", {}, 1e-5),
+    ]
+    assert type(runs_of(study)[1].settings["alpha"]) is float, "2 is 2.0 in identities too"
+    other = studies.load("smoke", {"runs": listed[:1], "lora_learning_rate": 0.5, "lora_alpha": 8})
+    assert runs_of(other) == [Run(1, "lora", "scratch", {"rank": 2, "alpha": 8.0}, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("run", "found"),
+    [
+        ({"method": "bitfit"}, "method 'bitfit', expected one of full, soft-prompt, "),
+        ({"method": "full", "implementation": "peft"}, "'peft' of full, expected scratch;"),
+        ({"method": "lora", "implementation": "opendelta"}, "expected scratch or peft;"),
+        ({"method": "lora", "settings": {"bottleneck": 1}}, "setting 'bottleneck' of lora"),
+        ({"method": "full", "settings": {"rank": 1}}, "of full, expected no settings"),
+        ({"method": "lora", "settings": {"rank": 0}}, "rank 0, expected a whole number from 1"),
+        ({"method": "lora", "settings": {"rank": 2.0}}, "rank 2.0, expected a whole number"),
+        ({"method": "lora", "settings": {"rank": True}}, "rank True"),
+        ({"method": "lora", "settings": {"alpha": -1}}, "alpha -1, expected a positive number"),
+        ({"method": "lora", "settings": {"alpha": "4"}}, "alpha '4'"),
+        ({"method": "lora", "settings": {"alpha": float("nan")}}, "alpha nan"),
+        ({"method": "soft-prompt", "settings": {"tokens": 31}}, "tokens 31, expected a whole numb"),
+        ({"method": "adapter", "rate": 0}, "rate 0, expected a positive learning rate"),
+        ({"method": "ia3"}, "no rate, expected a positive learning rate for ia3"),
+        ({"method": "lora", "rate": 0.5}, "lora-scratch-r8, as run 1, expected each name once"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_by_its_number(run: dict[str, Any], found: str) -> None:
+    study = studies.load("smoke", {"runs": [{"method": "lora"}, run]})  # 32 tokens a review
+    with pytest.raises(InputError, match=re.escape(found)) as refusal:
+        runs_of(study)
+    assert str(refusal.value).startswith("run 2 of study smoke: found ")
+
+
+def test_of_several_sizes_the_first_stands_for_the_method() -> None:
+    listed = [{"method": "lora", "settings": {"rank": rank}} for rank in (4, 1, 2)]
+    listed.insert(0, {"method": "lora", "implementation": "peft"})
+    found = ours(studies.load("smoke", {"runs": listed}))
+    assert {method: run.name for method, run in found.items()} == {"lora": "lora-scratch-r4"}
+
+
+def test_a_study_that_lists_its_runs_is_not_taken_for_the_exercise() -> None:
+    require_ten(studies.load("smoke"))
+    with pytest.raises(InputError, match="study sweep: found runs of its own, expected the exer"):
+        require_ten(studies.load("sweep"))

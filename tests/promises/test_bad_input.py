@@ -29,6 +29,9 @@ REVIEWS = {"text": ["a good film", "a bad film"], "label": [1, 0]}
 
 
 SETTINGS = {
+    "runs=lora": "setting runs: found 'lora', expected a list",
+    "runs=[{method: bitfit}]": "run 1 of study smoke: found method 'bitfit', expected one of full",
+    "runs=[{metod: lora}]": "did you mean 'method'?",
     "lora_rnak=8": "setting lora_rnak: found no such setting, expected one of the settings that",
     "lora_rank": "no '='",
     "lora_rank=eight": "lora_rank: found 'eight', expected a whole number",

@@ -19,10 +19,10 @@ from t5peft.base.settings import build, read_yaml
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.measure import measurements, predict
-from t5peft.methods.table import EXERCISE, Run, runs_of
+from t5peft.methods.table import EXERCISE, Run, ours, runs_of
 from t5peft.pretrain import loop, mixture
 from t5peft.pretrain.settings import BackboneParams
-from t5peft.report import counts, evidence, export
+from t5peft.report import evidence, export
 from t5peft.report.evidence import Evidence
 from t5peft.report.show import percent, run_name
 from t5peft.runs import records, reopen, store
@@ -84,7 +84,7 @@ def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run)
 def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
     found = {records[0]["run"]["name"]: records for records in Evidence(STUDY).seeds}
     for method in EXERCISE:
-        name = counts.scratch(STUDY, method).name
+        name = ours(STUDY)[method].name
         assert [record["params"]["seed"] for record in found[name]] == [0, 1, 2]
 
 
@@ -136,7 +136,7 @@ def test_readmes_recipe_puts_a_file_into_its_backbone(
     made: dict[str, Any] = {}
     monkeypatch.chdir(paths.CHECKOUT)
     exec(recipe, made)
-    _, stored = store.tensors(store.folder(counts.scratch(STUDY, method), STUDY))
+    _, stored = store.tensors(store.folder(ours(STUDY)[method], STUDY))
     trained = jobs.trained(made["model"])
     assert trained.keys() == stored.keys()
     assert all(torch.equal(trained[name], stored[name]) for name in stored)
@@ -231,7 +231,7 @@ def test_what_needs_neither_torch_nor_numpy_does_not_wait_for_them(command: list
 def test_stored_measurements_are_shown_without_the_reviews(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "tokens", None)
     monkeypatch.setattr(data, "read", None)
-    assert len(measurements.tried(STUDY)) == sum(map(len, measurements.GRID.values()))
+    assert len(measurements.tried(STUDY)) == sum(len(measurements.GRID[x]) for x in EXERCISE)
     assert len(Evidence(STUDY).kept) == 10
     assert len(measurements.loaded(measurements.benches(STUDY))) == 2
     assert measurements.baselines(STUDY).load()

@@ -12,7 +12,7 @@ import pytest
 from helpers import NAME, forge, run_of
 
 from t5peft.__main__ import main
-from t5peft.base import files
+from t5peft.base import files, studies
 from t5peft.base.studies import Study
 from t5peft.runs import make, records, store
 
@@ -40,7 +40,7 @@ def refused(study: Study, capsys: pytest.CaptureFixture[str]) -> str:
     folder = store.folder(run_of(study), study)
     before = {p: p.read_bytes() for p in folder.iterdir() if p.name in (records.RECORD, "lock")}
     state = store.status(run_of(study), study)
-    changes = [x for k, v in vars(study).items() for x in ("--set", f"{k}={v}")]
+    changes = [x for k, v in studies.plain(study).items() for x in ("--set", f"{k}={v}")]
     capsys.readouterr()
     assert main(["train", "smoke", "--only", NAME, *changes]) == 2
     line = capsys.readouterr().err.splitlines()[-1]

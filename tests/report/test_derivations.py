@@ -13,7 +13,7 @@ from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.methods import counting, formulas
 from t5peft.methods.counting import Count
-from t5peft.methods.table import inject
+from t5peft.methods.table import inject, ours
 from t5peft.report import counts, derivations
 from t5peft.report.counts import Checked, CountsDifferError
 from t5peft.report.evidence import Evidence
@@ -35,7 +35,7 @@ def test_a_backbone_in_a_folder_called_t5_small_is_not_taken_for_it(
 
 @pytest.mark.parametrize("off", [{"added": 104_545}, {"total": 60_611_169}])
 def test_records_must_hold_the_derived_counts(exercise: Study, off: dict[str, int]) -> None:
-    run = counts.scratch(exercise, "adapter")
+    run = ours(exercise)["adapter"]
     held = {"added": 104_544, "total": 60_611_168}
     stored = {"run": {"name": run.name, **vars(run)}, "parameters": held}
     counts.check_records(exercise, [stored])
@@ -51,7 +51,7 @@ def test_a_derivation_goes_from_sites_to_the_exercises_number() -> None:
 
 
 def test_counts_that_differ_stop_the_report_by_name(exercise: Study) -> None:
-    run = counts.scratch(exercise, "lora")
+    run = ours(exercise)["lora"]
     right, wrong = Count(8, 8, 108, 108), Count(8, 9, 108, 109)
     counts.check([Checked("t5-small", run, right)])
     with pytest.raises(CountsDifferError, match=r"lora-scratch-r8 in tiny: derived 8 .* counted 9"):
@@ -68,7 +68,7 @@ def test_number_of_parameters_is_the_exercises(exercise: Study) -> None:
 
 
 def test_derived_and_counted_stand_in_their_columns(exercise: Study) -> None:
-    item = counts.Checked("tiny", counts.scratch(exercise, "lora"), counting.Count(1, 2, 3, 4))
+    item = counts.Checked("tiny", ours(exercise)["lora"], counting.Count(1, 2, 3, 4))
     table = derivations.counts([item])
     heads = ("added, derived", "added, counted", "all, derived", "all, counted", "equal")
     assert [column(table, head) for head in heads] == [["1"], ["2"], ["3"], ["4"], ["**NO**"]]
@@ -102,7 +102,7 @@ def test_the_letters_have_each_models_values(exercise: Study) -> None:
 def test_a_site_has_the_tensors_that_are_named(exercise: Study) -> None:
     """Their sizes are those of the model with the method in place."""
     for method, count in (("soft-prompt", 1), ("adapter", 12), ("lora", 36)):
-        run = counts.scratch(exercise, method)
+        run = ours(exercise)[method]
         derived = formulas.derive(method, "t5-small", run.settings)
         sizes = [formulas.value(term, derived.values) for term in derived.terms.values()]
         model = counting.hollow("t5-small")

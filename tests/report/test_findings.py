@@ -167,3 +167,16 @@ def test_baselines_are_told_beside_the_runs(records: list[Any]) -> None:
     text = findings.baselines_sentence(measured, here)
     assert "labels 55.0% of them right (21.0% of its answers are neither" in text
     assert "reaches 68.5%; 3 of the 10 runs are above it" in text
+
+
+def test_the_largest_size_is_compared_with_the_smallest_of_the_same_kind(
+    records: list[Any],
+) -> None:
+    runs = records[4:5] + records[7:]
+    runs[1]["parameters"]["trained"] = 8000
+    runs[3]["parameters"]["trained"] = 2000
+    few, many = (f"r = {rank}, {show.ALPHA} = 4" for rank in (1, 8))
+    assert findings.over_size(runs).splitlines() == [
+        f"- LoRA, PEFT, {many} (71.0%) is 1.0 points above the same with {few} (70.0%), "
+        "for 2 times the parameters."
+    ], "not ours with PEFT's, and nothing of a single size"

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from t5peft.methods.table import EXERCISE
 from t5peft.report import plots, show
+
+FOUR = [show.METHOD_NAMES[method] for method in EXERCISE]
 
 
 def test_a_single_epoch_is_a_line_a_run(records: list[Any]) -> None:
@@ -84,7 +87,7 @@ def test_the_curves_names_stand_at_their_ends(records: list[Any]) -> None:
 def test_overfitting_shades_the_gap_of_each_run_of_ours(records: list[Any]) -> None:
     axes = plots.overfitting(records).axes
     titles = [ax.get_title("left") or ax.get_title() for ax in axes]  # the style puts them left
-    assert titles == list(show.METHOD_NAMES.values())
+    assert titles == FOUR
     trained, tested = (np.asarray(line.get_ydata()) for line in axes[3].lines)
     assert trained == pytest.approx([75.0, 80.0])
     assert tested == pytest.approx([69.0, 68.0])
@@ -94,7 +97,7 @@ def test_overfitting_shades_the_gap_of_each_run_of_ours(records: list[Any]) -> N
 
 def test_one_epoch_has_no_gap_to_shade(one_epoch: list[Any]) -> None:
     left, _ = plots.overfitting(one_epoch).axes
-    assert [text.get_text() for text in left.get_yticklabels()] == list(show.METHOD_NAMES.values())
+    assert [text.get_text() for text in left.get_yticklabels()] == FOUR
     assert plots.beside(one_epoch) == "On the left, the training loss"
 
 
@@ -105,3 +108,36 @@ def test_the_shade_is_named_where_there_is_one(records: list[Any]) -> None:
 def test_all_curves_are_of_test_reviews(records: list[Any]) -> None:
     first = plots.all_curves(records).axes[0]
     assert np.asarray(first.lines[-1].get_ydata()) == pytest.approx([62.0, 61.0])
+
+
+def sized(records: list[Any], method: str, sizes: dict[int, float]) -> list[Any]:
+    """From-scratch runs of a method by their size, with these accuracies; largest first."""
+    (one,) = show.only(records, method=method, implementation="scratch")
+    (key, *_) = one["run"]["settings"]
+    return [
+        {
+            **one,
+            "run": one["run"] | {"settings": one["run"]["settings"] | {key: size}},
+            "parameters": one["parameters"] | {"trained": 100 * size},
+            "best_accuracy": accuracy,
+        }
+        for size, accuracy in sorted(sizes.items(), reverse=True)
+    ]
+
+
+def test_accuracy_stands_over_size_and_a_method_without_one_is_a_line(records: list[Any]) -> None:
+    runs = sized(records, "lora", {4: 0.8, 1: 0.7, 2: 0.75}) + records[:1]
+    (ax,) = plots.accuracy_over_size(runs).axes
+    curve, line = ax.lines
+    assert np.asarray(curve.get_xdata()).tolist() == [1, 2, 4], "from small to large"
+    assert np.asarray(curve.get_ydata()) == pytest.approx([70.0, 75.0, 80.0])
+    assert ax.get_xticks().tolist() == [1, 2, 4]
+    assert np.asarray(line.get_ydata()) == pytest.approx(100 * runs[-1]["best_accuracy"])
+    names = [text.get_text() for text in ax.texts]
+    assert names == ["LoRA (r), ours", "full fine-tuning"]
+
+
+def test_runs_without_any_size_are_drawn_too(records: list[Any]) -> None:
+    for plot in (plots.accuracy_over_size, plots.accuracy_vs_parameters):
+        (ax,) = plot(records[:1]).axes
+        assert [text.get_text() for text in ax.texts] == ["full fine-tuning"]

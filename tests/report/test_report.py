@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 import torch
-from helpers import run_named
+from helpers import column, run_named
 
 from t5peft.__main__ import main
 from t5peft.base import paths, studies
@@ -21,7 +21,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import runs_of
-from t5peft.report import handin
+from t5peft.report import handin, show
 from t5peft.report.evidence import Evidence
 from t5peft.report.render import render
 from t5peft.runs import make, records, store
@@ -137,6 +137,47 @@ def test_a_chapter_trains_another_rank_and_shows_it(
     study = studies.load("smoke", {**tokenizer, "lora_rank": 16})
     stored = {run.name: store.status(run, study).state for run in runs_of(study)}
     assert stored["lora-scratch-r16"] == stored["lora-peft-r16"] == "fresh"
+
+
+LISTED = [
+    {"method": "full"},
+    {"method": "lora", "settings": {"rank": 1}},
+    {"method": "lora", "settings": {"rank": 4}},
+    {"method": "ia3", "rate": 0.01},
+]
+
+
+def test_a_study_with_runs_of_its_own_is_shown_by_size(
+    home: Path, tokenizer: dict[str, Any]
+) -> None:
+    changes = {**tokenizer, "study": "own", "runs": LISTED, "epochs": 1}
+    target = render.render("smoke", changes)
+    assert target == home / "_output" / "report-own.pdf"
+    text = target.with_suffix(".md").read_text()
+    assert column(text, "run") == [
+        *(
+            "full fine-tuning",
+            f"LoRA, ours, r = 1, {show.ALPHA} = 4",
+            f"LoRA, ours, r = 4, {show.ALPHA} = 4",
+            "IA³, ours",
+        ),
+    ]
+    assert column(text, "added, counted") == ["0", "768", "3,072", "640"]
+    assert "{#fig-sizes}" in text
+    assert "These numbers mean nothing" in text
+    with pytest.raises(InputError, match="t5peft render own shows what it lists"):
+        Evidence(studies.load("smoke", changes)).ten()
+
+
+def test_of_listed_runs_a_partial_report_shows_what_is_there(
+    home: Path, tokenizer: dict[str, Any]
+) -> None:
+    changes = {**tokenizer, "study": "listed", "runs": LISTED, "epochs": 1, "train": "partial"}
+    study = studies.load("smoke", changes)
+    make.train(run_named(study, "lora-scratch-r4"), study)
+    text = render.render("smoke", changes).with_suffix(".md").read_text()
+    assert "full fine-tuning (missing)" in text
+    assert "3 of 4 runs missing" in text
 
 
 def test_a_wrong_formula_stops_the_render_and_leaves_no_pdf(

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from conftest import BARE
 from helpers import cells, column
 
 from t5peft.base import studies
 from t5peft.base.studies import Study
+from t5peft.methods.counting import Count
+from t5peft.methods.table import Run
 from t5peft.report import about, sections, show, tables
+from t5peft.report.counts import Checked
 
 
 def test_ten_results_stand_in_the_exercises_order_beside_the_reference(
@@ -125,3 +129,15 @@ def test_a_stale_measurement_is_marked_in_its_row_and_where_all_are_in_the_capti
     for text in texts():
         assert not any("(stale)" in row[0] for row in cells(text))
         assert text.count("(stale)") == 1
+
+
+def test_listed_runs_stand_with_their_counts_in_the_studys_backbone(records: list[Any]) -> None:
+    def checked(model: str, added: int) -> list[Checked]:
+        count = Count(added, added, BARE + added, BARE + added)
+        return [Checked(model, Run(**facts), count) for facts in plain]
+
+    plain = [{k: v for k, v in r["run"].items() if k != "name"} for r in records[7:]]
+    table = tables.sizes(records[7:], checked("t5-small", 5) + checked("mini", 1000))
+    assert column(table, "added, derived") == column(table, "added, counted") == 3 * ["1,000"]
+    assert column(table, "run")[1] == f"LoRA, PEFT, r = 1, {show.ALPHA} = 4"
+    assert column(table, "accuracy, best epoch (%)") == ["**69.0**", "**70.0**", "**71.0**"]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Study
+from t5peft.base.studies import Listed, Study
 from t5peft.methods.table import runs_of
 from t5peft.runs.identity import identity_of
 
@@ -22,6 +22,7 @@ VALUES: dict[str, some.SearchStrategy[Any]] = {
     "float": some.floats(1e-6, 10),
     "Precision": some.sampled_from(["fp32", "bf16"]),
     "Train": some.sampled_from(["auto", "yes", "no"]),
+    "tuple[Listed, ...]": some.sampled_from([(), (Listed("lora"),), (Listed("full"),)]),
     "str": some.sampled_from(["random:mini", "made-up", "f00d", "other"]),
 }
 NAMES = {"backbone", "data", "tokenizer"}

@@ -14,7 +14,7 @@ import torch
 from helpers import run_named, trained_once
 
 from t5peft.__main__ import main
-from t5peft.base import deciding, machine
+from t5peft.base import deciding, machine, studies
 from t5peft.base.deciding import Code
 from t5peft.base.studies import Study
 from t5peft.inputs import data
@@ -208,7 +208,9 @@ def test_a_share_of_the_answers_may_differ_elsewhere(
 @pytest.fixture
 def arguments(stored: Study, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Of a command on the two stored runs."""
-    changes = [part for key, value in vars(stored).items() for part in ("--set", f"{key}={value}")]
+    changes = [
+        part for key, value in studies.plain(stored).items() for part in ("--set", f"{key}={value}")
+    ]
     return ["smoke", *changes, "--only", "full", LORA]
 
 

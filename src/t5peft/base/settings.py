@@ -13,6 +13,7 @@ import sys
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -23,6 +24,8 @@ from t5peft.base.errors import InputError, first_line
 TEXTS = ("study", "name", "backbone", "tokenizer", "data", "sst2")
 TEXTS += ("backbone_fingerprint", "data_fingerprint")
 """Settings that are texts: taken from the command line as they stand, ` #`, digits and all."""
+
+KINDS = {int: "a whole number", str: "a text", tuple: "a list", dict: "a mapping"}
 
 T = TypeVar("T")
 
@@ -43,6 +46,10 @@ def check_types(settings: Any) -> None:
     """Refuse fields whose value is not of the annotated type (bool is no int, nan no float)."""
     for name, kind in typing.get_type_hints(type(settings)).items():
         value = getattr(settings, name)
+        if NoneType in typing.get_args(kind):  # what may be left out
+            if value is None:
+                continue
+            (kind,) = {*typing.get_args(kind)} - {NoneType}
         if typing.get_origin(kind) is Literal:
             choices = typing.get_args(kind)
             ok, wanted = value in choices, "one of " + ", ".join(map(repr, choices))
@@ -50,8 +57,9 @@ def check_types(settings: Any) -> None:
             ok = isinstance(value, int | float) and not isinstance(value, bool)
             ok, wanted = ok and abs(value) <= sys.float_info.max, "a finite number"
         else:
-            ok = isinstance(value, kind) and not isinstance(value, bool)
-            wanted = {int: "a whole number", str: "a text"}[kind]
+            plain = typing.get_origin(kind) or kind
+            ok = isinstance(value, plain) and not isinstance(value, bool)
+            wanted = KINDS[plain]
         if not ok:
             found = f"{reprlib.repr(value):.60}"
             raise InputError(name, found, wanted, f"give another {name}")
@@ -62,24 +70,26 @@ def check_types(settings: Any) -> None:
 def build(
     cls: type[T], values: Mapping[str, Any], source: str, changes: Mapping[str, Any] | None = None
 ) -> T:
-    """The dataclass `cls` from a flat mapping, with `changes` on top; every field, and no other.
+    """The dataclass `cls` from a flat mapping, with `changes` on top; every field that has no
+    default, and no other.
 
     Raises `InputError` otherwise, and for a value that its field may not have: it names the source
     of the values, or for one of the changes the setting alone.
     """
     changes = changes or {}
     values = {**values, **changes}
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    names = [*fields]
     for key in values:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1)
             raise InputError(
                 f"setting {key}" if key in changes else f"{source}: key {key!r}",
                 "no such setting",
-                "one of the settings that its file in params/ lists",
+                "one of the settings that the files in params/ show",
                 f"did you mean {near[0]!r}?" if near else "remove it",
             )
-    missing = [name for name in names if name not in values]
+    missing = [name for name in names if name not in values and not has_default(fields[name])]
     if missing:
         raise InputError(source, "no " + ", ".join(missing), "every setting", "add what is missing")
     try:
@@ -90,6 +100,12 @@ def build(
         if error.thing in changes:
             named = f"setting {error.thing}"
         raise InputError(named, error.found, error.expected, error.way_out) from None
+
+
+def has_default(field: dataclasses.Field[Any]) -> bool:
+    """May the field be left out?"""
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing
 
 
 YAML_1_2 = {  # a kind, its form, its first characters

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,19 @@ from t5peft.base.settings import build, check_types, read_yaml, require, require
 
 Precision = Literal["fp32", "bf16"]
 Train = Literal["auto", "yes", "no", "partial"]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run in a study's list. What it leaves out is as the study has it (`table.runs_of`)."""
+
+    method: str
+    implementation: str = "scratch"
+    settings: dict[str, Any] = field(default_factory=dict)
+    rate: float | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,12 @@ class Study:
     lora_rank_small: int
     lora_alpha: float
 
+    runs: tuple[Listed, ...] = ()  # none listed: the exercise's ten
+
     def __post_init__(self) -> None:
+        if isinstance(self.runs, list | tuple):
+            runs = tuple(listed(number, run) for number, run in enumerate(self.runs, 1))
+            object.__setattr__(self, "runs", runs)
         check_types(self)
         require_name(self, "study")
         require(self, "study", self.study != "backbone", "another name, as backbones lie there")
@@ -86,6 +105,21 @@ class Study:
                 self.tokenizer != "",
                 "a tokenizer, as a random backbone has none",
             )
+
+
+def plain(study: Study) -> dict[str, Any]:
+    """The settings as YAML and JSON hold them."""
+    return asdict(study) | {"runs": [asdict(run) for run in study.runs]}
+
+
+def listed(number: int, run: Any) -> Listed:
+    """One of a study's `runs`, from YAML or as it is. Raises `InputError` for what is none."""
+    if isinstance(run, Mapping):
+        return build(Listed, run, f"run {number} in its list")
+    if not isinstance(run, Listed):
+        wanted = "{method: NAME, ...}"
+        raise InputError(f"run {number} in its list", repr(run), wanted, "see params/sweep.yaml")
+    return run
 
 
 DEFAULT = "self-contained"
@@ -134,8 +168,10 @@ def told(name: str) -> str:
 
 def changed(study: Study, base: Study) -> list[str]:
     """KEY=VALUE of each setting that differs, but for `train`: a render's word, not a command's."""
-    usual = vars(base) | {"train": study.train}
-    return [f"{name}={value}" for name, value in vars(study).items() if value != usual[name]]
+    usual = plain(base) | {"train": study.train}
+    changes = {name: value for name, value in plain(study).items() if value != usual[name]}
+    changes |= {"runs": json.dumps(changes["runs"])} if "runs" in changes else {}
+    return [f"{name}={value}" for name, value in changes.items()]
 
 
 def with_seed(study: Study, seed: int) -> Study:

@@ -24,11 +24,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5ForConditionalGeneration
 
-from t5peft.base import bfloat16, machine
+from t5peft.base import bfloat16, machine, studies
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.inputs.data import Tokens
-from t5peft.methods.table import Run, runs_of
+from t5peft.methods.table import Run, ours
 from t5peft.training import evaluation, jobs, loop
 from t5peft.training.jobs import Job
 
@@ -217,7 +217,7 @@ def summary(steps: list[float], tests: list[float], study: Study) -> dict[str, f
 
 
 def bench(study: Study, repeats: int) -> dict[str, Any]:
-    """Measure the four from-scratch methods.
+    """Measure each from-scratch method.
 
     Raises `InputError` for wrong settings here: a side's process would only break.
     """
@@ -225,13 +225,12 @@ def bench(study: Study, repeats: int) -> dict[str, Any]:
     tokenizer = tokenizers.load(study.tokenizer or study.backbone)
     for split in data.SPLITS:
         data.tokens(study, split)
-    for run in runs_of(study):
-        if run.implementation == "scratch":
-            jobs.check_tokenizer(tokenizer, run, study)
-            print(f"{run.name} ...", flush=True)
-            measured[run.method] = measure(run, study, repeats)
+    for method, run in ours(study).items():
+        jobs.check_tokenizer(tokenizer, run, study)
+        print(f"{run.name} ...", flush=True)
+        measured[method] = measure(run, study, repeats)
     return {
         "methods": measured,
         "repeats": repeats,
-        "params": vars(study),
+        "params": studies.plain(study),
     }

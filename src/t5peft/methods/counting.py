@@ -14,7 +14,7 @@ from t5peft.base.errors import InputError
 from t5peft.inputs.sizes import config
 from t5peft.methods import formulas
 from t5peft.methods.formulas import Model
-from t5peft.methods.table import LIBRARY, inject, runs_of
+from t5peft.methods.table import LIBRARY, inject, ours
 
 if TYPE_CHECKING:
     from torch import nn
@@ -122,5 +122,5 @@ def command(
 
 def _exercise(method: str) -> dict[str, Any]:
     """The from-scratch settings of the exercise."""
-    runs = runs_of(studies.load("assignment"))
-    return next((dict(run.settings) for run in runs if run.method == method), {})
+    run = ours(studies.load("assignment")).get(method)
+    return dict(run.settings) if run else {}

@@ -1,4 +1,4 @@
-"""The table of methods and implementations, and the ten runs that a study makes of it."""
+"""The table of methods and implementations, and the runs that a study makes of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from t5peft.base.studies import Study
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Listed, Study
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -23,11 +24,26 @@ LETTER = {"tokens": "n", "bottleneck": "b", "rank": "r"}
 """How a setting is written in formulas and in names of runs."""
 
 
+SETTINGS = {
+    "soft-prompt": {"tokens": "prompt_tokens"},
+    "adapter": {"bottleneck": "bottleneck"},
+    "lora": {"rank": "lora_rank", "alpha": "lora_alpha"},
+}
+RATES = {
+    "full": "full_learning_rate",
+    "soft-prompt": "prompt_learning_rate",
+    "adapter": "adapter_learning_rate",
+    "adapterhub": "adapter_library_learning_rate",
+    "lora": "lora_learning_rate",
+}
+"""A method's settings, and the rate of a method or of a library, by a study's names for them."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """One of the exercise's ten trainings."""
+    """One training of a study."""
 
-    number: int  # the place in the exercise's table, from 1
+    number: int  # the place in the study's list, from 1
     method: str
     implementation: str
     settings: dict[str, Any]
@@ -64,30 +80,86 @@ def facts(run: Run) -> Facts:
 
 
 def runs_of(study: Study) -> list[Run]:
-    """The ten runs of a study, in the order of the exercise."""
-    p = study
+    """The runs that a study lists, or the exercise's ten in its order.
 
-    def lora(rank: int) -> dict[str, Any]:
-        return {"rank": rank, "alpha": p.lora_alpha}
+    Raises `InputError` for a run that cannot be, and for two of one name.
+    """
+    ten = (
+        Listed("full"),
+        Listed("soft-prompt"),
+        Listed("soft-prompt", "opendelta", {"tokens": study.prompt_tokens_small}),
+        Listed("soft-prompt", "opendelta"),
+        Listed("adapter"),
+        Listed("adapter", "adapterhub"),
+        Listed("adapter", "adapterhub", {"bottleneck": study.bottleneck_small}),
+        Listed("lora"),
+        Listed("lora", "peft", {"rank": study.lora_rank_small}),
+        Listed("lora", "peft"),
+    )
+    runs = [completed(number, one, study) for number, one in enumerate(study.runs or ten, 1)]
+    names = [run.name for run in runs]
+    for run in runs:
+        if run.name in names[: run.number - 1]:
+            found = f"{run.name}, as run {1 + names.index(run.name)}"
+            raise refused(run.number, study, found, "each name once (method, implementation, size)")
+    return runs
 
-    rows: list[tuple[str, str, dict[str, Any], float]] = [
-        ("full", "scratch", {}, p.full_learning_rate),
-        ("soft-prompt", "scratch", {"tokens": p.prompt_tokens}, p.prompt_learning_rate),
-        ("soft-prompt", "opendelta", {"tokens": p.prompt_tokens_small}, p.prompt_learning_rate),
-        ("soft-prompt", "opendelta", {"tokens": p.prompt_tokens}, p.prompt_learning_rate),
-        ("adapter", "scratch", {"bottleneck": p.bottleneck}, p.adapter_learning_rate),
-        ("adapter", "adapterhub", {"bottleneck": p.bottleneck}, p.adapter_library_learning_rate),
-        (
-            "adapter",
-            "adapterhub",
-            {"bottleneck": p.bottleneck_small},
-            p.adapter_library_learning_rate,
-        ),
-        ("lora", "scratch", lora(p.lora_rank), p.lora_learning_rate),
-        ("lora", "peft", lora(p.lora_rank_small), p.lora_learning_rate),
-        ("lora", "peft", lora(p.lora_rank), p.lora_learning_rate),
-    ]
-    return [Run(number, *row) for number, row in enumerate(rows, 1)]
+
+def completed(number: int, one: Listed, study: Study) -> Run:
+    """A listed run, with the study's settings and rate for what it leaves out."""
+    method, implementation = one.method, one.implementation
+    library = [LIBRARY[method]] if method in LIBRARY else []
+    if method not in METHODS:
+        raise refused(number, study, f"method {method!r}", f"one of {', '.join(METHODS)}")
+    if implementation not in ("scratch", *library):
+        found = f"implementation {implementation!r} of {method}"
+        raise refused(number, study, found, " or ".join(["scratch", *library]))
+    settings = {key: getattr(study, name) for key, name in SETTINGS.get(method, {}).items()}
+    for key, value in one.settings.items():
+        if key not in settings:
+            expected = " or ".join(settings) or "no settings"
+            raise refused(number, study, f"setting {key!r} of {method}", expected)
+        if expected := expected_of(key, value, study):
+            raise refused(number, study, f"{key} {value!r}", expected)
+        settings[key] = type(settings[key])(value)  # alpha: 4 is 4.0
+    rate = one.rate
+    if rate is None:
+        rate = getattr(study, RATES.get(implementation) or RATES.get(method, ""), 0.0)
+    if rate <= 0:
+        found = f"rate {rate:g}" if one.rate is not None else "no rate"
+        raise refused(number, study, found, f"a positive learning rate for {method}")
+    return Run(number, method, implementation, settings, rate)
+
+
+def expected_of(key: str, value: Any, study: Study) -> str:
+    """What a setting must be where this value is none that it may have; else ""."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key == "alpha":
+        return "" if number and 0 < value < float("inf") else "a positive number"
+    most = study.max_length - 2 if key == "tokens" else 10**9 - 1  # a word and its end still fit
+    fits = number and isinstance(value, int) and 0 < value <= most
+    return "" if fits else f"a whole number from 1 to {most:,}"
+
+
+def refused(number: int, study: Study, found: str, expected: str) -> InputError:
+    """A run in a study's list that cannot be."""
+    return InputError(f"run {number} of study {study.study}", found, expected, "mend its `runs`")
+
+
+def require_ten(study: Study) -> None:
+    """Refuse a study that lists other runs than the exercise's ten."""
+    if study.runs:
+        way_out = f"t5peft render {study.study} shows what it lists"
+        raise InputError(f"study {study.study}", "runs of its own", "the exercise's ten", way_out)
+
+
+def ours(study: Study) -> dict[str, Run]:
+    """The from-scratch run of each method, by method; of several, the first."""
+    found: dict[str, Run] = {}
+    for run in runs_of(study):
+        if run.implementation == "scratch":
+            found.setdefault(run.method, run)
+    return found
 
 
 def inject(

@@ -40,7 +40,13 @@ from t5peft.runs.records import Record
 
 def banner(study: Study, records: Sequence[Record]) -> str:
     """The first page's heading, in large type: whose numbers these are, and a loud warning."""
-    lines = [f"# Results of the {study_name(study)} {{.unnumbered .unlisted}}", ""]
+    heading = f"# Results of the {study_name(study)} {{.unnumbered .unlisted}}"
+    return f"{heading}\n\n{warnings(study, records)}"
+
+
+def warnings(study: Study, records: Sequence[Record]) -> str:
+    """A loud one where the numbers mean nothing, and one where they are stale."""
+    lines = []
     void = {
         "a random T5": study.backbone.startswith(RANDOM),
         "made-up reviews": study.data == MADE_UP,
@@ -177,9 +183,11 @@ def settings_table(study: Study) -> str:
 
 def value(setting: object) -> str:
     """A setting as it stands in a table; fingerprints are shortened."""
+    if setting in ("", ()):
+        return DASH
     text = rate(setting) if isinstance(setting, float) else str(setting)
     text = f"{setting:,}" if isinstance(setting, int) else text
-    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text or DASH
+    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text
 
 
 NO_DIFFERENCE = ("study", "train", "backbone_fingerprint", "data_fingerprint")
@@ -377,8 +385,6 @@ def heading(run: Run) -> str:
 
 def handed_in(study: Study) -> str:
     """The exercise's five notebooks: which runs each holds, and which weights belong to it."""
-    pass
-
     rows = []
     for notebook, (chapter, left_out) in NOTEBOOKS.items():
         method = "full" if chapter == "full-fine-tuning" else chapter

@@ -12,19 +12,12 @@ from t5peft.inputs.sizes import SIZES
 from t5peft.methods import counting, formulas
 from t5peft.methods.counting import Count
 from t5peft.methods.formulas import Derivation, Model
-from t5peft.methods.table import EXERCISE, Run, runs_of
+from t5peft.methods.table import EXERCISE, Run, ours, runs_of
 from t5peft.report import show
 from t5peft.runs import records
 from t5peft.runs.records import Record
 
 EXERCISE_SIZE = "t5-small"
-
-
-def scratch(study: Study, method: str) -> Run:
-    """The study's from-scratch run of a method."""
-    return next(
-        run for run in runs_of(study) if run.method == method and run.implementation == "scratch"
-    )
 
 
 # --- the model -----------------------------------------------------------------------------------
@@ -70,13 +63,13 @@ def models(study: Study) -> dict[str, Model]:
 
 def derivations(study: Study, method: str) -> dict[str, Derivation]:
     """How many parameters the study's from-scratch run of `method` adds, in each of the models."""
-    settings = scratch(study, method).settings
+    settings = ours(study)[method].settings
     return {name: formulas.derive(method, size, settings) for name, size in models(study).items()}
 
 
 def scratch_settings(study: Study) -> dict[str, dict[str, Any]]:
     """The settings of the from-scratch PEFT runs by method."""
-    return {method: scratch(study, method).settings for method in EXERCISE[1:]}
+    return {method: ours(study)[method].settings for method in EXERCISE[1:]}
 
 
 def exercise_derivations(study: Study) -> dict[str, Derivation]:
@@ -119,7 +112,7 @@ def of_method(study: Study, method: str) -> list[Checked]:
 
 def of_scratch(study: Study) -> list[Checked]:
     """The same for the from-scratch run of each method."""
-    return counted(study, [scratch(study, method) for method in EXERCISE])
+    return counted(study, [ours(study)[method] for method in EXERCISE])
 
 
 def counted(study: Study, wanted: list[Run]) -> list[Checked]:

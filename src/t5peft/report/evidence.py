@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from t5peft.base import machine, paths, studies
 from t5peft.base.errors import InputError
-from t5peft.base.settings import build
+from t5peft.base.settings import build, has_default
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks
 from t5peft.measure import measurements
-from t5peft.methods.table import Run, facts, runs_of
+from t5peft.methods.table import Run, facts, ours, require_ten, runs_of
 from t5peft.report import counts, drawings, gaps, show
-from t5peft.report.counts import scratch
 from t5peft.runs import store
 from t5peft.runs.identity import of_study
 from t5peft.runs.records import SHOWN, Incomplete, Planned, Record, Stored
@@ -39,7 +38,7 @@ def study_of(namespace: Mapping[str, Any]) -> Study:
     setting. None means: as in params/<study>.yaml.
     Raises `InputError` for a name that is no setting, and what `studies.load` raises.
     """
-    known = {field.name for field in fields(Study)}
+    known = {field.name: has_default(field) for field in fields(Study)}
     given = {
         name: value
         for name, value in namespace.items()
@@ -54,7 +53,7 @@ def study_of(namespace: Mapping[str, Any]) -> Study:
         raise InputError(
             "study", repr(given.get("study")), "a name in params/ or a file", "give a study"
         )
-    if given.keys() >= known:
+    if all(name in given or optional for name, optional in known.items()):
         study = build(Study, given, "parameters")
     else:
         study = studies.load(given.pop("study"), given)
@@ -79,10 +78,15 @@ class Evidence:
         self.shown: dict[str, Record] = {}  # by the run's name
 
     @cached_property
+    def runs(self) -> list[Run]:
+        """The study's."""
+        return runs_of(self.study)
+
+    @cached_property
     def found(self) -> store.Found:
         """The state and the record of each run; raises what `checks.check_backbone` does."""
         checks.check_backbone(self.study)
-        return store.look(runs_of(self.study), self.study)
+        return store.look(self.runs, self.study)
 
     def records(self, *methods: str) -> list[Record]:
         """The records of the runs (of these methods), each trained if missing and allowed.
@@ -91,7 +95,7 @@ class Evidence:
         that names all of the study's where they may not be trained, and `CountsDifferError` where a
         run has another number of parameters than is derived.
         """
-        wanted = [run for run in runs_of(self.study) if not methods or run.method in methods]
+        wanted = [run for run in self.runs if not methods or run.method in methods]
         lacking = [run for run in wanted if self.found[run.name][0].state == "missing"]
         if lacking and self.study.train != "partial":
             allow(self.study, lacking, self.found)
@@ -103,6 +107,11 @@ class Evidence:
             return there
         gone = [Planned(run=facts(run)) for run in lacking]
         return Incomplete(there, gone, store.missing(self.study, self.found))
+
+    def ten(self) -> list[Record]:
+        """The records of the exercise's ten runs; refuses a study that lists others."""
+        require_ten(self.study)
+        return self.records()
 
     def record(self, run: Run) -> Record:
         """The record of a stored run, its counts checked."""
@@ -121,7 +130,7 @@ class Evidence:
         others = sorted({int(number) for number in numbers if number.isdecimal()} - {study.seed})
         beside = [stored(studies.with_seed(study, seed)) for seed in others]
         several = []
-        for run in runs_of(study):
+        for run in self.runs:
             own = [self.record(run)] if self.found[run.name][0].state in SHOWN else []
             alike = own + [each[run.name] for each in beside if run.name in each]
             several += [alike] if len(alike) > 1 else []
@@ -199,7 +208,7 @@ class Evidence:
 
         The start is the backbone's: None where that is not on this machine.
         """
-        study, run = self.study, scratch(self.study, "soft-prompt")
+        study, run = self.study, ours(self.study)["soft-prompt"]
         list(self.records("soft-prompt"))  # trains it, or is refused, where it is missing
         record, tensors = store.tensors(store.folder(run, study))
         (rows,) = tensors.values()

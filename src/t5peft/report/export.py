@@ -20,11 +20,15 @@ FILES = {"lora": "lora.pt", "adapter": "adapter.pt", "soft-prompt": "prompts.pt"
 def export(study: Study, folder: Path) -> list[Path]:
     """Write plain state dicts that `torch.load(..., weights_only=True)` opens; returns their paths.
 
-    A stale run is written as it is stored. Raises `InputError` where one is missing or damaged, or
-    a file cannot be written.
+    A stale run is written as it is stored. Raises `InputError` where one is missing or damaged, a
+    file cannot be written, or the study lists several runs that would be the same file.
     """
     ours = [run for run in runs_of(study) if run.implementation == "scratch"]
     wanted, contents = [run for run in ours if run.method in FILES], {}
+    if not wanted or len({run.method for run in wanted}) < len(wanted):
+        found = ", ".join(run.name for run in wanted) or "no from-scratch run of a PEFT method"
+        expected = f"one run for each file: {', '.join(FILES.values())}"
+        raise InputError(f"study {study.study}", found, expected, "export a study that has these")
     store.require(wanted, study)
     for run in wanted:
         content = io.BytesIO()

@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from t5peft.base.studies import Study
+from t5peft.methods.table import EXERCISE
 from t5peft.report.show import (
     ALPHA,
     IMPLEMENTATION_NAMES,
@@ -72,7 +73,7 @@ def seeds_sentence(seeds: Sequence[Sequence[Record]]) -> str:
     moved = listed(
         [f"{METHOD_NAMES[method]} by up to {points:.1f} points" for method, points in most.items()]
     )
-    single = [METHOD_NAMES[method] for method in METHOD_NAMES if method not in most]
+    single = [METHOD_NAMES[method] for method in EXERCISE if method not in most]
     text = f"Another seed moved {moved} (@tbl-seeds)"
     text += f"; {listed(single)} had one seed. " if single else ". "
     text += (
@@ -234,8 +235,32 @@ def reading(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> str
 
 def more_parameters(records: Sequence[Record], seeds: Sequence[Sequence[Record]]) -> str:
     """What more parameters of the same kind bring, by method."""
-    pairs = [pair for method in METHOD_NAMES for pair in sizes(only(records, method=method))]
+    pairs = [pair for method in EXERCISE for pair in sizes(only(records, method=method))]
     return bullets(size_sentence(pair, seeds) for pair in pairs)
+
+
+def over_size(records: Sequence[Record]) -> str:
+    """What the largest run of each method and implementation is above its smallest."""
+    told = []
+    for alike in groups(records):
+        few, many = alike[0], alike[-1]
+        factor = many["parameters"]["trained"] / few["parameters"]["trained"]
+        if factor > 1:
+            told.append(
+                f"{run_name(many['run'])} ({percent(many['best_accuracy'])}%) is "
+                f"{versus(many, few)} the same with {setting_name(few['run']['settings'])} "
+                f"({percent(few['best_accuracy'])}%), for {factor:.3g} times the parameters."
+            )
+    return bullets(told)
+
+
+def groups(records: Iterable[Record]) -> list[list[Record]]:
+    """The runs of each method and implementation, the smallest first."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for record in sorted(records, key=lambda record: record["parameters"]["trained"]):
+        run = record["run"]
+        found.setdefault((run["method"], run["implementation"]), []).append(record)
+    return [*found.values()]
 
 
 def sizes(records: Sequence[Record]) -> list[tuple[Record, Record]]:

@@ -15,7 +15,7 @@ import nbformat
 from t5peft.base import files, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.methods.table import runs_of
+from t5peft.methods.table import require_ten, runs_of
 from t5peft.report import export
 from t5peft.report.render import cells, notebook, render
 from t5peft.runs import store
@@ -46,8 +46,9 @@ def handin(
             raise InputError(option, repr(text), letters, "write --name A_Name --number 123")
     stem = f"{name}_{number}"
     study = studies.load(file, changes)
+    require_ten(study)
     require_as_made(study)
-    values = render.from_anywhere({**vars(study), "train": "no"})
+    values = render.from_anywhere({**studies.plain(study), "train": "no"})
     folder.mkdir(parents=True, exist_ok=True)
     pdf = folder / f"{stem}.pdf"
     author = f"{name.replace('_', ' ')}, {number.replace('_', ' ')}"

@@ -15,13 +15,20 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from sklearn.isotonic import isotonic_regression
 
-from t5peft.methods.table import EXERCISE, LETTER
+from t5peft.methods.table import EXERCISE, LETTER, METHODS
 from t5peft.report import show
 from t5peft.report.drawings import FAINT, INK, WIDTH
+from t5peft.report.findings import groups
 from t5peft.runs.records import Record
 
-MARKERS = {"full": "o", "soft-prompt": "s", "adapter": "^", "lora": "D"}
-COLOURS = {"full": "#222222", "soft-prompt": "#b5651d", "adapter": "#1f6f8b", "lora": "#7b2d5e"}
+MARKERS = {"full": "o", "soft-prompt": "s", "adapter": "^", "lora": "D", "ia3": "v"}
+COLOURS = {
+    "full": "#222222",
+    "soft-prompt": "#b5651d",
+    "adapter": "#1f6f8b",
+    "lora": "#7b2d5e",
+    "ia3": "#5b7a1f",
+}
 """Told apart by hue, by darkness in print, and by the marker where there is none of either."""
 
 
@@ -203,9 +210,41 @@ def accuracy_vs_parameters(records: Sequence[Record]) -> Figure:
     ax.margins(x=0.09, y=0.16)
     ax.grid(axis="y", color="#e4e4e0", lw=0.5)
     ax.set_axisbelow(True)
-    for method in EXERCISE:
-        _name_group(ax, show.only(records, method=method))
+    for method in METHODS:
+        if alike := show.only(records, method=method):
+            _name_group(ax, alike)
     return figure
+
+
+def accuracy_over_size(records: Sequence[Record]) -> Figure:
+    """Best test accuracy, with its interval, over n, b or r; a method without a size is a line."""
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    ax = figure.subplots()
+    ends, drawn = [], {size(record) for record in records} - {0}
+    for alike in groups(records):
+        method = alike[0]["run"]["method"]
+        style, scores = look(alike[0]), [100 * record["best_accuracy"] for record in alike]
+        name = show.METHOD_NAMES[method]
+        if method in show.SIZES:
+            spans = [_interval(record) for record in alike]
+            low = [y - 100 * span[0] for y, span in zip(scores, spans, strict=True)]
+            high = [100 * span[1] - y for y, span in zip(scores, spans, strict=True)]
+            ax.errorbar([*map(size, alike)], scores, [low, high], elinewidth=0.8, **style)
+            name += f" ({show.SIZES[method]}), {show.implementation(alike[0])}"
+        else:
+            ax.axhline(scores[-1], color=style["color"], lw=0.9, ls=":")
+        ends.append((scores[-1], name, style["color"]))
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(sorted(drawn), [f"{x:g}" for x in sorted(drawn)], minor=False)
+    ax.set(xlabel="size: n, b or r", ylabel="best test accuracy (%)")
+    ax.margins(x=0.06, y=0.1)
+    _label_ends(ax, ends)
+    return figure
+
+
+def size(record: Record) -> int:
+    """n, b or r of a run; 0 where it has none."""
+    return next((x for key, x in record["run"]["settings"].items() if key in LETTER), 0)
 
 
 def _name_group(ax: Axes, records: Sequence[Record]) -> None:
@@ -233,7 +272,7 @@ def _name_group(ax: Axes, records: Sequence[Record]) -> None:
         weight="bold",
         **above,
     )
-    if method != "full":
+    if method in show.SIZES:
         below = {**above, "xytext": (0, -4), "va": "top"}
         for (x, name), y in lowest.items():
             ax.annotate(name, (x, y), fontsize=8, color=INK, **below)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from t5peft.base.studies import Study
-from t5peft.methods.table import LETTER, Facts
+from t5peft.methods.table import LETTER, SETTINGS, Facts
 from t5peft.runs.records import Planned, Record
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ METHOD_NAMES = {
     "soft-prompt": "soft prompt",
     "adapter": "adapter",
     "lora": "LoRA",
+    "ia3": "IA³",
 }
 IMPLEMENTATION_NAMES = {
     "scratch": "ours",
@@ -37,6 +38,8 @@ IMPLEMENTATION_NAMES = {
     "peft": "PEFT",
 }
 LETTERS = {**LETTER, "alpha": ALPHA}
+SIZES = {m: LETTER[key] for m, keys in SETTINGS.items() for key in keys if key in LETTER}
+"""The letter of a method's size: n, b or r."""
 
 MEGABYTE = 1e6
 ADAMW_BYTES = 8
@@ -154,6 +157,11 @@ def one_epoch(records: Iterable[Record]) -> bool:
 def by_epoch(records: Iterable[Record]) -> str:
     """What a plot of training shows, in its caption."""
     return "after the one epoch" if one_epoch(records) else "epoch by epoch"
+
+
+def times(epochs: int) -> str:
+    """How often each review was seen."""
+    return "once each" if epochs == 1 else f"{epochs} times each"
 
 
 def best_and_last(records: Iterable[Record]) -> str:

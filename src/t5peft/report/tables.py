@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from t5peft.report.counts import Checked
 from t5peft.report.overfitting import best_gap, points, rise
 from t5peft.report.show import (
     ADAMW_BYTES,
@@ -48,6 +49,29 @@ def results(records: Sequence[Record]) -> str:
     head = ("implementation", "setting", "learning rate", "trained parameters", "all parameters",
             *score_heads(stored))  # fmt: skip
     return table(rows, head, left=2)
+
+
+def sizes(records: Sequence[Record], checked: Iterable[Checked]) -> str:
+    """The runs that a study lists: parameters, derived and counted, and accuracy.
+
+    checked: their counts, the study's own backbone last.
+    """
+    stored, lacking = parts(records)
+    counts = {item.run.name: item.count for item in checked}
+    every = [(record, mark(record), score(record, stored)) for record in stored]
+    every += [(record, MISSING, []) for record in lacking]
+    rows = [
+        (
+            run_name(record["run"]) + state,
+            rate(record["run"]["learning_rate"]),
+            f"{counts[record['run']['name']].derived_added:,}",
+            f"{counts[record['run']['name']].counted_added:,}",
+            *scored,
+        )
+        for record, state, scored in sorted(every, key=lambda each: each[0]["run"]["number"])
+    ]
+    head = ("run", "learning rate", "added, derived", "added, counted", *score_heads(stored))
+    return table(rows, head)
 
 
 MISSING = " (missing)"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t5peft.base import files, machine
+from t5peft.base import files, machine, studies
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import Run, facts
@@ -50,7 +50,7 @@ def described(job: Job, identity: dict[str, Any], held: dict[str, Any]) -> Made:
         "run": facts(job.run),
         "study": job.study.study,
         "identity": identity,
-        "params": vars(job.study),
+        "params": studies.plain(job.study),
         "backbone": held,
         "history": job.history,
         "best_epoch": best["epoch"],

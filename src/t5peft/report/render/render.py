@@ -18,10 +18,14 @@ from nbformat import NotebookNode
 
 from t5peft.base import files, paths, studies
 from t5peft.base.errors import InputError, OneLine
+from t5peft.methods.table import runs_of
 from t5peft.report.render import notebook
 
 TEMPLATES = Path(__file__).parent / "templates"
 Format = Literal["pdf", "html"]
+
+SIZES = "sizes"
+"""The chapter that is the report of a study with runs of its own."""
 
 AUTHOR = "handed-in-by"
 """The templates' name for the author; Quarto makes its own things of `author`."""
@@ -53,9 +57,12 @@ def render(
     stamp()
     if chapter:
         notebook.chapter_path(chapter)  # refuses a name that is none
-    values = from_anywhere(vars(studies.load(study, changes)))  # refuses unknown and mistyped ones
+    wanted = studies.load(study, changes)  # refuses unknown and mistyped settings,
+    runs_of(wanted)  # and a list of runs that cannot be
+    values = from_anywhere(studies.plain(wanted))
     own = "" if values["study"] == studies.DEFAULT else f"-{values['study']}"
     target = paths.output() / f"{chapter or 'report'}{own}.{to}"
+    chapter = chapter or (SIZES if wanted.runs else None)
     quarto = os.environ.get("QUARTO") or shutil.which("quarto")
     with files.lock(paths.output() / ".lock", wait=True):
         if quarto and not chapter and values["train"] != "partial":  # it has no gaps in sentences
