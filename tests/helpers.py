@@ -22,6 +22,7 @@ from t5peft.__main__ import main
 from t5peft.base import deciding, files, paths
 from t5peft.base.studies import Study
 from t5peft.methods.table import Run, runs_of
+from t5peft.report.render import notebook
 from t5peft.runs import make, records, store
 
 NAME = "lora-scratch-r8"
@@ -220,3 +221,12 @@ def assert_complete(line: str) -> None:
     wanted, _, way_out = rest.rpartition("; ")
     assert thing.startswith("t5peft: ")
     assert all([found, expected, wanted, way_out]), line
+
+
+def parameters_cell() -> str:
+    """The cell of report.qmd in which papermill and Quarto find the settings."""
+    text = (paths.CHECKOUT / "report.qmd").read_text()
+    (cell,) = [
+        cell for cell in notebook.cells(text) if "parameters" in cell.metadata.get("tags", [])
+    ]
+    return cell.source

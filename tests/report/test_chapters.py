@@ -6,30 +6,20 @@ import ast
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+from helpers import parameters_cell
 
-from t5peft.base import paths, studies
-from t5peft.base.errors import InputError
-from t5peft.base.settings import read_yaml
+from t5peft.base import paths
 from t5peft.base.studies import Study
 from t5peft.methods.table import EXERCISE
-from t5peft.report import about, evidence, findings, show
+from t5peft.report import about, findings, show
 from t5peft.report.render import notebook
 
 ROOT = paths.CHECKOUT
 
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.qmd"))
-
-
-def parameters_cell() -> str:
-    text = (ROOT / "report.qmd").read_text()
-    (cell,) = [
-        cell for cell in notebook.cells(text) if "parameters" in cell.metadata.get("tags", [])
-    ]
-    return cell.source
 
 
 def test_the_parameters_cell_declares_every_setting_once() -> None:
@@ -39,43 +29,6 @@ def test_the_parameters_cell_declares_every_setting_once() -> None:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     ]
     assert names == ["_before", *(field.name for field in dataclasses.fields(Study))]
-
-
-def given(**injected: Any) -> Study:
-    """What the set-up cell makes of the parameters cell and what was injected after it."""
-    namespace: dict[str, Any] = {"fig_width": 7, "open": open}  # Quarto's and IPython's own
-    exec(parameters_cell(), namespace)
-    return evidence.study_of({**namespace, **injected})
-
-
-def test_parameters_are_the_study_and_what_was_injected() -> None:
-    assert given() == studies.load("self-contained")
-    smoke = read_yaml(ROOT / "params" / "smoke.yaml")
-    assert given(study="smoke", lora_rank=16) == studies.load("smoke", {"lora_rank": 16})
-    assert given(**smoke) == studies.load("smoke")
-
-
-def test_cells_may_be_run_again_with_another_setting() -> None:
-    namespace: dict[str, Any] = {}
-    exec(parameters_cell(), namespace)
-    namespace["params"] = evidence.study_of(namespace)
-    assert namespace["params"].lora_rank == 8
-    exec(parameters_cell().replace("lora_rank = None", "lora_rank = 16"), namespace)
-    assert evidence.study_of(namespace).lora_rank == 16
-
-
-@pytest.mark.parametrize(
-    ("injected", "complaint"),
-    [
-        ({"lora_rnak": 16}, "setting lora_rnak: .*did you mean 'lora_rank'"),
-        ({"lora_rank": "16"}, "lora_rank: found '16'"),
-        ({"study": "nope"}, "nope.yaml"),
-        ({"study": None}, "study: found None"),
-    ],
-)
-def test_a_wrong_parameter_is_refused_by_name(injected: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(InputError, match=complaint):
-        given(**injected)
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)

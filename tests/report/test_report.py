@@ -2,61 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-import torch
 from helpers import column, run_named
 
-from t5peft.__main__ import main
 from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import runs_of
-from t5peft.report import handin, show
+from t5peft.report import show
 from t5peft.report.evidence import Evidence
 from t5peft.report.render import render
 from t5peft.runs import make, records, store
-from t5peft.runs.records import Status
 
 pytestmark = pytest.mark.slow
-
-REPORT = ("report.qmd", "_quarto.yml", "references.bib", "chapters", "params", "src")
-"""What a render reads."""
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project folder with the real report and no stored run; no Quarto."""
-    folder = tmp_path_factory.mktemp("report")
-    for name in REPORT:
-        source = paths.CHECKOUT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, folder / name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("T5PEFT_HOME", str(folder))
-        patch.setenv("PATH", os.defpath)
-        patch.delenv("QUARTO", raising=False)
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def tokenizer(words_folder: Path) -> dict[str, Any]:
-    return {"tokenizer": str(words_folder)}
-
-
-@pytest.fixture(scope="module")
-def rendered(home: Path, tokenizer: dict[str, Any]) -> Path:
-    """The whole report; its cells train the ten runs, which take seconds."""
-    return render.render("smoke", tokenizer)
 
 
 def test_the_whole_report_is_a_pdf(rendered: Path, home: Path) -> None:
@@ -199,76 +161,3 @@ def test_a_wrong_formula_stops_the_render_and_leaves_no_pdf(
     with pytest.raises(render.RenderError, match=r"adapter.*derived 104,5\d\d.*counted 104,544"):
         render.render("smoke", tokenizer, chapter="adapter")
     assert not (home / "_output" / "adapter.pdf").exists()
-
-
-def without_train(page: Path) -> str:
-    """The rendered text but for the one setting that a hand-in changes."""
-    return re.sub(r"(`train` *\|) *\w+ *", r"\1", page.read_text())
-
-
-TITLES = {
-    "1": "Full fine-tuning",
-    "2": "Soft prompt",
-    "3": "Adapter",
-    "4": "Adapter",
-    "5": "LoRA",
-}
-
-
-def test_handin_is_what_the_exercise_wants(
-    rendered: Path, home: Path, tokenizer: dict[str, Any]
-) -> None:
-    before = without_train(rendered.with_suffix(".md"))
-    pdf, books, weights = handin.handin("smoke", tokenizer, "Ada_Lovelace", "42", home / "out")
-    assert without_train(rendered.with_suffix(".md")) == before, "stored runs, the same text"
-    assert pdf.name == "Ada_Lovelace_42.pdf"
-    assert "author: [Ada Lovelace, 42]" in rendered.with_suffix(".typ").read_text()
-    with zipfile.ZipFile(books) as archive:
-        assert archive.namelist() == [f"{name}.ipynb" for name in handin.NOTEBOOKS]
-        for name in archive.namelist():
-            book = nbformat.reads(archive.read(name).decode(), as_version=4)
-            code = [cell for cell in book.cells if cell.cell_type == "code"]
-            assert all(cell.execution_count for cell in code), name
-            outputs = [output for cell in code for output in cell.outputs]
-            assert not [x for x in outputs if x.get("name") == "stdout"], "a table, not its source"
-            texts = [cell.source for cell in book.cells if cell not in code]
-            texts += [x.data["text/markdown"] for x in outputs if "text/markdown" in x.data]
-            assert not re.search(r":::|\{#|@(sec|fig|tbl|eq)-|@[a-z]+\d{4}", "\n".join(texts)), name
-            tables = [x for x in outputs if "|:--" in x.get("data", {}).get("text/markdown", "")]
-            assert tables, name
-            titles = [c.source for c in book.cells if re.match("# ", c.source) and c not in code]
-            own = titles[-1].splitlines()[0]
-            assert own == f"# {TITLES[name[0]]}", name
-        ours, theirs = (archive.read(archive.namelist()[i]).decode() for i in (2, 3))
-    assert "## Our implementation" in ours
-    assert "## With the library" not in ours
-    assert "## With the library" in theirs
-    assert "## Our implementation" not in theirs
-    with zipfile.ZipFile(weights) as archive:
-        assert sorted(archive.namelist()) == ["adapter.pt", "lora.pt", "prompts.pt"]
-        archive.extractall(home / "unpacked")
-    prompts = torch.load(home / "unpacked" / "prompts.pt", weights_only=True)
-    assert {name: tuple(tensor.shape) for name, tensor in prompts.items()} == {
-        "encoder.embed_tokens.prompt": (10, 32)
-    }
-
-
-def test_handin_refuses_while_a_run_is_missing(
-    rendered: Path, home: Path, tokenizer: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    wanted = ["handin", "smoke", "--set", f"tokenizer={tokenizer['tokenizer']}"]
-    wanted += ["--set", "bottleneck=9", "--name", "A", "--number", "1", "-o", str(home / "none")]
-    assert main(wanted) == 2
-    assert "adapter-scratch-b9" in capsys.readouterr().err
-    assert not (home / "none").exists()
-
-
-def test_handin_refuses_a_stale_run(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    stale = Status("stale", "the source has changed"), {}
-    names = [run.name for run in runs_of(smoke)]
-    monkeypatch.setattr(store, "look", lambda *_: dict.fromkeys(names, stale))
-    monkeypatch.setattr(
-        store, "shown", lambda run, *_: {"run": {"name": run.name}, "stale": stale[0].reason}
-    )
-    with pytest.raises(InputError, match=r"study smoke: found 10 of 10 runs stale: full, "):
-        handin.require_as_made(smoke)

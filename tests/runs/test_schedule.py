@@ -1,0 +1,82 @@
+"""What is missing is trained, what is stored is kept, and nobody's run is given up unasked."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import subprocess
+from typing import Any
+
+import pytest
+from helpers import NAME, run_named, trained_once
+
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Study
+from t5peft.methods.table import Run
+from t5peft.runs import schedule
+
+OTHER = "lora-peft-r1"
+
+
+@pytest.fixture
+def attempted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runs that would be trained, by name."""
+    names: list[str] = []
+
+    def attempt(run: Run, study: Study) -> bool:
+        names.append(run.name)
+        return True
+
+    monkeypatch.setattr(schedule, "attempt", attempt)
+    return names
+
+
+def test_what_is_stored_is_kept(
+    study: Study, attempted: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained_once(run_named(study, NAME), study)
+    wanted = [run_named(study, name) for name in (NAME, OTHER)]
+    assert schedule.train(wanted, study) == 0
+    assert attempted == [OTHER]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["keep", NAME], ["train", OTHER]]
+    assert schedule.train(wanted[:1], study) == 0
+    assert attempted == [OTHER], "nothing was to be done"
+
+
+def test_a_run_with_other_settings_is_replaced_only_if_a_person_says_so(
+    study: Study, attempted: list[str]
+) -> None:
+    trained_once(run_named(study, NAME), study)
+    other = dataclasses.replace(study, batch_size=8)
+    wanted = [run_named(other, NAME)]
+    with pytest.raises(InputError, match=f"{NAME} of study smoke: found .*batch_size.*--replace"):
+        schedule.train(wanted, other)
+    assert not attempted
+    assert schedule.train(wanted, other, replace=True) == 0
+    assert attempted == [NAME]
+
+
+def test_side_by_side_each_run_is_a_command_and_the_worst_exit_code_counts(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = {NAME: 0, OTHER: -9, "full": 1}
+    commands: list[list[str]] = []
+
+    class Process:
+        def __init__(self, command: list[str], **_: Any) -> None:
+            commands.append(command)
+            self.code = codes[command[-1]]
+            self.stdout = io.StringIO(f"told {command[-1]}\n")
+            self.stderr = io.StringIO()
+
+        def wait(self) -> int:
+            return self.code
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    wanted = [run_named(study, name) for name in codes]
+    assert schedule.train(wanted, study, jobs=2, replace=True) == 9, "where a signal ended it"
+    assert sorted(command[-1] for command in commands) == sorted(codes)
+    assert all(command[-3:-1] == ["--replace", "--only"] for command in commands)
+    printed = capsys.readouterr().out
+    assert all(f"told {name}\n" in printed for name in codes)
