@@ -51,10 +51,11 @@ def test_a_bench_is_printed_before_it_is_stored(
     command = ["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]
     assert main(command) == 0
     stored = measurements.bench(smoke).load()
+    assert stored is not None
     assert capsys.readouterr().out.endswith(f"{measurements.bench(smoke).path}\n")
     assert stored["methods"] == dict.fromkeys(EXERCISE, sides)
     other = measurements.bench(dataclasses.replace(smoke, test_examples=8))
-    assert other.load() == {}, "not that study's"
+    assert other.load() is None, "not that study's"
     assert main([*command, "--set", "precision=bf16"]) == 0
     capsys.readouterr()
     for first, other in (("fp32", "bf16"), ("bf16", "fp32")):
@@ -130,7 +131,9 @@ def test_what_is_measured_is_kept_and_printed(
     slow = {name: 3 * value for name, value in figures.items()}
     monkeypatch.setattr(bench, "measure", lambda *_: {"exercise": slow, "ours": figures})
     assert main(["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
-    assert list(measurements.bench(smoke).load()["methods"]) == list(EXERCISE)
+    kept = measurements.bench(smoke).load()
+    assert kept is not None
+    assert list(kept["methods"]) == list(EXERCISE)
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.startswith("lora ")]
     assert [row[1:] for row in rows] == [

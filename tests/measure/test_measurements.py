@@ -20,7 +20,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import checks
 from t5peft.measure import baselines, measurements
-from t5peft.measure.measurements import Measurement
+from t5peft.measure.measurements import Measured, Measurement
 from t5peft.methods.table import runs_of
 from t5peft.report import about, show
 from t5peft.runs import records, store
@@ -47,21 +47,25 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def one(study: Study, name: str = "kind/one-8", reviews: int = 8) -> Measurement:
+class Made(Measured):
+    accuracy: float
+
+
+def one(study: Study, name: str = "kind/one-8", reviews: int = 8) -> Measurement[Made]:
     identity, measure = {"reviews": reviews}, ("measure.baselines.measure",)
-    return Measurement(study, name, identity, {"accuracy"}, measure, (name,))
+    return Measurement(study, name, identity, Made, measure, (name,))
 
 
 def test_what_is_fresh_is_not_measured_again(smoke: Study, made: list[str]) -> None:
     here = one(smoke)
     assert here.status() == records.Status("missing", "never measured")
-    assert here.load() == {}
+    assert here.load() is None
     (record,) = measurements.made([here])
     assert here.status().state == "fresh"
     assert measurements.made([here]) == [record]
     assert made == ["kind/one-8"]
-    assert (record["accuracy"], record["stale"]) == (0.5, "")
-    assert record["environment"]["precision"] == smoke.precision
+    assert (record["accuracy"], record.get("stale")) == (0.5, "")
+    assert record.get("environment", {})["precision"] == smoke.precision
 
 
 def test_other_code_makes_it_stale_and_it_is_shown_with_a_mark(
@@ -72,10 +76,11 @@ def test_other_code_makes_it_stale_and_it_is_shown_with_a_mark(
     monkeypatch.setattr(deciding, "code", lambda _: code("that"))
     assert str(here.status()) == "stale: code that decides has changed since: here.measure"
     record = here.load()
+    assert record is not None
     assert (record["accuracy"], show.mark(record)) == (0.5, " **(stale)**")
     assert about.outdated({"this": [record], "that": [{"stale": ""}]}).endswith("as stale: this.")
     assert about.outdated({"that": [{"stale": ""}], "nothing": []}) == ""
-    assert [each["stale"] for each in measurements.made([here])] == [""]
+    assert [each.get("stale") for each in measurements.made([here])] == [""]
     assert made == ["kind/one-8", "kind/one-8"]
 
 
@@ -84,7 +89,7 @@ def test_one_of_other_settings_is_replaced_after_a_line_that_says_so(
 ) -> None:
     measurements.made([one(smoke)])
     other = one(smoke, reviews=9)
-    assert other.load() == {}
+    assert other.load() is None
     capsys.readouterr()
     measurements.made([other])
     (line,) = capsys.readouterr().out.splitlines()

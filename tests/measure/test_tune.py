@@ -58,6 +58,7 @@ def no_training(run: Run, study: Study, reviews: int) -> dict[str, Any]:
         "held_out": study.train_examples // 10,
         "loss": 0.5,
         "accuracy": 0.75,
+        "seconds": 1.0,
     }
 
 

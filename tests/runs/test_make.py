@@ -31,7 +31,7 @@ def test_a_record_holds_what_a_chapter_shows(smoke: Study) -> None:
     assert record["stored_bytes"] == record["files"][store.DELTA]["bytes"]
     assert store.status(run, smoke).state == "fresh"
     assert store.load(run, smoke) == record
-    assert (record["stale"], record["verified"]) == ("", {})
+    assert (record["stale"], record["verified"]) == ("", None)
 
 
 def test_full_fine_tuning_stores_no_weights(smoke: Study) -> None:

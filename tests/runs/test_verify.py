@@ -22,7 +22,7 @@ from t5peft.methods.lora import LoRALinear
 from t5peft.methods.table import Run
 from t5peft.report import about
 from t5peft.runs import make, records, reopen, store, verify
-from t5peft.runs.records import Status
+from t5peft.runs.records import Status, Verified
 from t5peft.training import evaluation, fast, loop
 
 LORA = "lora-scratch-r8"
@@ -58,7 +58,7 @@ def state(study: Study, name: str = LORA) -> Status:
     return store.status(run_named(study, name), study)
 
 
-def compare(study: Study, name: str = LORA, reviews: int = 64) -> dict[str, Any]:
+def compare(study: Study, name: str = LORA, reviews: int = 64) -> Verified:
     return verify.verify(run_named(study, name), study, 20, reviews)
 
 
@@ -106,7 +106,7 @@ def test_a_verification_holds_for_the_run_it_was_made_of(
     make.train(run_named(stored, LORA), stored)
     (where / store.VERIFIED).write_text(kept)
     monkeypatch.setattr(deciding, "code", lambda *_: Code("a third digest", ()))
-    assert store.verification(where, records.read_run(where)) == {}
+    assert store.verification(where, records.read_run(where)) is None
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seal": 1}', None])
@@ -358,7 +358,7 @@ def test_the_report_shows_a_verified_run_without_a_mark_and_says_how_it_was_veri
     assert "trained their first 4 steps anew, and no loss differs." in text
     assert "Of 64 answers made anew with stored tensors, none differs." in text
     assert "or no answers: 1 of them." in text
-    mixed = [*shown(), {"verified": {}}]
+    mixed = [*shown(), {"verified": None}]
     mixed[0]["verified"] |= {"largest_difference": 0.0123, "answers_differing": 3}
     text = about.verified(mixed)
     assert "2 of the 3 that are shown here" in text

@@ -17,12 +17,13 @@ from t5peft.base.progress import Progress
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.inputs.data import Tokens
+from t5peft.measure.measurements import Baselines
 from t5peft.methods.table import runs_of
 from t5peft.training import evaluation
 from t5peft.training.jobs import check_tokenizer
 
 
-def measure(study: Study) -> dict[str, Any]:
+def measure(study: Study) -> Baselines:
     """Measure both.
 
     Raises `InputError` for a tokenizer that does not fit and reviews that teach a bag nothing.

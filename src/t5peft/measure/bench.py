@@ -28,6 +28,7 @@ from t5peft.base import bfloat16, machine, studies
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.inputs.data import Tokens
+from t5peft.measure.measurements import Bench
 from t5peft.methods.table import Run, ours
 from t5peft.training import evaluation, jobs, loop
 from t5peft.training.jobs import Job
@@ -216,7 +217,7 @@ def summary(steps: list[float], tests: list[float], study: Study) -> dict[str, f
     return {"step": one_step, "evaluation": whole_test, "epoch": count * one_step + whole_test}
 
 
-def bench(study: Study, repeats: int) -> dict[str, Any]:
+def bench(study: Study, repeats: int) -> Bench:
     """Measure each from-scratch method.
 
     Raises `InputError` for wrong settings here: a side's process would only break.

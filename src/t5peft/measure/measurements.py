@@ -9,12 +9,12 @@ something is measured.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Generic, TypedDict, TypeVar, cast, get_args
 
 from t5peft.base import deciding, files, machine, paths
 from t5peft.base.errors import InputError
@@ -26,14 +26,71 @@ from t5peft.runs.identity import of_run, of_study
 from t5peft.runs.records import Status
 
 
+class Measured(TypedDict, total=False):
+    """What each record has beside its figures; `stale` as it is shown: why, or ""."""
+
+    identity: dict[str, Any]
+    source: str
+    environment: dict[str, Any]
+    stale: str
+
+
+class Trial(Measured):
+    """One learning rate: loss and held-out accuracy after an epoch on some reviews."""
+
+    run: str
+    method: str
+    learning_rate: float
+    reviews: int
+    held_out: int
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+class Baselines(Measured):
+    """Shares of 1: the backbone's accuracy and its answers of other words; a bag of words."""
+
+    zero_shot_accuracy: float
+    zero_shot_other_words: float
+    bag_of_words_accuracy: float
+    test_examples: int
+
+
+class Retention(Measured):
+    """What a run knows of its training reviews, and its span loss: nats a target token."""
+
+    run: str
+    reviews: int
+    train_accuracy: float
+    test_accuracy: float
+    stretches: int
+    span_loss: float
+    span_loss_before: float
+
+
+class Bench(Measured):
+    """By method and side: seconds, bytes and operations, as `bench.timed` has them."""
+
+    methods: dict[str, dict[str, dict[str, float]]]
+    repeats: int
+    params: dict[str, Any]
+
+
+Kept = dict[str, Retention]
+"""What the runs keep, by name."""
+
+F = TypeVar("F", bound=Measured)
+
+
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Generic[F]):
     """A measurement that a study has or may have."""
 
     study: Study
     name: str  # of its file
     identity: dict[str, Any]
-    keys: Set[str]  # the figures that the report needs
+    kind: type[F]
     code: tuple[str, ...]  # what measures, as `deciding` names it: a function, and what it is given
     arguments: tuple[Any, ...]
 
@@ -54,16 +111,16 @@ class Measurement:
         code = deciding.code(self.code)  # as it is before anything is measured
         if not self.path.exists():
             return Status("missing", "never measured"), {}
-        record = records.read(self.path, {"identity", "source", *self.keys})
+        record = records.read(self.path, {"identity", "source", *self.kind.__required_keys__})
         return records.status(record, self.identity, code), record
 
-    def load(self) -> dict[str, Any]:
-        """Its record, marked; {} where it is missing. Raises `InputError` for a damaged one."""
+    def load(self) -> F | None:
+        """Its record, marked, if there is one. Raises `InputError` for a damaged one."""
         status, record = self.look()
         shown = status.state in records.SHOWN
-        return record | {"stale": records.mark(status)} if shown else {}
+        return cast(F, record | {"stale": records.mark(status)}) if shown else None
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> F:
         """Measure."""
         module, name = self.code[0].rsplit(".", 1)
         return getattr(import_module(f"t5peft.{module}"), name)(*self.arguments)
@@ -85,15 +142,15 @@ class Measurement:
                 self.store(self.figures())
             return mine
 
-    def store(self, figures: dict[str, Any]) -> None:
+    def store(self, figures: F) -> None:
         """Keep what was measured, in the place of what was kept before."""
         environment = machine.environment(self.study.precision)
         made_by = records.made_by(deciding.code(self.code))
         made = {"identity": self.identity, **made_by, "environment": environment}
-        records.write(self.path, figures | made)
+        records.write(self.path, {**figures, **made})
 
 
-def made(wanted: Sequence[Measurement]) -> list[dict[str, Any]]:
+def made(wanted: Sequence[Measurement[F]]) -> list[F]:
     """The records of some measurements of a study; those that are not fresh are made.
 
     Several processes share the work. Raises `InputError` where something is to be made and
@@ -105,7 +162,7 @@ def made(wanted: Sequence[Measurement]) -> list[dict[str, Any]]:
     if todo:
         checks.check(todo[0].study)
     files.share(todo, Measurement.attempt)
-    return [one.load() for one in wanted]
+    return loaded(wanted)
 
 
 # --- the four kinds ----------------------------------------------------------------------------
@@ -115,16 +172,9 @@ GRID = {
     "soft-prompt": (0.1, 0.3, 1.0, 3.0),
     "adapter": (1e-3, 3e-3, 1e-2),
     "lora": (1e-4, 1e-3, 3e-3, 1e-2),
-    "ia3": (1e-3, 3e-3, 1e-2, 3e-2),
+    "ia3": (3e-3, 1e-2, 3e-2, 1e-1),
 }
 """Rates a factor of about 3 apart, one more for full fine-tuning, and the exercise's own."""
-
-TRIAL = {"run", "method", "learning_rate", "reviews", "held_out", "loss", "accuracy"}
-BASELINES = {"zero_shot_accuracy", "zero_shot_other_words", "bag_of_words_accuracy"}
-BASELINES |= {"test_examples"}
-RETENTION = {"run", "reviews", "train_accuracy", "test_accuracy", "stretches", "span_loss"}
-RETENTION |= {"span_loss_before"}
-BENCH = {"methods", "repeats", "params"}
 
 SEEN = ("train_examples", "test_examples", "max_length", "precision")
 """What a run and all that is measured beside it are cut to."""
@@ -141,7 +191,7 @@ def held_out(study: Study) -> int:
     return max(1, study.train_examples // 10)
 
 
-def trials(study: Study, reviews: int, only: Collection[str] = METHODS) -> list[Measurement]:
+def trials(study: Study, reviews: int, only: Collection[str] = METHODS) -> list[Measurement[Trial]]:
     """A trial for each from-scratch run of the methods and each rate of its grid.
 
     Decided by what decides a run, on other numbers of reviews, and not by the test's.
@@ -160,7 +210,7 @@ def trials(study: Study, reviews: int, only: Collection[str] = METHODS) -> list[
             study,
             f"tuning/{run.name}-{run.learning_rate:g}-{reviews}",
             of_run(run) | shared,
-            TRIAL,
+            Trial,
             ("measure.tune.trial", "methods.table.Run"),
             (run, study, reviews),
         )
@@ -168,17 +218,17 @@ def trials(study: Study, reviews: int, only: Collection[str] = METHODS) -> list[
     ]
 
 
-def baselines(study: Study) -> Measurement:
+def baselines(study: Study) -> Measurement[Baselines]:
     """The backbone before training, and a bag of words; a backbone that is drawn has a seed."""
     drawn = ["seed"] if study.backbone.startswith(backbone.RANDOM) else []
     whole = of_study(study)
     identity = {key: whole[key] for key in (*SEEN, "backbone", "tokenizer", "data", *drawn)}
     return Measurement(
-        study, "baselines", identity, BASELINES, ("measure.baselines.measure",), (study,)
+        study, "baselines", identity, Baselines, ("measure.baselines.measure",), (study,)
     )
 
 
-def retention(study: Study, reviews: int, found: store.Found) -> list[Measurement]:
+def retention(study: Study, reviews: int, found: store.Found) -> list[Measurement[Retention]]:
     """One for each run that was found stored, as it is; full fine-tuning, the long one, last."""
     wanted = sorted(runs_of(study), key=lambda run: run.method == "full")
     return [
@@ -186,7 +236,7 @@ def retention(study: Study, reviews: int, found: store.Found) -> list[Measuremen
             study,
             f"retention/{run.name}-{reviews}",
             {"result": store.result(record), "reviews": reviews},
-            RETENTION,
+            Retention,
             ("measure.retention.of_run", "methods.table.Run"),
             (run, study, reviews),
         )
@@ -195,14 +245,14 @@ def retention(study: Study, reviews: int, found: store.Found) -> list[Measuremen
     ]
 
 
-def bench(study: Study, repeats: int = REPEATS) -> Measurement:
+def bench(study: Study, repeats: int = REPEATS) -> Measurement[Bench]:
     """The bench of a study, on any backbone, which is named beside it; one of either precision."""
     same = {key: getattr(study, key) for key in (*SEEN, "batch_size", "data_fingerprint")}
     name, code = f"bench-{study.precision}", ("measure.bench.bench", "methods.table.Run", *CLOCK)
-    return Measurement(study, name, same, BENCH, code, (study, repeats))
+    return Measurement(study, name, same, Bench, code, (study, repeats))
 
 
-def benches(study: Study) -> list[Measurement]:
+def benches(study: Study) -> list[Measurement[Bench]]:
     """In the study's own precision, and in the other."""
     kinds = sorted(get_args(Precision), key=lambda kind: kind != study.precision)
     return [bench(dataclasses.replace(study, precision=kind)) for kind in kinds]
@@ -221,18 +271,18 @@ def reviews(study: Study, kind: str) -> list[int]:
     return sorted((int(number) for number in numbers if number.isdecimal()), reverse=True)
 
 
-def loaded(wanted: Sequence[Measurement]) -> list[dict[str, Any]]:
+def loaded(wanted: Sequence[Measurement[F]]) -> list[F]:
     """The records of those that are not missing."""
     return [record for one in wanted if (record := one.load())]
 
 
-def tried(study: Study) -> list[dict[str, Any]]:
+def tried(study: Study) -> list[Trial]:
     """The trials of the study as it is, those on most reviews."""
     found = (loaded(trials(study, number)) for number in reviews(study, "tuning"))
     return next(filter(None, found), [])
 
 
-def retained(study: Study, found: store.Found) -> dict[str, dict[str, Any]]:
+def retained(study: Study, found: store.Found) -> Kept:
     """What the runs keep, by name, on the most reviews; {} unless of all that were found."""
     for number in reviews(study, "retention"):
         kept = {each["run"]: each for each in loaded(retention(study, number, found))}
@@ -241,8 +291,9 @@ def retained(study: Study, found: store.Found) -> dict[str, dict[str, Any]]:
     return {}
 
 
-def stored(study: Study, found: store.Found) -> list[Measurement]:
+def stored(study: Study, found: store.Found) -> list[Measurement[Any]]:
     """All that is stored of a study, of other settings too; asks for its backbone if need be."""
+    wanted: list[Measurement[Any]]
     wanted = [one for number in reviews(study, "tuning") for one in trials(study, number)]
     for number in reviews(study, "retention"):
         wanted += retention(study, number, found)

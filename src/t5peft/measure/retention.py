@@ -8,8 +8,6 @@ accuracy on the test reviews is measured again, as other hardware gives other la
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +16,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data
 from t5peft.measure import measurements
+from t5peft.measure.measurements import Retention
 from t5peft.methods.table import Run, runs_of
 from t5peft.pretrain import spans
 from t5peft.runs import reopen, store
@@ -34,7 +33,7 @@ INPUT = 128
 AT_ONCE = 16
 
 
-def measure(study: Study, reviews: int) -> list[dict[str, Any]]:
+def measure(study: Study, reviews: int) -> list[Retention]:
     """What is measured of a study's runs; see `measurements.made`.
 
     Raises `InputError` where a run is not stored or there are fewer training reviews.
@@ -47,7 +46,7 @@ def measure(study: Study, reviews: int) -> list[dict[str, Any]]:
     return measurements.made(measurements.retention(study, reviews, found))
 
 
-def of_run(run: Run, study: Study, reviews: int) -> dict[str, Any]:
+def of_run(run: Run, study: Study, reviews: int) -> Retention:
     """One run's measurement; losses in nats a target token."""
     record = store.load(run, study)
     bare = jobs.with_fast_model(run, study, backbone.load(study.backbone, study.seed))

@@ -10,19 +10,18 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Collection
-from typing import Any
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.inputs.data import Tokens
 from t5peft.measure import measurements
-from t5peft.measure.measurements import held_out
+from t5peft.measure.measurements import Trial, held_out
 from t5peft.methods.table import Run
 from t5peft.training import jobs, loop
 
 
-def tune(study: Study, reviews: int, only: Collection[str]) -> list[dict[str, Any]]:
+def tune(study: Study, reviews: int, only: Collection[str]) -> list[Trial]:
     """The trials of the methods, one epoch over `reviews` reviews each; see `measurements.made`.
 
     Raises `InputError` where the reviews would reach into those that are held out.
@@ -34,7 +33,7 @@ def tune(study: Study, reviews: int, only: Collection[str]) -> list[dict[str, An
     return measurements.made(measurements.trials(study, reviews, only))
 
 
-def trial(run: Run, study: Study, reviews: int) -> dict[str, Any]:
+def trial(run: Run, study: Study, reviews: int) -> Trial:
     """Train for one epoch and score on the held-out reviews."""
     everything = data.tokens(study, "train")
     cut = len(everything) - held_out(study)

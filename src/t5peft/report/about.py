@@ -13,6 +13,7 @@ from t5peft.base.settings import read_yaml, study_file
 from t5peft.base.studies import DEFAULT, Study, arguments
 from t5peft.inputs.backbone import RANDOM
 from t5peft.inputs.data import MADE_UP
+from t5peft.measure.measurements import Measured
 from t5peft.methods import formulas
 from t5peft.methods.formulas import Model
 from t5peft.methods.table import Run, runs_of
@@ -74,7 +75,7 @@ def companions(found: Mapping[str, Sequence[Record]]) -> str:
 
 def verified(records: Sequence[Record]) -> str:
     """How many runs were verified, and how; "" where all are as the code makes them."""
-    found = [record["verified"] for record in records if record.get("verified")]
+    found = [one for record in records if (one := record.get("verified"))]
     if not found:
         return ""
     some = "all" if len(found) == len(records) else f"{len(found)} of the"
@@ -97,7 +98,7 @@ def verified(records: Sequence[Record]) -> str:
     return text
 
 
-def outdated(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def outdated(measured: Mapping[str, Sequence[Measured]]) -> str:
     """Which of what is measured beside the runs is stale (by name, its records); "" where none."""
     names = [name for name, found in measured.items() if any(each.get("stale") for each in found)]
     if not names:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 from t5peft.inputs.backbone import RANDOM
 from t5peft.inputs.sizes import SIZES
+from t5peft.measure.measurements import Baselines, Bench, Kept
 from t5peft.methods import formulas
 from t5peft.report.findings import NEITHER, apart, beside, of_all, versus
 from t5peft.report.overfitting import claim_3
@@ -39,7 +39,7 @@ def optimizer_sentence(records: Sequence[Record]) -> str:
     return f"The optimizer's state of the PEFT runs is {span(state, 3)} of full fine-tuning's."
 
 
-def peak_sentence(records: Sequence[Record], bench: Mapping[str, Any]) -> str:
+def peak_sentence(records: Sequence[Record], bench: Bench | None) -> str:
     """The peak of a training: the bench's, which measures each method alone, if there is one."""
     if not bench:
         peaks = memory_shares(records, "peak_bytes")
@@ -103,9 +103,9 @@ def storage_sentence(records: Sequence[Record]) -> str:
 def conclusions(
     records: Sequence[Record],
     seeds: Sequence[Sequence[Record]],
-    kept: Mapping[str, Mapping[str, Any]],
+    kept: Kept,
     longer: Sequence[Record],
-    baselines: Mapping[str, Any],
+    baselines: Baselines | None,
 ) -> str:
     """The answer to the report's question and a verdict on each claim, as computed sentences."""
     full, *ours = only(records, implementation="scratch")
@@ -145,7 +145,7 @@ def shares_of(record: Record, full: Record) -> tuple[float, float, float]:
     )
 
 
-def limits(records: Sequence[Record], baselines: Mapping[str, Any]) -> list[str]:
+def limits(records: Sequence[Record], baselines: Baselines | None) -> list[str]:
     """How strong the backbone is: what a bag of words says of all ten."""
     if not baselines:
         return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from types import ModuleType
@@ -14,6 +14,7 @@ from t5peft.base.settings import build, has_default
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks
 from t5peft.measure import measurements
+from t5peft.measure.measurements import Baselines, Bench, Kept, Measured, Trial
 from t5peft.methods.table import Run, facts, ours, require_ten, runs_of
 from t5peft.report import counts, drawings, gaps, show
 from t5peft.runs import store
@@ -162,38 +163,38 @@ class Evidence:
     # --- measured beside the runs ---------------------------------------------------------------
 
     @cached_property
-    def kept(self) -> dict[str, dict[str, Any]]:
+    def kept(self) -> Kept:
         """What the runs keep of pre-training, by name; {} unless of all."""
         return measurements.retained(self.study, self.found)
 
     @cached_property
-    def landmarks(self) -> dict[str, Any]:
-        """The backbone before any training, and a bag of words; {} where not measured."""
+    def landmarks(self) -> Baselines | None:
+        """The backbone before any training, and a bag of words, where they were measured."""
         return measurements.baselines(self.study).load()
 
     @cached_property
-    def trials(self) -> list[dict[str, Any]]:
+    def trials(self) -> list[Trial]:
         """The trials of learning rates."""
         return measurements.tried(self.study)
 
     @cached_property
-    def benches(self) -> list[dict[str, Any]]:
+    def benches(self) -> list[Bench]:
         """Those that are stored, of the study's own precision first."""
         return measurements.loaded(measurements.benches(self.study))
 
     @property
-    def bench(self) -> dict[str, Any]:
-        """The one of the study's own precision; {} where not measured."""
+    def bench(self) -> Bench | None:
+        """The one of the study's own precision, where it was measured."""
         own = self.study.precision
-        return next((each for each in self.benches if each["params"]["precision"] == own), {})
+        return next((each for each in self.benches if each["params"]["precision"] == own), None)
 
     @property
-    def beside(self) -> dict[str, list[dict[str, Any]]]:
+    def beside(self) -> dict[str, Sequence[Measured]]:
         """All that is measured beside the runs, by what the report calls it."""
         return {
             "the trials of learning rates (@tbl-rates)": self.trials,
             "what the runs keep (@tbl-retention)": [*self.kept.values()],
-            "the landmarks (@sec-ten)": [self.landmarks],
+            "the landmarks (@sec-ten)": [self.landmarks] if self.landmarks else [],
             "the exercise's own loop (@tbl-bench)": self.benches,
         }
 

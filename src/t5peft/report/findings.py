@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations, pairwise
 from math import comb
 from statistics import mean
-from typing import Any
 
 from t5peft.base.studies import Study
+from t5peft.measure.measurements import Baselines
 from t5peft.methods.table import EXERCISE
 from t5peft.report.show import (
     ALPHA,
@@ -159,7 +159,7 @@ def seed_spread(records: Sequence[Record]) -> float:
     return 100 * (max(found) - min(found))
 
 
-def baselines_sentence(baselines: Mapping[str, Any], records: Sequence[Record]) -> str:
+def baselines_sentence(baselines: Baselines | None, records: Sequence[Record]) -> str:
     """What the runs stand beside: the backbone as it was, and a bag of words."""
     if not baselines:
         return ""

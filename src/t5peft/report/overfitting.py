@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import NormalDist
-from typing import Any
 
+from t5peft.measure.measurements import Kept, Retention
 from t5peft.report.findings import of_all, ranges
 from t5peft.report.show import Record, epoch, gap, number, one_epoch, only, percent, run_name
 
@@ -126,7 +126,7 @@ def last_gap(record: Record) -> Gap:
     return gap(record, len(record["history"])), error_of(*shares)
 
 
-def best_gap(measured: Mapping[str, Any], record: Record) -> Gap:
+def best_gap(measured: Retention, record: Record) -> Gap:
     """The gap after the best epoch, on the training reviews that `t5peft retention` looked at."""
     train, test = measured["train_accuracy"], measured["test_accuracy"]
     return train - test, error_of((train, measured["reviews"]), (test, record["test_examples"]))
@@ -142,9 +142,7 @@ def error_of(*shares: tuple[float, int]) -> float:
     return math.sqrt(sum(share * (1 - share) / count for share, count in shares))
 
 
-def retention_sentences(
-    records: Sequence[Record], kept: Mapping[str, Mapping[str, Any]], vocabulary: int
-) -> str:
+def retention_sentences(records: Sequence[Record], kept: Kept, vocabulary: int) -> str:
     """Claim 3, measured by `t5peft retention` (by run's name): reviews learned, skill lost."""
     full = only(records, method="full")[0]
     peft = [record for record in records if record is not full]
@@ -178,18 +176,18 @@ def retention_sentences(
     return text
 
 
-def rise_of(record: Record, kept: Mapping[str, Mapping[str, Any]]) -> str:
+def rise_of(record: Record, kept: Kept) -> str:
     """`+1.679, of LoRA, ours, r = 8, with 8,192 trained parameters`."""
     name, trained = run_name(record["run"]), number(record["parameters"]["trained"])
     return f"{rise(kept[record['run']['name']]):+.3f}, of {name}, with {trained} trained parameters"
 
 
-def rise(measured: Mapping[str, Any]) -> float:
+def rise(measured: Retention) -> float:
     """How far fine-tuning moved the span loss, nats a target token."""
     return measured["span_loss"] - measured["span_loss_before"]
 
 
-def forgotten_less(kept: Mapping[str, Mapping[str, Any]]) -> int:
+def forgotten_less(kept: Kept) -> int:
     """How many PEFT runs moved the span loss up by less than full fine-tuning did."""
     return sum(rise(x) < rise(kept["full"]) for name, x in kept.items() if name != "full")
 
@@ -247,7 +245,7 @@ def longer_verdict(records: Sequence[Record]) -> str:
 def claim_3(
     records: Sequence[Record],
     seeds: Sequence[Sequence[Record]],
-    kept: Mapping[str, Mapping[str, Any]],
+    kept: Kept,
     longer: Sequence[Record],
 ) -> str:
     """Whether PEFT learned less by heart, and whether it kept more of what the backbone knew.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import mean
-from typing import Any
 
 from t5peft.base.studies import Study, arguments
 from t5peft.inputs.backbone import RANDOM
+from t5peft.measure.measurements import Bench, Kept, Trial
 from t5peft.report import speed, tables
 from t5peft.report.findings import seed_spread, selection_sentence
 from t5peft.report.overfitting import (
@@ -83,7 +83,7 @@ def devices(records: Sequence[Record]) -> set[str]:
 
 
 def exercise_rates(
-    records: Sequence[Record], others: Sequence[Record], trials: Sequence[Mapping[str, Any]]
+    records: Sequence[Record], others: Sequence[Record], trials: Sequence[Trial]
 ) -> str:
     """The ten runs with the exercise's own rates beside the study's; "" where there are none.
 
@@ -136,7 +136,7 @@ def exercise_rates(
     return f"{text}\n\n{floating('tbl-exercise-rates', table(rows, head), caption)}"
 
 
-def learning_rates(trials: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> str:
+def learning_rates(trials: Sequence[Trial], records: Sequence[Record]) -> str:
     """How the learning rates were chosen; "" where nothing was tried."""
     if not trials:
         return ""
@@ -183,7 +183,7 @@ def learning_rates(trials: Sequence[Mapping[str, Any]], records: Sequence[Record
     return f"{text}\n\n{floating('tbl-rates', body, caption)}"
 
 
-def leads(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def leads(trials: Sequence[Trial]) -> dict[str, float]:
     """How far each method's best rate is ahead of its second best."""
     tried: dict[str, list[float]] = {}
     for trial in trials:
@@ -192,9 +192,7 @@ def leads(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {method: found[0] - found[1] for method, found in ordered.items() if len(found) > 1}
 
 
-def retention(
-    study: Study, records: Sequence[Record], kept: Mapping[str, Mapping[str, Any]], vocabulary: int
-) -> str:
+def retention(study: Study, records: Sequence[Record], kept: Kept, vocabulary: int) -> str:
     """What the runs learned by heart and what they kept, measured; or that it was not."""
     if not kept:
         return (
@@ -248,7 +246,7 @@ def more_epochs(records: Sequence[Record], longer: Sequence[Record]) -> str:
     return f"{text}\n\n{floating('tbl-ten-epochs', tables.gaps(longer), caption)}"
 
 
-def bench(measured: Sequence[Mapping[str, Any]]) -> str:
+def bench(measured: Sequence[Bench]) -> str:
     """The exercise's own loop timed against this project's, a table a record; "" without any."""
     if not measured:
         return ""
@@ -268,10 +266,8 @@ def bench(measured: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join([text, *map(bench_of, ("tbl-bench", "tbl-bench-other"), measured)])
 
 
-def bench_of(label: str, measured: Mapping[str, Any]) -> str:
+def bench_of(label: str, measured: Bench) -> str:
     """One record's sentence and table."""
-    pass
-
     units = {
         "step": "training step (s)",
         "evaluation": "all test reviews (s)",
@@ -286,7 +282,7 @@ def bench_of(label: str, measured: Mapping[str, Any]) -> str:
         (METHOD_NAMES[method], *(figures[what] for what in units))
         for method, figures in compared.items()
     ]
-    settings, where = measured["params"], measured["environment"]
+    settings, where = measured["params"], measured.get("environment", {})
     turns, precision = measured["repeats"], where["precision"]
     figures = {1: "one turn", 2: "means of 2 turns"}.get(turns, f"medians of {turns} turns")
     differs = "nothing differs" if precision == "fp32" else "only the precision differs"

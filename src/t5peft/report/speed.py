@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
 from typing import Any
 
 from t5peft.measure import bench
+from t5peft.measure.measurements import Bench
 from t5peft.report.show import METHOD_NAMES, listed
 
 
-def shares(record: Mapping[str, Any]) -> str:
+def shares(record: Bench) -> str:
     """How near our training step is to the machine's `matrix_peak` (MFU), by method."""
     found = [
         f"{share(sides[bench.OURS]):.0%} ({METHOD_NAMES[method]})"
@@ -19,7 +19,7 @@ def shares(record: Mapping[str, Any]) -> str:
     return listed(found)
 
 
-def peak(record: Mapping[str, Any]) -> float:
+def peak(record: Bench) -> float:
     """The machine's `matrix_peak`: the median of what our sides' processes measured."""
     return statistics.median(
         sides[bench.OURS]["matrix_rate"] for sides in record["methods"].values()
@@ -31,7 +31,7 @@ def share(side: dict[str, float]) -> float:
     return side["operations"] / side["step"] / side["matrix_rate"]
 
 
-def rows(record: Mapping[str, Any]) -> list[list[Any]]:
+def rows(record: Bench) -> list[list[Any]]:
     """Rows of (method, what, exercise, ours, ratio); times in seconds, memory in MB."""
     units = {"step": 1, "evaluation": 1, "epoch": 1, "peak_bytes": 1e6}
     return [

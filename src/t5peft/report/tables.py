@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from t5peft.measure.measurements import Kept
 from t5peft.report.counts import Checked
 from t5peft.report.overfitting import best_gap, points, rise
 from t5peft.report.show import (
@@ -215,7 +215,7 @@ def gap_cells(record: Record, number: int) -> tuple[str, str, str]:
     return percent(train), percent(test), points(gap(record, number))
 
 
-def retention(records: Iterable[Record], kept: Mapping[str, Mapping[str, Any]]) -> str:
+def retention(records: Iterable[Record], kept: Kept) -> str:
     """Claim 3 by `t5peft retention`: training reviews known, and the span loss afterwards."""
     rows, marked = [], dict(zip(kept, marks([*kept.values()])[1], strict=True))
     for record in records:

@@ -103,11 +103,27 @@ class Stored(Made, Coded):
     seal: str
 
 
+class Verified(TypedDict):
+    """What `verify` found of a run (losses in nats), and within what bounds it may be."""
+
+    result: str  # `store.result` of the run
+    source: str
+    steps: int
+    largest_difference: float
+    median_difference: float
+    loss_bound: float
+    reviews: int
+    answers_differing: int
+    answers_bound: int
+    traced_by: str
+    machine: str
+
+
 class Record(Stored):
-    """The same as it is shown: why it is stale, or ""; what was found by `verify`, or {}."""
+    """The same as it is shown: why it is stale, or ""; what was found by `verify`, if it was."""
 
     stale: str
-    verified: dict[str, Any]
+    verified: Verified | None
 
 
 AS_MADE = ("fresh", "verified")

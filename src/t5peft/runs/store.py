@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from t5peft.base import deciding, files, machine, paths
 from t5peft.base.errors import InputError, Missing
@@ -19,7 +19,7 @@ from t5peft.base.studies import Study, arguments
 from t5peft.methods.table import Run, runs_of
 from t5peft.runs import records
 from t5peft.runs.identity import of_run, of_study
-from t5peft.runs.records import SHOWN, Made, Record, Status, Stored
+from t5peft.runs.records import SHOWN, Made, Record, Status, Stored, Verified
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,16 +74,16 @@ def _look(
     return status, record
 
 
-def verification(where: Path, record: Stored) -> dict[str, Any]:
-    """What `verify.verify` found of this very run with the code as it is; {} where it never did."""
+def verification(where: Path, record: Stored) -> Verified | None:
+    """What `verify.verify` found of this very run with the code as it is, if it did."""
     with suppress(InputError):  # none, or damaged
-        found = records.read(where / VERIFIED, {"result", "source"})
+        found = records.read(where / VERIFIED, Verified.__required_keys__)
         if (found["result"], found["source"]) == (result(record), deciding.source()):
-            return found
-    return {}
+            return cast(Verified, found)
+    return None
 
 
-def holds(found: dict[str, Any]) -> bool:
+def holds(found: Verified) -> bool:
     """Is what was found within its bounds? Where the bound is 0, no loss may differ."""
     exact = found["loss_bound"] == 0
     difference = found["largest_difference" if exact else "median_difference"]
@@ -91,7 +91,7 @@ def holds(found: dict[str, Any]) -> bool:
     return same and found["answers_differing"] <= found["answers_bound"]
 
 
-def compared(found: dict[str, Any]) -> str:
+def compared(found: Verified) -> str:
     """What was found, in words."""
     told = (
         f"{found['steps']} steps trained anew, losses differ by {found['largest_difference']:.2g} "
@@ -158,7 +158,7 @@ def content(where: Path, name: str, sha256: str) -> bytes:
 
 
 def load(run: Run, study: Study) -> Record:
-    """The record of a stored run, marked; under `verified` what was found of it, or {}.
+    """The record of a stored run, marked; under `verified` what was found of it.
 
     Raises `InputError` where it is missing or damaged.
     """
@@ -175,7 +175,7 @@ def shown(run: Run, study: Study, state: Status, record: Stored | None) -> Recor
             f"run: t5peft train {arguments(study)} --only {run.name}"
             + (f" {REPLACE}" if state.replaces else ""),
         )
-    found = verification(folder(run, study), record) if state.state == "verified" else {}
+    found = verification(folder(run, study), record) if state.state == "verified" else None
     return {**record, "stale": records.mark(state), "verified": found}
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.methods.table import Run
 from t5peft.runs import records, reopen, store
+from t5peft.runs.records import Verified
 from t5peft.training import jobs, loop, trace
 from t5peft.training.jobs import Job
 
@@ -71,7 +71,7 @@ def check(
         yield same, f"{run.name:27} {told}"
 
 
-def verify(run: Run, study: Study, steps: int, reviews: int) -> dict[str, Any]:
+def verify(run: Run, study: Study, steps: int, reviews: int) -> Verified:
     """What `store.verification` reads: figures and bounds of a stored run with a trace.
 
     Compared are at most the steps and reviews that the trace holds. Raises `InputError` where it
@@ -85,12 +85,12 @@ def verify(run: Run, study: Study, steps: int, reviews: int) -> dict[str, Any]:
     stored = store.DELTA in record["files"]  # full fine-tuning stores no weights to answer with
     answered = held.after(record["best_epoch"])[: reviews if stored else 0]
     known = held.losses[: min(steps, -(-study.train_examples // study.batch_size))]
-    found = store.verification(where, record)
-    enough = found and found["steps"] >= len(known) and found["reviews"] >= len(answered)
-    if enough and store.holds(found):
-        return found
+    before = store.verification(where, record)
+    enough = before and before["steps"] >= len(known) and before["reviews"] >= len(answered)
+    if before and enough and store.holds(before):
+        return before
     differences = np.abs(first_losses(run, study, len(known)) - known)
-    found = {
+    found: Verified = {
         "result": store.result(record),
         "source": deciding.source(),
         "steps": len(known),
