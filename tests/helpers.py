@@ -230,3 +230,10 @@ def parameters_cell() -> str:
         cell for cell in notebook.cells(text) if "parameters" in cell.metadata.get("tags", [])
     ]
     return cell.source
+
+
+def seeded(record: Any, accuracies: dict[int, float]) -> list[Any]:
+    """A run with several seeds, by seed."""
+    return [
+        {**record, "params": {"seed": seed}, "best_accuracy": x} for seed, x in accuracies.items()
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from helpers import cells
+from helpers import cells, seeded
 
 from t5peft.base.studies import Study
 from t5peft.report import claims, findings, overfitting, show, tables
@@ -37,13 +37,6 @@ def test_runs_that_write_no_label_word_are_not_compared(records: list[Any]) -> N
     assert "evel" not in told, "neither level with, nor Level are"
 
 
-def made(record: Any, accuracies: dict[int, float]) -> list[Any]:
-    """A run with several seeds, by seed."""
-    return [
-        {**record, "params": {"seed": seed}, "best_accuracy": x} for seed, x in accuracies.items()
-    ]
-
-
 def test_findings_say_how_far_another_seed_moves_a_run(records: list[Any]) -> None:
     assert "was not measured" in findings.findings(records, [])
     seeds = [
@@ -72,12 +65,12 @@ def test_twins_have_the_same_setting(records: list[Any]) -> None:
 def test_what_seeds_can_do_is_said_to_be_untold(records: list[Any]) -> None:
     first, second = records[:2]  # full fine-tuning and soft prompt, 1 point apart
     wide, narrow, other = (
-        made(run, {0: 0.8, 1: y})
+        seeded(run, {0: 0.8, 1: y})
         for run, y in ((second, 0.815), (second, 0.805), (records[4], 0.9))
     )
-    own = made(first, {0: 0.8, 5: 0.8})
+    own = seeded(first, {0: 0.8, 5: 0.8})
     assert findings.beside(first, second, [wide]) == ", within the spread between seeds"
-    assert findings.beside(first, second, [made(second, {0: 0.8, 1: 0.8101})]) != "", "as printed"
+    assert findings.beside(first, second, [seeded(second, {0: 0.8, 1: 0.8101})]) != "", "as printed"
     assert findings.beside(first, second, [narrow]) == ""
     assert findings.beside(first, second, [own, narrow, other]) == "", "adapters may move farther"
     assert findings.beside(first, second, [narrow, other]) != "", "the first has one seed"
@@ -87,7 +80,10 @@ def test_what_seeds_can_do_is_said_to_be_untold(records: list[Any]) -> None:
 
 def test_twins_are_compared_over_the_seeds_that_both_have(records: list[Any]) -> None:
     pair = (records[7], records[9])
-    seeds = [made(pair[0], {0: 0.80, 1: 0.82, 2: 0.10}), made(pair[1], {0: 0.83, 1: 0.85, 3: 0.1})]
+    seeds = [
+        seeded(pair[0], {0: 0.80, 1: 0.82, 2: 0.10}),
+        seeded(pair[1], {0: 0.83, 1: 0.85, 3: 0.1}),
+    ]
     text = findings.twin_sentence(pair, seeds)
     assert text.endswith("; over 2 seeds the means are 81.0% and 84.0%, and the ranges are apart.")
     seeds[1][1]["best_accuracy"] = 0.81

@@ -10,27 +10,27 @@ import pytest
 from helpers import cells
 
 from t5peft.base.studies import Study
-from t5peft.report import claims, overfitting, sections, tables
+from t5peft.report import claims, overfitting, sections, statistics, tables
 
 
 def test_a_gap_counts_as_smaller_beyond_the_draw_of_the_reviews(
     records: list[Any],
 ) -> None:
-    gap, error = overfitting.last_gap(records[0])
+    gap, error = statistics.last_gap(records[0])
     assert gap == pytest.approx(0.19)
     assert error == pytest.approx((0.8 * 0.2 / 1000 + 0.61 * 0.39 / 25_000) ** 0.5)
     text = overfitting.gap_sentence(records, [])
     assert "is +19.0 points with full fine-tuning and +10.0 to +18.0 with a PEFT method" in text
     assert "1,000 training and 25,000 test reviews were looked at" in text
-    others = {record["run"]["name"]: overfitting.last_gap(record) for record in records[1:]}
+    others = {record["run"]["name"]: statistics.last_gap(record) for record in records[1:]}
     z = 2.7729  # the normal quantile of 1 - 0.05 / (2 x 9)
     uncertain = {name: z * math.hypot(error, own) for name, (_, own) in others.items()}
-    assert overfitting.doubts_of((gap, error), others) == pytest.approx(uncertain, 1e-4)
+    assert statistics.doubts_of((gap, error), others) == pytest.approx(uncertain, 1e-4)
     assert 100 * max(uncertain.values()) == pytest.approx(5.105, abs=0.001)
     assert "uncertain by up to 5.1 points (95% for all 9" in text
     told = [name for name, (found, _) in others.items() if 0.19 - found > uncertain[name]]
     assert len(told) == 4
-    assert list(overfitting.smaller((gap, error), others)) == told
+    assert list(statistics.smaller((gap, error), others)) == told
     assert "smaller than full fine-tuning's in all 9 PEFT runs." in text
     assert "the gap is smaller in adapter, AdapterHub, b = 1 (a gap of +13.0); LoRA, ours" in text
     for record in records[1:]:

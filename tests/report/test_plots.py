@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from t5peft.methods.table import EXERCISE
-from t5peft.report import plots, show
+from t5peft.report import plots, show, statistics
 
 FOUR = [show.METHOD_NAMES[method] for method in EXERCISE]
 
@@ -73,7 +73,7 @@ def test_a_point_stands_at_its_parameters_with_its_interval(records: list[Any]) 
     for container, item in zip(containers, records, strict=True):
         point, _, (bar,) = container.lines
         assert point.get_xdata()[0] == item["parameters"]["trained"]
-        low, high = show.wilson(item["best_accuracy"], item["test_examples"])
+        low, high = statistics.wilson(item["best_accuracy"], item["test_examples"])
         ((_, bottom), (_, top)) = bar.get_segments()[0]
         assert (bottom, top) == pytest.approx((100 * low, 100 * high))
 

@@ -10,18 +10,6 @@ import pytest
 from t5peft.report import plots, show
 
 
-def test_wilson_is_the_interval_of_the_textbook() -> None:
-    low, high = show.wilson(0.5, 10)
-    assert (low, high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    assert show.wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert show.wilson(1.0, 10)[1] == pytest.approx(1.0)
-    for trials in range(1, 500):
-        assert 0 <= show.wilson(0.0, trials)[0] <= show.wilson(1.0, trials)[1] <= 1
-    assert show.wilson(0.0, 7)[0] == 0, "which rounding would put below"
-    with pytest.raises(ValueError, match="0 trials"):
-        show.wilson(0.5, 0)
-
-
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(1e-5, "1e-5"), (2.5e-3, "2.5e-3"), (1e-2, "1e-2"), (0.1, "0.1"), (4.0, "4")],

@@ -9,7 +9,7 @@ from t5peft.inputs.backbone import RANDOM
 from t5peft.inputs.sizes import SIZES
 from t5peft.measure.measurements import Baselines, Bench, Kept
 from t5peft.methods import formulas
-from t5peft.report.findings import NEITHER, apart, beside, of_all, versus
+from t5peft.report.findings import NEITHER, beside, of_all, versus
 from t5peft.report.overfitting import claim_3
 from t5peft.report.show import (
     ADAMW_BYTES,
@@ -24,6 +24,7 @@ from t5peft.report.show import (
     percent,
 )
 from t5peft.report.speed import rows
+from t5peft.report.statistics import apart
 from t5peft.runs.records import Record
 
 

@@ -26,6 +26,7 @@ from t5peft.report.show import (
     run_name,
     setting_name,
 )
+from t5peft.report.statistics import apart, ranges_apart, seed_spreads, shared_seeds
 from t5peft.runs.records import Record, Stored
 
 
@@ -103,60 +104,9 @@ def beside(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> 
     return "" if equal or apart(record, other, seeds) else ", within the spread between seeds"
 
 
-def ranges_apart(some: Sequence[float], others: Sequence[float]) -> bool:
-    """Do the ranges of two samples share no point?"""
-    return max(some) < min(others) or max(others) < min(some)
-
-
 def ranges(some: Sequence[float], others: Sequence[float]) -> str:
     """The same in words: `are apart` or `overlap`."""
     return "are apart" if ranges_apart(some, others) else "overlap"
-
-
-def apart(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> bool:
-    """Do other seeds leave the order of two runs as it is?
-
-    Where both have the same several seeds, by their ranges; else by how far another seed moved
-    their methods' runs, as it is printed. A method that was made with one seed is taken to move as
-    far as any.
-    """
-    if both := shared_seeds(record, other, seeds):
-        return ranges_apart(*both)
-    moved = seed_spreads(seeds)
-    most = max(moved.values(), default=0.0)
-    needed = max(moved.get(run["run"]["method"], most) for run in (record, other))
-    points = 100 * abs(record["best_accuracy"] - other["best_accuracy"])
-    return round(points, 1) > round(needed, 1)
-
-
-def shared_seeds(
-    record: Record, other: Record, seeds: Sequence[Sequence[Record]]
-) -> tuple[list[float], list[float]] | None:
-    """Two runs' accuracies with the seeds that both were made with; None where that is but one."""
-    found = {
-        records[0]["run"]["name"]: {r["params"]["seed"]: r["best_accuracy"] for r in records}
-        for records in seeds
-    }
-    ours, theirs = (found.get(run["run"]["name"], {}) for run in (record, other))
-    both = sorted(ours.keys() & theirs.keys())
-    if len(both) < 2:
-        return None
-    return [ours[seed] for seed in both], [theirs[seed] for seed in both]
-
-
-def seed_spreads(seeds: Sequence[Sequence[Record]]) -> dict[str, float]:
-    """How far another seed moved a run, at most, by method."""
-    most: dict[str, float] = {}
-    for records in seeds:
-        method = records[0]["run"]["method"]
-        most[method] = max(seed_spread(records), most.get(method, 0.0))
-    return most
-
-
-def seed_spread(records: Sequence[Record]) -> float:
-    """Percentage points between the best and the worst seed of a run."""
-    found = [record["best_accuracy"] for record in records]
-    return 100 * (max(found) - min(found))
 
 
 def baselines_sentence(baselines: Baselines | None, records: Sequence[Record]) -> str:

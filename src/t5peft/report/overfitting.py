@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from statistics import NormalDist
 
-from t5peft.measure.measurements import Kept, Retention
+from t5peft.measure.measurements import Kept
 from t5peft.report.findings import of_all, ranges
-from t5peft.report.show import Record, epoch, gap, number, one_epoch, only, percent, run_name
-
-Gap = tuple[float, float]
-"""Accuracy on training reviews less that on test reviews, and its standard error."""
+from t5peft.report.show import Record, number, one_epoch, only, percent, run_name
+from t5peft.report.statistics import (
+    Gap,
+    best_epochs_gap,
+    best_gap,
+    doubts_of,
+    epoch,
+    forgotten_less,
+    full_first,
+    gap,
+    gaps_of_seeds,
+    jump,
+    last_gap,
+    rise,
+    sample_size,
+    smaller,
+)
 
 
 def gap_sentence(
@@ -50,16 +61,6 @@ def gap_sentence(
     return text
 
 
-def gaps_of_seeds(
-    records: Sequence[Record], seeds: Sequence[Sequence[Record]]
-) -> tuple[list[float], list[float]]:
-    """The last gaps of full fine-tuning's runs and of the PEFT runs, with every stored seed."""
-    full, peft = [], []
-    for record in [*records, *(other for _, *others in seeds for other in others)]:
-        (full if record["run"]["method"] == "full" else peft).append(last_gap(record)[0])
-    return full, peft
-
-
 def extent(gaps: Sequence[float]) -> str:
     """`+1.4 to +1.7`."""
     return f"{points(min(gaps))} to {points(max(gaps))}"
@@ -90,56 +91,14 @@ def named(gaps: Mapping[str, Gap], total: int) -> str:
     return "; ".join(f"{name} (a gap of {points(found)})" for name, (found, _) in gaps.items())
 
 
-def doubts_of(full: Gap, others: Mapping[str, Gap]) -> dict[str, float]:
-    """Half the interval of each difference to full fine-tuning's gap; 95% for all together."""
-    z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(others)))
-    return {name: z * math.hypot(full[1], error) for name, (_, error) in others.items()}
-
-
 def doubt(full: Gap, others: Mapping[str, Gap]) -> str:
     """The largest of them, in points."""
     return f"{100 * max(doubts_of(full, others).values()):.1f}"
 
 
-def smaller(full: Gap, others: Mapping[str, Gap]) -> dict[str, Gap]:
-    """The gaps that are smaller than full fine-tuning's by more than the uncertainty."""
-    doubts = doubts_of(full, others)
-    return {name: gap for name, gap in others.items() if full[0] - gap[0] > doubts[name]}
-
-
-def sample_size(record: Record) -> int:
-    """How many training reviews a run's training accuracy is measured on."""
-    settings = record["params"]
-    return min(settings["train_sample"], settings["train_examples"])
-
-
-def last_gap(record: Record) -> Gap:
-    """The gap after the last epoch."""
-    last = record["history"][-1]
-    shares = (
-        (last["train_accuracy"], sample_size(record)),
-        (
-            last["test_accuracy"],
-            record["test_examples"],
-        ),
-    )
-    return gap(record, len(record["history"])), error_of(*shares)
-
-
-def best_gap(measured: Retention, record: Record) -> Gap:
-    """The gap after the best epoch, on the training reviews that `t5peft retention` looked at."""
-    train, test = measured["train_accuracy"], measured["test_accuracy"]
-    return train - test, error_of((train, measured["reviews"]), (test, record["test_examples"]))
-
-
 def points(share: float) -> str:
     """A difference of two shares in percentage points, with its sign: `+1.2`, `0.0`."""
     return f"{100 * share:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0")
-
-
-def error_of(*shares: tuple[float, int]) -> float:
-    """The standard error of a sum or difference of binomial shares (share, trials)."""
-    return math.sqrt(sum(share * (1 - share) / count for share, count in shares))
 
 
 def retention_sentences(records: Sequence[Record], kept: Kept, vocabulary: int) -> str:
@@ -182,21 +141,6 @@ def rise_of(record: Record, kept: Kept) -> str:
     return f"{rise(kept[record['run']['name']]):+.3f}, of {name}, with {trained} trained parameters"
 
 
-def rise(measured: Retention) -> float:
-    """How far fine-tuning moved the span loss, nats a target token."""
-    return measured["span_loss"] - measured["span_loss_before"]
-
-
-def forgotten_less(kept: Kept) -> int:
-    """How many PEFT runs moved the span loss up by less than full fine-tuning did."""
-    return sum(rise(x) < rise(kept["full"]) for name, x in kept.items() if name != "full")
-
-
-def full_first(records: Sequence[Record]) -> list[Record]:
-    """Full fine-tuning's run, then the others."""
-    return sorted(records, key=lambda record: record["run"]["method"] != "full")
-
-
 def epochs_sentence(records: Sequence[Record]) -> str:
     """The gaps epoch against epoch, after each run's best, and how much the last one is chance."""
     full, *peft = full_first(records)
@@ -213,17 +157,6 @@ def epochs_sentence(records: Sequence[Record]) -> str:
         f"from one epoch to the next its test accuracy moves by up to {100 * jump(records):.1f} "
         "points: the last epoch is a draw as well, which the uncertainty above leaves out."
     )
-
-
-def best_epochs_gap(record: Record) -> float:
-    """The gap after a run's best epoch, on the reviews of its history."""
-    return gap(record, record["best_epoch"])
-
-
-def jump(records: Sequence[Record]) -> float:
-    """The most that a test accuracy moves from an epoch to the next."""
-    pairs = (pair for record in records for pair in pairwise(record["history"]))
-    return max((abs(b["test_accuracy"] - a["test_accuracy"]) for a, b in pairs), default=0.0)
 
 
 def longer_verdict(records: Sequence[Record]) -> str:

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.isotonic import isotonic_regression
 
 from t5peft.methods.table import EXERCISE, LETTER, METHODS
-from t5peft.report import show
+from t5peft.report import show, statistics
 from t5peft.report.drawings import FAINT, INK, WIDTH
 from t5peft.report.findings import groups
 from t5peft.runs.records import Record
@@ -279,7 +279,7 @@ def _name_group(ax: Axes, records: Sequence[Record]) -> None:
 
 
 def _interval(record: Record) -> tuple[float, float]:
-    return show.wilson(record["best_accuracy"], record["test_examples"])
+    return statistics.wilson(record["best_accuracy"], record["test_examples"])
 
 
 def marks(records: Sequence[Record]) -> str:

@@ -10,13 +10,8 @@ from t5peft.base.studies import Study, arguments
 from t5peft.inputs.backbone import RANDOM
 from t5peft.measure.measurements import Bench, Kept, Trial
 from t5peft.report import speed, tables
-from t5peft.report.findings import seed_spread, selection_sentence
-from t5peft.report.overfitting import (
-    epochs_sentence,
-    gap_sentence,
-    retention_sentences,
-    sample_size,
-)
+from t5peft.report.findings import selection_sentence
+from t5peft.report.overfitting import epochs_sentence, gap_sentence, retention_sentences
 from t5peft.report.show import (
     METHOD_NAMES,
     REFERENCE,
@@ -31,8 +26,8 @@ from t5peft.report.show import (
     run_name,
     section,
     table,
-    wilson,
 )
+from t5peft.report.statistics import leads, sample_size, seed_spread, wilson
 from t5peft.runs.records import Record
 
 
@@ -181,15 +176,6 @@ def learning_rates(trials: Sequence[Trial], records: Sequence[Record]) -> str:
     )
     body = table(rows, ("method", "learning rate", "training loss", "held out (%)"))
     return f"{text}\n\n{floating('tbl-rates', body, caption)}"
-
-
-def leads(trials: Sequence[Trial]) -> dict[str, float]:
-    """How far each method's best rate is ahead of its second best."""
-    tried: dict[str, list[float]] = {}
-    for trial in trials:
-        tried.setdefault(trial["method"], []).append(trial["accuracy"])
-    ordered = {method: sorted(found, reverse=True) for method, found in tried.items()}
-    return {method: found[0] - found[1] for method, found in ordered.items() if len(found) > 1}
 
 
 def retention(study: Study, records: Sequence[Record], kept: Kept, vocabulary: int) -> str:

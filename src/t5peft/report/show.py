@@ -6,7 +6,6 @@ A record is what `store.load` gives. Accuracies are shares of 1 in a record and 
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ from tabulate import tabulate
 
 from t5peft.base.studies import Study
 from t5peft.methods.table import LETTER, SETTINGS, Facts
+from t5peft.report.statistics import wilson
 from t5peft.runs.records import Planned, Record
 
 if TYPE_CHECKING:
-    from t5peft.training.jobs import Epoch
+    pass
 
 DASH, TIMES, ALPHA = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER ALPHA}"
 
@@ -116,37 +116,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-Z = 1.959964
-"""The normal quantile of a 95% interval."""
-
-
-def wilson(share: float, trials: int) -> tuple[float, float]:
-    """The 95% interval of a binomial share (Wilson, 1927); stays inside 0 to 1.
-
-    Raises ValueError where there was no trial.
-    """
-    if trials <= 0:
-        raise ValueError(f"{trials} trials have no share")
-    centre = share + Z * Z / (2 * trials)
-    spread = Z * math.sqrt(share * (1 - share) / trials + Z * Z / (4 * trials * trials))
-    scale = 1 + Z * Z / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)  # but rounding
-
-
 def interval(record: Record) -> str:
     """The interval of a run's best accuracy, in percent."""
     low, high = wilson(record["best_accuracy"], record["test_examples"])
     return f"{percent(low)}{DASH}{percent(high)}"
-
-
-def epoch(record: Record, number: int) -> Epoch:
-    """What the history holds of epoch `number` (from 1)."""
-    return record["history"][number - 1]
-
-
-def gap(record: Record, number: int) -> float:
-    """Train minus test accuracy after epoch `number`."""
-    return epoch(record, number)["train_accuracy"] - epoch(record, number)["test_accuracy"]
 
 
 def one_epoch(records: Iterable[Record]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from t5peft.measure.measurements import Kept
 from t5peft.report.counts import Checked
-from t5peft.report.overfitting import best_gap, points, rise
+from t5peft.report.overfitting import points
 from t5peft.report.show import (
     ADAMW_BYTES,
     DASH,
@@ -14,8 +14,6 @@ from t5peft.report.show import (
     METHOD_NAMES,
     REFERENCE,
     duration,
-    epoch,
-    gap,
     implementation,
     interval,
     kilobytes,
@@ -30,6 +28,7 @@ from t5peft.report.show import (
     setting_name,
     table,
 )
+from t5peft.report.statistics import best_gap, epoch, gap, rise
 from t5peft.runs.records import Incomplete, Planned, Record
 
 
