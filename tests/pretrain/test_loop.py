@@ -34,7 +34,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_the_checkpoint(
     loop.pretrain(small)
     (checkpoint,) = (paths.cache() / "pretrain" / small.name).glob("checkpoint.pt")
     before = checkpoint.read_bytes()
-    monkeypatch.setattr(loop, "update", lambda *_: torch.tensor([1.0, math.nan]))
+    monkeypatch.setattr(loop, "update", lambda *_: {"span": torch.tensor(math.nan)})
     with pytest.raises(InputError, match=r"losses before step 14: found .*nan"):
         loop.pretrain(dataclasses.replace(small, steps=14))
     assert checkpoint.read_bytes() == before
@@ -73,15 +73,17 @@ def test_the_stored_backbone_is_what_a_study_loads(small: BackboneParams) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("every", [1, 3])
 def test_a_stopped_training_goes_on_and_ends_the_same(
-    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+    every: int, small: BackboneParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    small = dataclasses.replace(small, sst2_every=every)
     whole = loop.pretrain(dataclasses.replace(small, name="whole"))
     monkeypatch.setattr(loop, "LOG_SECONDS", 0)
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     stopped, update = dataclasses.replace(small, name="stopped"), loop.update
 
-    def stops_at_five(state: loop.State, *rest: Any) -> torch.Tensor:
+    def stops_at_five(state: loop.State, *rest: Any) -> dict[str, torch.Tensor]:
         if state.step == 5:
             raise KeyboardInterrupt
         return update(state, *rest)
@@ -159,6 +161,73 @@ def test_a_gradient_is_cut_to_length_one(
     heavy = dataclasses.replace(small, sst2_weight=1000.0)
     loop.update(state, span, sentences, 0.02, heavy)
     assert lengths == [pytest.approx(1.0, abs=1e-3)]
+
+
+def test_sentences_come_every_so_many_steps_and_weigh_so_much_more(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    update = loop.update
+
+    def noted(*arguments: Any) -> dict[str, torch.Tensor]:
+        losses = update(*arguments)
+        seen.append(list(losses))
+        return losses
+
+    monkeypatch.setattr(loop, "update", noted)
+    folder = loop.pretrain(dataclasses.replace(small, sst2_every=5))
+    assert [len(kinds) for kinds in seen] == [2, 1, 1, 1, 1, 2, 1, 1, 1, 1, 2, 1]
+    record = json.loads((folder / "pretraining.json").read_text())
+    assert record["sst2_sentences"] == 3 * small.sst2_batch_size
+    span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
+    sentences = torch.full((2, 5), 3), torch.tensor([[3, 1], [3, 1]])
+    weights = []
+    for often, weight in ((1, 1.0), (4, 0.25)):
+        state = loop.start(small, Path("none"), torch.device("cpu"))
+        settings = dataclasses.replace(small, sst2_every=often, sst2_weight=weight)
+        update(state, span, sentences, 0.02, settings)
+        weights.append(state.model.shared.weight.detach().clone())
+    assert torch.equal(*weights)
+
+
+def test_the_loss_is_one_graph_and_the_same_once_compiled(small: BackboneParams) -> None:
+    """As on a GPU, whose own code is made of this graph."""
+    source, target = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
+    source[1, 12:] = data.PAD
+    found = []
+    for compiled in (False, True):
+        state = loop.start(small, Path("none"), torch.device("cpu"))
+        loss = state.loss
+        if compiled:
+            loss = torch.compile(loss, dynamic=False, fullgraph=True, backend="aot_eager")
+        value = loss(source, target)
+        value.backward()
+        gradients = [p.grad.clone() for p in state.model.parameters() if p.grad is not None]
+        found.append([value.detach(), *gradients])
+    for mine, other in zip(*found, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_to_warm_up_changes_nothing(small: BackboneParams) -> None:
+    state = loop.start(small, Path("none"), torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    shapes: list[tuple[int, ...]] = []
+    loss = state.loss
+
+    def noted(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        shapes.extend([tuple(source.shape), tuple(target.shape)])
+        return loss(source, target)
+
+    state.loss = noted
+    loop.warm(state, small)
+    size = spans.lengths(small.input_length)
+    sentences = small.sst2_batch_size
+    assert shapes == [
+        *((small.batch_size, size.input), (small.batch_size, size.target)),
+        *((sentences, small.sst2_length), (sentences, 2)),
+    ]
+    assert all(p.grad is None for p in state.model.parameters())
+    assert all(torch.equal(before[name], x) for name, x in state.model.state_dict().items())
 
 
 def test_padding_changes_no_loss(small: BackboneParams) -> None:

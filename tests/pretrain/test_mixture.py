@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,35 @@ def test_a_worker_draws_the_same_batches(small: BackboneParams, words_folder: Pa
     for _ in range(40):  # more than one pass over the text
         for ours, theirs in zip(next(alone), next(ahead), strict=True):
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("first", [0, 1, 7, 40])
+def test_batches_from_a_number_on_are_those_that_come_there(
+    small: BackboneParams, words_folder: Path, first: int
+) -> None:
+    stream = np.arange(100, 3_000).astype(np.uint16)
+    words = tokenizers.load(str(words_folder))
+    pairs = data.read(data.MADE_UP, "train")[:40]
+    for batches, source in ((mixture.span_batches, stream), (mixture.sst2_batches, pairs)):
+        all_of_them: Any = batches(source, small, words)
+        later: Any = batches(source, small, words, first)
+        for _ in range(first):
+            next(all_of_them)
+        for _ in range(30):  # into another pass
+            for one, same in zip(next(later), next(all_of_them), strict=True):
+                assert torch.equal(one, same)
+
+
+def test_on_a_gpu_all_sentences_are_of_one_width(small: BackboneParams, words_folder: Path) -> None:
+    words, pairs = tokenizers.load(str(words_folder)), data.read(data.MADE_UP, "train")[:40]
+    narrow = mixture.sst2_batches(pairs, small, words)
+    wide = mixture.sst2_batches(pairs, small, words, wide=True)
+    for _ in range(8):
+        (some, target), (all_, same) = next(narrow), next(wide)
+        assert all_.shape == (small.sst2_batch_size, small.sst2_length)
+        assert torch.equal(all_[:, : some.shape[1]], some)
+        assert (all_[:, some.shape[1] :] == data.PAD).all()
+        assert torch.equal(target, same)
 
 
 def test_a_sentence_keeps_its_label(small: BackboneParams, words_folder: Path) -> None:

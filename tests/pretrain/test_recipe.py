@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import T5ForConditionalGeneration
 
 from t5peft.inputs.sizes import config
@@ -78,6 +79,54 @@ def test_matrices_turn_and_keep_their_length(model: T5ForConditionalGeneration) 
             torch.testing.assert_close(recipe.rms(p), recipe.rms(before[name]), rtol=1e-4, atol=0)
             turned = recipe.rms(p - before[name]) / recipe.rms(p)
             assert 0.005 < turned < 0.08, name
+
+
+def test_muon_of_all_matrices_at_once_is_torchs_own(model: T5ForConditionalGeneration) -> None:
+    """Apart from the length, which torch's does not hold."""
+    matrices = list(recipe.Optimizer(model).muon.groups.values())
+    ours = [matrix for group in matrices for matrix in group]
+    theirs = [torch.nn.Parameter(matrix.detach().clone()) for matrix in ours]
+    sizes = [recipe.rms(matrix.detach()) for matrix in ours]
+    muon = recipe.Muon(ours)
+    groups = [
+        {"params": [matrix], "lr": 0.02 * rms.item() / 0.2}
+        for matrix, rms in zip(theirs, sizes, strict=True)
+    ]
+    torchs = torch.optim.Muon(groups, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = 0.01 * torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        muon.step(0.02)
+        torchs.step()
+        for mine, other, rms in zip(ours, theirs, sizes, strict=True):
+            other.data.mul_(rms / recipe.rms(other.data))
+            torch.testing.assert_close(mine, other, rtol=0, atol=1e-6)
+
+
+class Launches(TorchDispatchMode):
+    """Counts what would be kernels on a GPU: all operations but views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not (func.is_view or func is torch.ops.aten._unsafe_view.default)
+        return func(*args, **(kwargs or {}))
+
+
+def test_muon_is_some_sixty_launches_however_many_matrices() -> None:
+    """As in every T5 of ours all projections are d x d, and wi and wo each other's turned shape."""
+    deep = T5ForConditionalGeneration(config("tiny", num_layers=6, num_decoder_layers=6))
+    muon = recipe.Optimizer(deep).muon
+    matrices = [matrix for group in muon.groups.values() for matrix in group]
+    assert len(matrices) == 6 * 4 + 6 * 8 + 12 * 2
+    for matrix in matrices:
+        matrix.grad = torch.randn_like(matrix)
+    with Launches() as launches:
+        muon.step(0.02)
+    assert launches.count <= 70
 
 
 def test_an_optimizer_goes_on_from_its_state(model: T5ForConditionalGeneration) -> None:

@@ -172,7 +172,7 @@ GRID = {
     "soft-prompt": (0.1, 0.3, 1.0, 3.0),
     "adapter": (1e-3, 3e-3, 1e-2),
     "lora": (1e-4, 1e-3, 3e-3, 1e-2),
-    "ia3": (3e-3, 1e-2, 3e-2, 1e-1),
+    "ia3": (1e-2, 3e-2, 1e-1, 3e-1),
 }
 """Rates a factor of about 3 apart, one more for full fine-tuning, and the exercise's own."""
 

@@ -9,8 +9,9 @@ import hashlib
 import io
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers import T5ForConditionalGeneration
 from t5peft.base import bfloat16, files, machine, paths
 from t5peft.base.errors import InputError, first_line
 from t5peft.base.progress import Progress
+from t5peft.base.studies import Precision
 from t5peft.inputs import data, int8, tokenizers
 from t5peft.inputs.sizes import config
 from t5peft.pretrain import mixture, recipe, spans
@@ -44,6 +46,7 @@ class State:
     """Where the training is; all of it is in the checkpoint."""
 
     model: T5ForConditionalGeneration
+    loss: Callable[[Tensor, Tensor], Tensor]  # of a batch, (B, T) and (B, targets)
     optimizer: recipe.Optimizer
     step: int
     seconds: float
@@ -67,7 +70,10 @@ def start(params: BackboneParams, checkpoint: Path, device: torch.device) -> Sta
     )
     recipe.start(model)
     model.to(device).train()  # type: ignore[arg-type]
-    state = State(model, recipe.Optimizer(model), 0, 0.0, [])
+    loss = partial(loss_of, model, params.precision)
+    if device.type == "cuda":
+        loss = torch.compile(loss, dynamic=False)  # for each of the two shapes, see `warm`
+    state = State(model, loss, recipe.Optimizer(model), 0, 0.0, [])
     if checkpoint.exists():
         held = read_checkpoint(checkpoint, device)
         made_with = held.get("settings", {})
@@ -83,6 +89,28 @@ def start(params: BackboneParams, checkpoint: Path, device: torch.device) -> Sta
         state.optimizer.load_state_dict(held["optimizer"])
         state.step, state.seconds, state.history = held["step"], held["seconds"], held["history"]
     return state
+
+
+def loss_of(
+    model: T5ForConditionalGeneration, precision: Precision, source: Tensor, target: Tensor
+) -> Tensor:
+    """Nats a target token of a batch."""
+    with torch.autocast(source.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        mask = source.ne(data.PAD)
+        return model(input_ids=source, attention_mask=mask, labels=target, use_cache=False).loss
+
+
+def warm(state: State, params: BackboneParams) -> None:
+    """Compile the loss and its gradient for both shapes of a batch; changes nothing else."""
+    size = spans.lengths(params.input_length)
+    span = params.batch_size, (size.input, size.target)
+    sentences = params.sst2_batch_size, (params.sst2_length, 2)
+    for rows, widths in (span, sentences):
+        source, target = (
+            torch.full((rows, width), data.EOS, device=state.model.device) for width in widths
+        )
+        state.loss(source, target).backward()
+    state.model.zero_grad(set_to_none=True)
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
@@ -157,10 +185,12 @@ def pretrain_alone(params: BackboneParams, work: Path) -> Path:
     bfloat16.provide(params.precision)
     stream = mixture.pack(reviews, tokenizer, pieces)
     state = start(params, checkpoint, device)
-    span = mixture.feed(
-        mixture.Spans(stream, params, tokenizer), workers=int(device.type == "cuda")
-    )
-    sst2 = mixture.sst2_batches(sentences, params, tokenizer)
+    on_gpu = device.type == "cuda"  # where shapes are fixed, and batches drawn ahead
+    span = mixture.feed(mixture.Spans(stream, params, tokenizer, state.step), workers=int(on_gpu))
+    seen = -(-state.step // params.sst2_every)
+    sst2 = mixture.sst2_batches(sentences, params, tokenizer, seen, wide=on_gpu)
+    if on_gpu:
+        warm(state, params)
     with Progress(params.name, state=lambda: f"step {state.step:,}"):
         fit(state, params, span, sst2, checkpoint)
     return store(state, params, pieces, measure(state, params, stream, tokenizer))
@@ -228,16 +258,14 @@ def fit(
     sst2: Iterator[tuple[Tensor, Tensor]],
     checkpoint: Path,
 ) -> None:
-    """Train until the given step or minute; batches already seen are skipped on a restart."""
-    for _ in range(state.step):
-        next(span)
-        next(sst2)
+    """Train until the given step or minute; the batches are those from the state's step on."""
     before, began = state.seconds, time.perf_counter()
     saved = told = began
-    losses: list[Tensor] = []
+    losses: list[dict[str, Tensor]] = []
     while (progress := max(state.step / params.steps, state.seconds / 60 / params.minutes)) < 1:
         rate = recipe.rate(params.learning_rate, params.warmup_steps, progress, state.step)
-        losses.append(update(state, next(span), next(sst2), rate, params))
+        sentences = next(sst2) if state.step % params.sst2_every == 0 else None
+        losses.append(update(state, next(span), sentences, rate, params))
         state.step += 1
         now = time.perf_counter()
         state.seconds = before + now - began
@@ -252,9 +280,10 @@ def fit(
     save(state, settings(params), checkpoint)
 
 
-def tell(state: State, losses: list[Tensor]) -> None:
+def tell(state: State, losses: list[dict[str, Tensor]]) -> None:
     """Add the mean losses to the history and print them; `InputError` if one is not finite."""
-    means = dict(zip(LOSSES, torch.stack(losses).mean(0).tolist(), strict=True))
+    found = {kind: [each[kind] for each in losses if kind in each] for kind in LOSSES}
+    means = {kind: torch.stack(each).mean().item() for kind, each in found.items() if each}
     if not all(map(math.isfinite, means.values())):
         raise InputError(
             f"losses before step {state.step}", means, "finite numbers", "lower the learning_rate"
@@ -267,26 +296,26 @@ def tell(state: State, losses: list[Tensor]) -> None:
 def update(
     state: State,
     span: tuple[Tensor, Tensor],
-    sst2: tuple[Tensor, Tensor],
+    sst2: tuple[Tensor, Tensor] | None,
     rate: float,
     params: BackboneParams,
-) -> Tensor:
-    """One optimizer step on the weighted sum of both losses; returns each (2,), as in `LOSSES`.
+) -> dict[str, Tensor]:
+    """One optimizer step on the weighted sum of both losses; returns each, as in `LOSSES`.
 
-    They stay on the device: to look at them is to wait for it.
+    Sentences that come every so many steps weigh so much more. The losses stay on the device: to
+    look at them is to wait for it.
     """
-    device = state.model.device
-    losses = []
-    for batch, weight in ((span, 1.0), (sst2, params.sst2_weight)):
-        source, target = (side.to(device, non_blocking=True) for side in batch)
-        with torch.autocast(device.type, torch.bfloat16, enabled=params.precision == "bf16"):
-            mask = source.ne(data.PAD)
-            loss = state.model(input_ids=source, attention_mask=mask, labels=target).loss
-        (weight * loss).backward()
-        losses.append(loss.detach())
+    losses = {}
+    weights = (1.0, params.sst2_weight * params.sst2_every)
+    for kind, batch, weight in zip(LOSSES, (span, sst2), weights, strict=True):
+        if batch:
+            source, target = (side.to(state.model.device, non_blocking=True) for side in batch)
+            loss = state.loss(source, target)
+            (weight * loss).backward()
+            losses[kind] = loss.detach()
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     state.optimizer.step(rate)
-    return torch.stack(losses)
+    return losses
 
 
 @torch.inference_mode()
@@ -346,7 +375,7 @@ def store(state: State, params: BackboneParams, pieces: Path, measured: dict[str
         "steps": state.step,
         "seconds": round(state.seconds, 1),
         "seen_tokens": state.step * params.batch_size * spans.lengths(params.input_length).text,
-        "sst2_sentences": state.step * params.sst2_batch_size,
+        "sst2_sentences": -(-state.step // params.sst2_every) * params.sst2_batch_size,
         "device": machine.environment(params.precision)["device"],
         "losses": {kind: last[kind] for kind in LOSSES if kind in last},
         **measured,

@@ -73,32 +73,36 @@ def pack(texts: list[str], tokenizer: Any, pieces: Path) -> np.ndarray:
 
 
 def span_batches(
-    stream: np.ndarray, params: BackboneParams, tokenizer: Any
+    stream: np.ndarray, params: BackboneParams, tokenizer: Any, first: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches (B, input), (B, target); pass p over the text is drawn from (seed, p) alone.
+    """Endless batches (B, input), (B, target) from number `first` on.
 
+    Each is drawn from the seed, the number of its pass over the text and its place in that alone.
     Raises `InputError` where the text does not fill one.
     """
     size = spans.lengths(params.input_length)
-    sweep = 0
+    number = sweep = 0
     while True:
         draw = np.random.default_rng([params.seed, sweep])
         offset = int(draw.integers(size.text))
         starts = offset + size.text * draw.permutation((len(stream) - offset) // size.text)
         enough("input_length", size.text, len(stream) - offset, "tokens of text")
         enough("batch_size", params.batch_size, len(starts), "passages of text")
-        for at in range(0, len(starts) - params.batch_size + 1, params.batch_size):
-            picked = starts[at : at + params.batch_size]
-            yield spans.corrupt_batch(stream, picked, size, tokenizer, draw)
+        for place, picked in enumerate(blocks(starts, params.batch_size)):
+            if number >= first:
+                own = np.random.default_rng([params.seed, 0, sweep, place])
+                yield spans.corrupt_batch(stream, picked, size, tokenizer, own)
+            number += 1
         sweep += 1
 
 
 def sst2_batches(
-    pairs: data.Reviews, params: BackboneParams, tokenizer: Any
+    pairs: data.Reviews, params: BackboneParams, tokenizer: Any, first: int = 0, wide: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of sentences (B, T) and label words (B, 2), padded to the longest of each.
+    """Endless batches of sentences (B, T) and label words (B, 2) from number `first` on.
 
-    Raises `InputError` where the sentences do not fill one.
+    Padded to the longest of each, or, `wide`, all to `sst2_length`. Raises `InputError` where the
+    sentences do not fill one.
     """
     enough("sst2_batch_size", params.sst2_batch_size, len(pairs), "sentences")
     texts = tokenizer(
@@ -110,14 +114,21 @@ def sst2_batches(
     )["input_ids"]
     labels = [data.LABELS[label] for _, label in pairs]
     targets = tokenizer(labels, return_tensors="pt")["input_ids"]
-    sweep = 0
+    number = sweep = 0
     while True:
         order = np.random.default_rng([params.seed, 1, sweep]).permutation(len(texts))
-        for at in range(0, len(order) - params.sst2_batch_size + 1, params.sst2_batch_size):
-            picked = torch.from_numpy(order[at : at + params.sst2_batch_size])
-            longest = int(texts[picked].ne(data.PAD).sum(dim=1).max())
-            yield texts[picked, :longest], targets[picked]
+        for block in blocks(order, params.sst2_batch_size):
+            if number >= first:
+                picked = torch.from_numpy(block)
+                longest = int(texts[picked].ne(data.PAD).sum(dim=1).max())
+                yield texts[picked, : None if wide else longest], targets[picked]
+            number += 1
         sweep += 1
+
+
+def blocks(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """`size` entries at a time; what is left over is not used."""
+    return (order[at : at + size] for at in range(0, len(order) - size + 1, size))
 
 
 def enough(setting: str, wanted: int, there: int, things: str) -> None:
@@ -129,16 +140,30 @@ def enough(setting: str, wanted: int, there: int, things: str) -> None:
 class Spans(IterableDataset[tuple[Tensor, Tensor]]):
     """`span_batches` as a loader takes them."""
 
-    def __init__(self, stream: np.ndarray, params: BackboneParams, tokenizer: Any) -> None:
+    def __init__(
+        self, stream: np.ndarray, params: BackboneParams, tokenizer: Any, first: int = 0
+    ) -> None:
         """What `span_batches` is called with."""
-        self.settings = stream, params, tokenizer
+        self.settings = stream, params, tokenizer, first
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches from the first one on."""
+        """The batches, again from the first one on."""
         return span_batches(*self.settings)
 
 
 def feed(batches: Spans, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same batches; with a worker they are drawn ahead, so that no GPU waits for them."""
+    """The same batches; with a worker they are drawn ahead, so that no GPU waits for them.
+
+    They lie where a GPU copies from without a detour, if there is one.
+    """
     ahead = 8 if workers else None
-    return iter(DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=ahead))
+    pinned = bool(workers) and torch.cuda.is_available()
+    return iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=ahead,
+            pin_memory=pinned,
+        )
+    )

@@ -14,7 +14,7 @@ where no gradient holds it (`loop.reading` shows it). Two things get it over tha
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,10 @@ SAME = 8.0
 """What a token's score against itself starts at in cross-attention; others' are SAME / sqrt(d_kv)
 in size."""
 
-MUON_RMS = 0.2
-"""The RMS of `torch.optim.Muon`'s step at a rate of 1, where it matches AdamW's."""
+MOMENTUM = 0.95
+NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)
+TIMES = 5
+"""Muon's own: the decay of its momentum, the coefficients of its iteration, how often it runs."""
 
 
 # --- start -------------------------------------------------------------------------------------
@@ -72,51 +74,94 @@ def near(buckets: int, heads: int, farthest: int) -> Tensor:
 
 
 class Optimizer:
-    """Muon for the matrices of the blocks, AdamW for embeddings, norms and relative biases.
-
-    A matrix keeps the root mean square that it started with, and only turns: without 1 / sqrt(d) in
-    T5's attention nothing else holds its scores, and a free matrix grows until they saturate.
-    """
+    """Muon for the matrices of the blocks, AdamW for embeddings, norms and relative biases."""
 
     def __init__(self, model: nn.Module) -> None:
         """No state yet; the matrices' RMS as they are now are the ones that they keep."""
         inside = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
         inside -= {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}  # tied
-        matrices = [p for p in model.parameters() if id(p) in inside]
-        self.muon = torch.optim.Muon(
-            [{"params": [matrix], "rms": rms(matrix).item()} for matrix in matrices],
-            weight_decay=0.0,
-            adjust_lr_fn="match_rms_adamw",
-        )
+        self.muon = Muon([p for p in model.parameters() if id(p) in inside])
         others = [p for p in model.parameters() if id(p) not in inside]
         self.adamw = torch.optim.AdamW(others, weight_decay=0.0, fused=True)
 
-    @torch.no_grad()
     def step(self, rate: float) -> None:
         """One step: a matrix turns by about `rate`, an entry of the rest moves by about that."""
-        for group in self.muon.param_groups:
-            group["lr"] = rate * group["rms"] / MUON_RMS
         self.adamw.param_groups[0]["lr"] = rate
-        for optimizer in (self.muon, self.adamw):
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        for group in self.muon.param_groups:
-            (matrix,) = group["params"]
-            matrix.mul_(group["rms"] / rms(matrix))
+        self.muon.step(rate)
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Both optimizers' states."""
-        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+        return {"muon": self.muon.state, "adamw": self.adamw.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Both optimizers' states again."""
-        self.muon.load_state_dict(state["muon"])
+        self.muon.state = state["muon"]
         self.adamw.load_state_dict(state["adamw"])
 
 
-def rms(tensor: Tensor) -> Tensor:
-    """The root mean square of a tensor's entries, still on its device."""
-    return tensor.detach().square().mean().sqrt()
+class Muon:
+    """`torch.optim.Muon` (Nesterov, no decay) of all matrices of a shape (r, c), r <= c, at once.
+
+    A GPU gets some sixty kernels a step so, in place of thirty for each of a hundred matrices.
+
+        M <- M + (1 - mu) (G - M)           the momentum of the gradient
+        W <- W - rate sqrt(c) |W_0| O       O: G + mu (M - G) with singular values near 1, whose
+                                            RMS is about 1 / sqrt(c)
+        W <- W |W_0| / |W|                  |.|: the RMS
+
+    So a matrix keeps the RMS that it started with, and only turns: without 1 / sqrt(d) in T5's
+    attention nothing else holds its scores, and a free matrix grows until they saturate.
+    """
+
+    def __init__(self, matrices: list[nn.Parameter]) -> None:
+        """No momentum yet."""
+        self.groups: dict[tuple[int, ...], list[nn.Parameter]] = {}
+        for matrix in matrices:
+            self.groups.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)
+        self.state: list[dict[str, Tensor]] = []
+        for group in self.groups.values():
+            stack = torch.stack([wide(matrix.detach()) for matrix in group])
+            self.state.append({"momentum": torch.zeros_like(stack), "rms": rms(stack)})
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One step; the gradients are gone afterwards."""
+        for (_, longest), group, state in zip(
+            self.groups, self.groups.values(), self.state, strict=True
+        ):
+            gradient = torch.stack([wide(cast(Tensor, matrix.grad)) for matrix in group])
+            state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+            turn = orthogonal(gradient.lerp_(state["momentum"], MOMENTUM))
+            stack = torch.stack([wide(matrix) for matrix in group])
+            stack.sub_(turn.mul(state["rms"] * (rate * math.sqrt(longest))))
+            stack.mul_(state["rms"] / rms(stack))
+            torch._foreach_copy_([wide(matrix) for matrix in group], list(stack.unbind()))  # type: ignore[attr-defined]
+            for matrix in group:
+                matrix.grad = None
+
+
+def wide(matrix: Tensor) -> Tensor:
+    """A view of the matrix with at most as many rows as columns."""
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+
+
+def orthogonal(stack: Tensor) -> Tensor:
+    """(n, r, c), r <= c -> the same with singular values near 1, in bf16: Newton and Schulz."""
+    a, b, c = NEWTON_SCHULZ
+    x = stack.bfloat16()
+    x = x.div_(torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp_(min=1e-7))
+    with torch.autocast(x.device.type, torch.bfloat16):  # where `bfloat16.provide` serves
+        for _ in range(TIMES):
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def rms(stack: Tensor) -> Tensor:
+    """(n, r, c) -> (n, 1, 1), the root mean square of each matrix's entries, on its device."""
+    return stack.square().mean((-2, -1), keepdim=True).sqrt()
 
 
 def rate(highest: float, warmup_steps: int, progress: float, step: int) -> float:

@@ -14,7 +14,7 @@ ZERO_SHOT_REVIEWS, ZERO_SHOT_TOKENS = 2000, 256
 """Training reviews, and tokens of each, on which a finished backbone is tried."""
 
 POSITIVE = (
-    *("vocabulary", "input_length", "batch_size", "sst2_batch_size", "sst2_length"),
+    *("vocabulary", "input_length", "batch_size", "sst2_batch_size", "sst2_every", "sst2_length"),
     *("learning_rate", "warmup_steps", "steps", "minutes"),
 )
 """Settings of a backbone that make no sense at zero."""
@@ -32,6 +32,7 @@ class BackboneParams:
     input_length: int  # tokens of a corrupted input
     batch_size: int
     sst2_batch_size: int
+    sst2_every: int  # steps from one batch of sentences to the next
     sst2_length: int  # longer sentences are cut
     sst2_weight: float  # of the sentences' loss beside the spans'
     learning_rate: float  # relative to each tensor's RMS
