@@ -32,7 +32,6 @@ class BackboneParams:
     input_length: int  # tokens of a corrupted input
     batch_size: int
     sst2_batch_size: int
-    sst2_every: int  # steps from one batch of sentences to the next
     sst2_length: int  # longer sentences are cut
     sst2_weight: float  # of the sentences' loss beside the spans'
     learning_rate: float  # relative to each tensor's RMS
@@ -42,6 +41,7 @@ class BackboneParams:
     minutes: float  # ... or after so many minutes of training, whichever is first
     precision: Precision
     seed: int
+    sst2_every: int = 1  # steps from one batch of sentences to the next
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -1,0 +1,175 @@
+"""On a GPU the numbers are those of transformers' own float32 on a CPU.
+
+The tests of loss and answers run on a CPU too, so that they are known to work where a GPU is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, cast
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate.state import AcceleratorState
+from helpers import dry, run_of
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import T5ForConditionalGeneration
+
+from t5peft.base import paths, studies
+from t5peft.base.studies import Study
+from t5peft.inputs import backbone, data, int8, tokenizers
+from t5peft.methods.table import Run, runs_of
+from t5peft.pretrain import recipe
+from t5peft.runs import make, reopen
+from t5peft.training import evaluation, fast, jobs, loop
+from t5peft.training.jobs import Job
+
+GPU = pytest.param(
+    "cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    ],
+)
+RUNS = runs_of(studies.load(paths.CHECKOUT / "params" / "smoke.yaml"))
+BOUNDS = {"fp32": 1e-3, "bf16": 3e-2}
+"""How far gradients may be from float32's, relative to their length."""
+
+
+@pytest.fixture(params=["cpu", GPU])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where jobs are; the CPU is asked for where a GPU would be taken."""
+    if request.param == "cpu":
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return request.param
+
+
+def first_batch(run: Run, study: Study) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, mask and label words of the first batch, on the CPU."""
+    reviews, picked = data.tokens(study, "train"), loop.order(study, 1)[: study.batch_size]
+    ids, mask = reviews.batch(picked, study.max_length, run.placeholders)
+    words = evaluation.word_ids(tokenizers.load(study.tokenizer))
+    labels = [[words[label], data.EOS] for label in reviews.labels[picked]]
+    return ids, mask, torch.tensor(labels)
+
+
+def exact(run: Run, study: Study) -> tuple[float, dict[str, Tensor]]:
+    """Loss and gradients of the first batch, by transformers in float32 on the CPU."""
+    model: Any = dry(jobs.build(run, study)).train()
+    ids, mask, labels = first_batch(run, study)
+    loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+    loss.backward()
+    return float(loss.detach()), gradients(model)
+
+
+def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {n: p.grad.cpu() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def distance(these: dict[str, Tensor], those: dict[str, Tensor]) -> float:
+    """Root of the summed squares of all differences, relative to `those`."""
+    assert these.keys() == those.keys()
+    off = sum(float((these[name] - those[name]).square().sum()) for name in those)
+    return math.sqrt(off / sum(float(x.square().sum()) for x in those.values()))
+
+
+def ours(run: Run, study: Study, device: str) -> Job:
+    """The run's job as it is trained, but for dropout."""
+    job = jobs.prepare(run, study)
+    assert job.model.device.type == device
+    dry(job.model).train()
+    return job
+
+
+@pytest.mark.parametrize("precision", list(BOUNDS))
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_loss_and_gradients_are_float32s(
+    run: Run, precision: Any, device: str, smoke: Study
+) -> None:
+    loss, wanted = exact(run, smoke)
+    study = dataclasses.replace(smoke, precision=precision)
+    job = ours(run, study, device)
+    found = loop.add_gradients(job, loop.order(study, 1)[: study.batch_size])
+    assert float(found) == pytest.approx(loss, rel=BOUNDS[precision])
+    assert distance(gradients(job.model), wanted) < BOUNDS[precision]
+
+
+@pytest.mark.parametrize("run", [RUNS[1], RUNS[3], RUNS[5], RUNS[7]], ids=lambda run: run.name)
+def test_answers_are_those_of_generate(
+    run: Run, device: str, smoke: Study, babbler: dict[str, Tensor], monkeypatch: Any
+) -> None:
+    load = backbone.load
+
+    def taught(*which: Any) -> Any:
+        model = load(*which)
+        model.load_state_dict(babbler)
+        return model
+
+    monkeypatch.setattr(backbone, "load", taught)
+    job = ours(run, smoke, device)
+    model: Any = dry(jobs.build(run, smoke)).eval()
+    ids, mask = job.test.batch(range(len(job.test)), smoke.max_length, run.placeholders)
+    wanted = evaluation.generate(model, job.tokenizer, ids, mask)
+    assert loop.answers(job, job.test, "test") == wanted
+    assert len({*wanted, ""}) > 2, "several words, or nothing is shown"
+
+
+BACKENDS = [SDPBackend.MATH, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("length", [64, 192, 256])
+@pytest.mark.parametrize("backend", [None, *BACKENDS[:2]], ids=str)
+def test_attention_drops_the_share_that_it_is_told(backend: Any, length: int) -> None:
+    """Of each backend that may be taken, and of the one that is (None). cuDNN's is not."""
+    q, k = (torch.randn(4, 8, length, 64, device="cuda", dtype=torch.bfloat16) for _ in "qk")
+    v = torch.ones_like(q, requires_grad=True)
+    bias = torch.zeros(4, 8, length, length, device="cuda", dtype=torch.bfloat16)
+    with sdpa_kernel([backend] if backend else BACKENDS[:2]):
+        out = F.scaled_dot_product_attention(q * 0, k * 0, v, bias, dropout_p=0.1, scale=1.0)
+    kept = out.float() * 0.9  # of uniform weights: the share that is left
+    assert float(kept.mean()) == pytest.approx(0.9, abs=0.005)
+    out.sum().backward()
+    assert v.grad is not None
+    assert torch.isfinite(v.grad).all()
+
+
+def test_a_stored_run_answers_as_it_did(device: str, study: Study) -> None:
+    run = run_of(study)
+    make.train_alone(run, study)
+    job = reopen.job(run, study)
+    assert job.model.device.type == device
+    accuracy = loop.accuracy(job, job.test, "test")
+    record = make.train_alone(run, study)
+    assert accuracy == pytest.approx(record["best_accuracy"], abs=0.01)
+
+
+def test_a_backbone_in_int8_is_the_same_on_the_device(device: str, tmp_path: Any) -> None:
+    model = backbone.load("random:tiny")
+    int8.save(model, tmp_path)
+    again = int8.load(tmp_path)
+    for name, tensor in model.to(device).state_dict().items():  # type: ignore[arg-type]
+        rows = tensor.abs().amax(-1, keepdim=True) if tensor.ndim > 1 else tensor.abs()
+        off = (again[name].to(device) - tensor).abs()
+        assert (off <= rows / 127 / 2 + 1e-7).all(), name
+
+
+def test_a_step_of_pretraining_is_the_cpus(device: str) -> None:
+    after = []
+    for where in ("cpu", device):
+        model = dry(fast.speed_up(backbone.load("random:tiny")))
+        torch.manual_seed(0)
+        recipe.start(cast(T5ForConditionalGeneration, model))  # on the CPU: draws are the same
+        model.to(where)
+        ids, targets = torch.randint(3, 100, (4, 24)), torch.randint(3, 100, (4, 8))
+        optimizer = recipe.Optimizer(model)
+        model(input_ids=ids.to(where), labels=targets.to(where)).loss.backward()
+        optimizer.step(0.02)
+        after.append({name: p.detach().cpu() for name, p in model.named_parameters()})
+    assert distance(after[1], after[0]) < 1e-3
