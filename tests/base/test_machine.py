@@ -93,7 +93,7 @@ def test_no_large_product_is_asked_of_a_processor_without_the_precision(
     assert machine.matrix_rate("bf16") == 1e9
     assert sides == [256]
     assert machine.matrix_rate("fp32") == 60e9
-    assert sides == [256, 256, 2048]
+    assert sides == [256, 2048], "float32 is never lacking, however busy the machine"
 
 
 def test_a_processor_lacks_bf16_where_float32_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
