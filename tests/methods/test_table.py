@@ -121,6 +121,7 @@ def test_a_listed_run_has_what_it_says_and_for_the_rest_the_studys_own() -> None
         ({"method": "lora", "settings": {"alpha": -1}}, "alpha -1, expected a positive number"),
         ({"method": "lora", "settings": {"alpha": "4"}}, "alpha '4'"),
         ({"method": "lora", "settings": {"alpha": float("nan")}}, "alpha nan"),
+        ({"method": "lora", "settings": {"alpha": 10**400}}, "a positive number"),
         ({"method": "soft-prompt", "settings": {"tokens": 31}}, "tokens 31, expected a whole numb"),
         ({"method": "adapter", "rate": 0}, "rate 0, expected a positive learning rate"),
         ({"method": "ia3"}, "no rate, expected a positive learning rate for ia3"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Listed, Study
+from t5peft.base.studies import Listed, Study, arguments
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -22,7 +23,6 @@ LIBRARY = {"soft-prompt": "opendelta", "adapter": "adapterhub", "lora": "peft", 
 
 LETTER = {"tokens": "n", "bottleneck": "b", "rank": "r"}
 """How a setting is written in formulas and in names of runs."""
-
 
 SETTINGS = {
     "soft-prompt": {"tokens": "prompt_tokens"},
@@ -135,7 +135,8 @@ def expected_of(key: str, value: Any, study: Study) -> str:
     """What a setting must be where this value is none that it may have; else ""."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if key == "alpha":
-        return "" if number and 0 < value < float("inf") else "a positive number"
+        fits = number and 0 < value <= sys.float_info.max
+        return "" if fits else "a positive number"
     most = study.max_length - 2 if key == "tokens" else 10**9 - 1  # a word and its end still fit
     fits = number and isinstance(value, int) and 0 < value <= most
     return "" if fits else f"a whole number from 1 to {most:,}"
@@ -149,7 +150,7 @@ def refused(number: int, study: Study, found: str, expected: str) -> InputError:
 def require_ten(study: Study) -> None:
     """Refuse a study that lists other runs than the exercise's ten."""
     if study.runs:
-        way_out = f"t5peft render {study.study} shows what it lists"
+        way_out = f"t5peft render {arguments(study)} shows what it lists"
         raise InputError(f"study {study.study}", "runs of its own", "the exercise's ten", way_out)
 
 
