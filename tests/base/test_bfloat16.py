@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -100,3 +101,20 @@ def test_a_training_in_bf16_goes_as_bf16s_own(name: str, smoke: Study) -> None:
     theirs = losses()
     bfloat16.provide("bf16")
     assert torch.allclose(losses(), theirs, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "has", "told"), [(True, False, 1), (True, True, 0), (False, False, 0)]
+)
+def test_a_gpu_without_bf16_gets_a_line(
+    gpu: bool, has: bool, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "has_accelerator", lambda: gpu)
+    monkeypatch.setattr(machine, "lacks_bf16", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
+    with warnings.catch_warnings(record=True) as lines:
+        warnings.simplefilter("always")
+        bfloat16.provide("fp32")
+        assert not lines
+        bfloat16.provide("bf16")
+    assert ["this GPU has no bf16" in str(line.message) for line in lines] == [True] * told

@@ -6,6 +6,7 @@ here, with the sums by float32's own products; PyTorch's takes some forty times 
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -46,7 +47,13 @@ def rounded(value: Any) -> Any:
 
 
 def provide(precision: str) -> None:
-    """From here on this process computes bf16 so, where the study wants it and it is faster."""
+    """From here on this process computes bf16 so, where the study wants it and it is faster.
+
+    Warns of a GPU that lacks it.
+    """
+    if precision == "bf16" and machine.emulates_bf16():
+        told = "this GPU has no bf16: PyTorch rounds to it, at float32's speed or below"
+        warnings.warn(f"{told}; --set precision=fp32 is float32", stacklevel=2)
     if precision == "bf16" and not provided and machine.lacks_bf16():
         provided.append(ByFloat32())
         provided[0].__enter__()

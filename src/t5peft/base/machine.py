@@ -147,6 +147,13 @@ def lacks_bf16() -> bool:
     return not has_accelerator() and matrix_rate("bf16") < matrix_rate("fp32")
 
 
+def emulates_bf16() -> bool:
+    """Is this a GPU from before bf16, as T4 and V100 are?"""
+    import torch
+
+    return has_accelerator() and not torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def kind() -> str:
     """What last digits depend on: processor and its instructions, or GPU; threads; PyTorch."""
     import torch
