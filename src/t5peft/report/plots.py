@@ -224,16 +224,16 @@ def accuracy_over_size(records: Sequence[Record]) -> Figure:
     for alike in groups(records):
         method = alike[0]["run"]["method"]
         style, scores = look(alike[0]), [100 * record["best_accuracy"] for record in alike]
-        name = show.METHOD_NAMES[method]
+        names = [show.METHOD_NAMES[method], *([show.implementation(alike[0])] * (method != "full"))]
         if method in show.SIZES:
+            names[0] += f" ({show.SIZES[method]})"
             spans = [_interval(record) for record in alike]
             low = [y - 100 * span[0] for y, span in zip(scores, spans, strict=True)]
             high = [100 * span[1] - y for y, span in zip(scores, spans, strict=True)]
             ax.errorbar([*map(size, alike)], scores, [low, high], elinewidth=0.8, **style)
-            name += f" ({show.SIZES[method]}), {show.implementation(alike[0])}"
         else:
             ax.axhline(scores[-1], color=style["color"], lw=0.9, ls=":")
-        ends.append((scores[-1], name, style["color"]))
+        ends.append((scores[-1], ", ".join(names), style["color"]))
     ax.set_xscale("log", base=2)
     ax.set_xticks(sorted(drawn), [f"{x:g}" for x in sorted(drawn)], minor=False)
     ax.set(xlabel="size: n, b or r", ylabel="best test accuracy (%)")
