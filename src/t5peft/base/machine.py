@@ -29,8 +29,8 @@ UNSUITED = 5e9
 PR_SET_PDEATHSIG = 1
 """The request of `prctl` for a signal at the parent's death, as in <sys/prctl.h>."""
 
-# cuDNN's attention, which PyTorch prefers on Hopper for a bias without gradient, rounds dropout's
-# rate to sixteenths in some kernels, and can give gradients that are no number.
+# cuDNN's attention, which PyTorch prefers on Hopper for a bias without gradient, is said to round
+# dropout's rate to sixteenths, and to give gradients that are no number; `test_gpu` looks.
 os.environ.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")
 
 if sys.platform == "darwin":  # Apple's GPU is none that the loop was made for: accelerate is told

@@ -128,9 +128,7 @@ class Muon:
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """One step; the gradients are gone afterwards."""
-        for (_, longest), group, state in zip(
-            self.groups, self.groups.values(), self.state, strict=True
-        ):
+        for ((_, longest), group), state in zip(self.groups.items(), self.state, strict=True):
             gradient = torch.stack([wide(cast(Tensor, matrix.grad)) for matrix in group])
             state["momentum"].lerp_(gradient, 1 - MOMENTUM)
             turn = orthogonal(gradient.lerp_(state["momentum"], MOMENTUM))

@@ -16,6 +16,7 @@ from t5peft.report.show import (
     METHOD_NAMES,
     adamw_default,
     bullets,
+    groups,
     listed,
     mark,
     number,
@@ -202,15 +203,6 @@ def over_size(records: Sequence[Record]) -> str:
                 f"({percent(few['best_accuracy'])}%), for {factor:.3g} times the parameters."
             )
     return bullets(told)
-
-
-def groups(records: Iterable[Record]) -> list[list[Record]]:
-    """The runs of each method and implementation, the smallest first."""
-    found: dict[tuple[str, str], list[Record]] = {}
-    for record in sorted(records, key=lambda record: record["parameters"]["trained"]):
-        run = record["run"]
-        found.setdefault((run["method"], run["implementation"]), []).append(record)
-    return [*found.values()]
 
 
 def sizes(records: Sequence[Record]) -> list[tuple[Record, Record]]:

@@ -18,7 +18,6 @@ from sklearn.isotonic import isotonic_regression
 from t5peft.methods.table import EXERCISE, LETTER, METHODS
 from t5peft.report import show, statistics
 from t5peft.report.drawings import FAINT, INK, WIDTH
-from t5peft.report.findings import groups
 from t5peft.runs.records import Record
 
 MARKERS = {"full": "o", "soft-prompt": "s", "adapter": "^", "lora": "D", "ia3": "v"}
@@ -221,7 +220,7 @@ def accuracy_over_size(records: Sequence[Record]) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     ax = figure.subplots()
     ends, drawn = [], {size(record) for record in records} - {0}
-    for alike in groups(records):
+    for alike in show.groups(records):
         method = alike[0]["run"]["method"]
         style, scores = look(alike[0]), [100 * record["best_accuracy"] for record in alike]
         names = [show.METHOD_NAMES[method], *([show.implementation(alike[0])] * (method != "full"))]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tabulate import tabulate
 
@@ -18,9 +18,6 @@ from t5peft.base.studies import Study
 from t5peft.methods.table import LETTER, SETTINGS, Facts
 from t5peft.report.statistics import wilson
 from t5peft.runs.records import Planned, Record
-
-if TYPE_CHECKING:
-    pass
 
 DASH, TIMES, ALPHA = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER ALPHA}"
 
@@ -186,6 +183,15 @@ def visible(markdown: str) -> int:
 def only(records: Iterable[Record], **wanted: object) -> list[Record]:
     """The records whose run has these values, e.g. `method="lora", implementation="scratch"`."""
     return [r for r in records if all(r["run"][key] == value for key, value in wanted.items())]
+
+
+def groups(records: Iterable[Record]) -> list[list[Record]]:
+    """The runs of each method and implementation, the smallest first."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for record in sorted(records, key=lambda record: record["parameters"]["trained"]):
+        run = record["run"]
+        found.setdefault((run["method"], run["implementation"]), []).append(record)
+    return [*found.values()]
 
 
 def study_name(study: Study) -> str:

@@ -61,14 +61,9 @@ def sample_size(record: Record) -> int:
 def last_gap(record: Record) -> Gap:
     """The gap after the last epoch."""
     last = record["history"][-1]
-    shares = (
-        (last["train_accuracy"], sample_size(record)),
-        (
-            last["test_accuracy"],
-            record["test_examples"],
-        ),
-    )
-    return gap(record, len(record["history"])), error_of(*shares)
+    train = last["train_accuracy"], sample_size(record)
+    test = last["test_accuracy"], record["test_examples"]
+    return gap(record, len(record["history"])), error_of(train, test)
 
 
 def best_gap(measured: Retention, record: Record) -> Gap:

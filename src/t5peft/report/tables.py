@@ -55,10 +55,7 @@ def sizes(records: Sequence[Record], checked: Iterable[Checked]) -> str:
 
     checked: their counts, the study's own backbone last.
     """
-    stored, lacking = parts(records)
     counts = {item.run.name: item.count for item in checked}
-    every = [(record, mark(record), score(record, stored)) for record in stored]
-    every += [(record, MISSING, []) for record in lacking]
     rows = [
         (
             run_name(record["run"]) + state,
@@ -67,10 +64,10 @@ def sizes(records: Sequence[Record], checked: Iterable[Checked]) -> str:
             f"{counts[record['run']['name']].counted_added:,}",
             *scored,
         )
-        for record, state, scored in sorted(every, key=lambda each: each[0]["run"]["number"])
+        for record, state, scored in in_order(records)
     ]
-    head = ("run", "learning rate", "added, derived", "added, counted", *score_heads(stored))
-    return table(rows, head)
+    heads = score_heads(parts(records)[0])
+    return table(rows, ("run", "learning rate", "added, derived", "added, counted", *heads))
 
 
 MISSING = " (missing)"
@@ -81,6 +78,15 @@ def parts(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Planned
     if isinstance(records, Incomplete):
         return records.stored, records.lacking
     return records, ()
+
+
+def in_order(records: Sequence[Record]) -> list[tuple[Planned, str, list[str]]]:
+    """Each run with its mark and its scores, or with dashes where it is missing."""
+    stored, lacking = parts(records)
+    every: list[tuple[Planned, str, list[str]]]
+    every = [(record, mark(record), score(record, stored)) for record in stored]
+    every += [(record, MISSING, [DASH] * len(score_heads(stored))) for record in lacking]
+    return sorted(every, key=lambda each: each[0]["run"]["number"])
 
 
 def names(record: Planned, state: str) -> tuple[str, ...]:
@@ -105,10 +111,6 @@ def score_heads(records: Iterable[Record]) -> list[str]:
 
 def ten_results(records: Sequence[Record]) -> str:
     """The exercise's ten numbers in its order, the published reference run beside them."""
-    stored, lacking = parts(records)
-    heads = score_heads(stored)
-    every = [(record, mark(record), score(record, stored)) for record in stored]
-    every += [(record, MISSING, [DASH] * len(heads)) for record in lacking]
     rows = [
         (
             record["run"]["number"],
@@ -117,8 +119,9 @@ def ten_results(records: Sequence[Record]) -> str:
             *scored,
             f"{REFERENCE.accuracy[record['run']['number'] - 1]:.1f}",
         )
-        for record, state, scored in sorted(every, key=lambda each: each[0]["run"]["number"])
+        for record, state, scored in in_order(records)
     ]
+    heads = score_heads(parts(records)[0])
     head = ("run", "method", "implementation", "setting", "learning rate", *heads,
             "published reference (%)")  # fmt: skip
     return table(rows, head, left=4)
