@@ -73,6 +73,19 @@ def babbler(words: Any) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
+def taught(babbler: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each backbone that is loaded has the weights of `babbler`."""
+    load = backbone.load
+
+    def loaded(*which: Any) -> Any:
+        model = load(*which)
+        model.load_state_dict(babbler)
+        return model
+
+    monkeypatch.setattr(backbone, "load", loaded)
+
+
+@pytest.fixture
 def home(tmp_path: Path, words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project folder with the shipped params/; the project's root while the test runs."""
     folder = tmp_path / "home"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -237,3 +238,10 @@ def seeded(record: Any, accuracies: dict[int, float]) -> list[Any]:
     return [
         {**record, "params": {"seed": seed}, "best_accuracy": x} for seed, x in accuracies.items()
     ]
+
+
+def distance(these: dict[str, torch.Tensor], those: dict[str, torch.Tensor]) -> float:
+    """Root of the summed squares of all differences, relative to `those`."""
+    assert these.keys() == those.keys()
+    off = sum(float((these[name] - those[name]).square().sum()) for name in those)
+    return math.sqrt(off / sum(float(x.square().sum()) for x in those.values()))

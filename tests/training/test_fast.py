@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from helpers import dry
+from helpers import distance, dry
 from torch import Tensor
 
 from t5peft.base import paths, studies
 from t5peft.base.studies import Study
-from t5peft.inputs import backbone
 from t5peft.methods.table import METHODS, Run, runs_of
 from t5peft.training import evaluation, fast, jobs, loop
 from t5peft.training.jobs import Job
@@ -42,13 +41,6 @@ def gradients(job: Job) -> tuple[float, dict[str, Tensor]]:
     found = {n: p.grad.clone() for n, p in job.model.named_parameters() if p.grad is not None}
     job.optimizer.zero_grad()
     return float(loss), found
-
-
-def distance(these: dict[str, Tensor], those: dict[str, Tensor]) -> float:
-    """Root of the summed squares of all differences, relative to `those`."""
-    assert these.keys() == those.keys()
-    off = sum(float((these[name] - those[name]).square().sum()) for name in those)
-    return math.sqrt(off / sum(float(x.square().sum()) for x in those.values()))
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
@@ -99,18 +91,9 @@ def test_in_bf16_it_is_as_close_to_float32_as_transformers_is(method: str, smoke
     assert 0 < ours < 1.5 * theirs
 
 
-def test_it_answers_like_transformers(
-    smoke: Study, babbler: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("taught")
+def test_it_answers_like_transformers(smoke: Study) -> None:
     """Soft prompts and LoRA in a backbone that writes words of all kinds, in float32."""
-    load = backbone.load
-
-    def taught(*which: Any) -> Any:
-        model = load(*which)
-        model.load_state_dict(babbler)
-        return model
-
-    monkeypatch.setattr(backbone, "load", taught)
     for run in (RUNS[1], RUNS[3], RUNS[7]):
         plain, quick = made(run, smoke, quick=False), made(run, smoke, quick=True)
         wanted, found = (
