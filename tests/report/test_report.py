@@ -127,8 +127,10 @@ def test_a_study_with_runs_of_its_own_is_shown_by_size(
     assert column(text, "added, counted") == ["0", "768", "3,072", "640"]
     assert "{#fig-sizes}" in text
     assert "These numbers mean nothing" in text
-    with pytest.raises(InputError, match="t5peft render own shows what it lists"):
-        Evidence(studies.load("smoke", changes)).ten()
+    study = studies.load("smoke", changes)
+    with pytest.raises(InputError, match="expected the exercise's ten; t5peft render ") as refusal:
+        Evidence(study).ten()
+    assert refusal.value.way_out == f"t5peft render {studies.arguments(study)} shows what it lists"
 
 
 def test_of_listed_runs_a_partial_report_shows_what_is_there(
