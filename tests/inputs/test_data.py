@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +69,16 @@ def test_tokens_are_made_once(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(data.tokens(smoke, "train")) == smoke.train_examples
 
 
+def of_lengths(*lengths: int) -> data.Tokens:
+    """Reviews of so many tokens, numbered from 100."""
+    number = itertools.count(100)
+    ids = [[next(number) for _ in range(length)] for length in lengths]
+    return data.Tokens.of(ids, np.zeros(len(ids), np.int8))
+
+
 @pytest.mark.parametrize("placeholders", [0, 3])
 def test_a_batch_is_cut_ended_padded_and_masked(placeholders: int) -> None:
-    room, lengths = 8, [2, 20, 5]
-    starts = np.cumsum([0, *lengths])
-    tokens = data.Tokens(np.arange(100, 100 + sum(lengths)), starts, np.zeros(3, np.int8))
+    room, tokens = 8, of_lengths(2, 20, 5)
     ids, mask = tokens.batch(np.array([1, 0]), room, placeholders)
     long = [data.PAD] * placeholders + list(range(102, 102 + room - placeholders - 1)) + [data.EOS]
     short = [data.PAD] * placeholders + [100, 101, data.EOS]
@@ -82,8 +88,7 @@ def test_a_batch_is_cut_ended_padded_and_masked(placeholders: int) -> None:
 
 @pytest.mark.parametrize(("lengths", "width"), [([2, 3], 4), ([2, 4], 8), ([2, 20], 10)])
 def test_a_batch_is_as_wide_as_a_multiple_or_the_room(lengths: list[int], width: int) -> None:
-    starts = np.cumsum([0, *lengths])
-    tokens = data.Tokens(np.arange(100, 100 + sum(lengths)), starts, np.zeros(2, np.int8))
+    tokens = of_lengths(*lengths)
     exact, exact_mask = tokens.batch(np.array([0, 1]), max_length=10)
     ids, mask = tokens.batch(np.array([0, 1]), max_length=10, multiple=4)
     assert ids.shape == mask.shape == (2, width)
@@ -159,7 +164,7 @@ def test_a_review_with_another_label_changes_the_fingerprint(smoke: Study, acl: 
 
 def test_a_change_of_the_same_size_changes_fingerprint_and_tokens(smoke: Study, acl: Path) -> None:
     study = dataclasses.replace(smoke, data=str(acl), train_examples=400)
-    before, ids = data.fingerprint(study), data.tokens(study, "train").ids.copy()
+    before, ids = data.fingerprint(study), data.tokens(study, "train").ids.clone()
     path = next((acl / "train" / "neg").iterdir())
     path.write_text(path.read_text().replace("Review", "Rewiev"))
     assert data.fingerprint(study) != before

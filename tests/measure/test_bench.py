@@ -75,11 +75,14 @@ def test_a_bench_is_printed_before_it_is_stored(
     assert "90%" in capsys.readouterr().out
 
 
-def test_the_timed_reviews_are_padded_as_all_are(smoke: Study) -> None:
+def test_the_timed_reviews_are_padded_as_all_are(
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     test, room, size = data.tokens(smoke, "test"), smoke.max_length, 4
-    timed = bench.sample(test, room, size)
+    monkeypatch.setitem(evaluation.BATCH, "cpu", size)
+    timed = bench.sample(test, room, test.ids.device)
     assert len(timed) == bench.TEST_BLOCKS * size
-    order = [block.tolist() for block in evaluation.by_length(test, room, size)]
+    order = [block.tolist() for block in evaluation.by_length(test, room, test.ids.device)]
     number_of = {text(test, i): i for i in range(len(test))}
     found = {number_of[text(timed, i)] for i in range(len(timed))}
     whole = [number for number, block in enumerate(order) if found >= set(block)]
@@ -87,8 +90,8 @@ def test_the_timed_reviews_are_padded_as_all_are(smoke: Study) -> None:
     assert set(np.diff(whole)) == {len(order) // bench.TEST_BLOCKS}, "evenly spread"
 
 
-def text(tokens: data.Tokens, review: int) -> bytes:
-    return tokens.ids[tokens.starts[review] : tokens.starts[review + 1]].tobytes()
+def text(tokens: data.Tokens, review: int) -> tuple[int, ...]:
+    return (*tokens.ids[tokens.starts[review] : tokens.starts[review + 1]].tolist(),)
 
 
 def test_the_operations_of_a_step_are_those_of_its_matrix_products(smoke: Study) -> None:

@@ -9,6 +9,7 @@ import dataclasses
 from contextlib import nullcontext
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -53,9 +54,8 @@ def first_batch(run: Run, study: Study) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, mask and label words of the first batch, on the CPU."""
     reviews, picked = data.tokens(study, "train"), loop.order(study, 1)[: study.batch_size]
     ids, mask = reviews.batch(picked, study.max_length, run.placeholders)
-    words = evaluation.word_ids(tokenizers.load(study.tokenizer))
-    labels = [[words[label], data.EOS] for label in reviews.labels[picked]]
-    return ids, mask, torch.tensor(labels)
+    targets = evaluation.targets(tokenizers.load(study.tokenizer))
+    return ids, mask, targets[reviews.labels[picked]]
 
 
 def exact(run: Run, study: Study) -> tuple[float, dict[str, Tensor]]:
@@ -97,7 +97,8 @@ def test_loss_and_gradients_are_float32s(
 def test_answers_are_those_of_generate(run: Run, device: str, smoke: Study) -> None:
     job = ours(run, smoke, device)
     model: Any = dry(jobs.build(run, smoke)).eval()
-    ids, mask = job.test.batch(range(len(job.test)), smoke.max_length, run.placeholders)
+    reviews = job.test.to(model.device)
+    ids, mask = reviews.batch(np.arange(len(reviews)), smoke.max_length, run.placeholders)
     wanted = evaluation.generate(model, job.tokenizer, ids, mask)
     assert loop.answers(job, job.test, "test") == wanted
     assert len({*wanted, ""}) > 2, "several words, or nothing is shown"

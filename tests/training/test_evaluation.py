@@ -20,9 +20,8 @@ from t5peft.training import evaluation
 def reviews() -> data.Tokens:
     """Texts of every length, each with an answer of its own."""
     draw = np.random.default_rng(0)
-    rows = [np.full(draw.integers(1, 12), 10 + i % len(ANSWERS), np.int32) for i in range(150)]
-    starts = np.cumsum([0, *map(len, rows)])
-    return data.Tokens(np.concatenate(rows), starts, np.zeros(len(rows), np.int8))
+    rows = [[10 + i % len(ANSWERS)] * draw.integers(1, 12) for i in range(150)]
+    return data.Tokens.of(rows, np.zeros(len(rows), np.int8))
 
 
 def by_generate(model: T5ForConditionalGeneration, words: Any, placeholders: int) -> list[str]:
@@ -70,9 +69,12 @@ def test_score_counts_exact_words_only() -> None:
     assert evaluation.score(answers, labels) == (1 / 5, 3 / 5)
 
 
-def test_short_reviews_come_first_and_every_review_once(smoke: Study) -> None:
+def test_short_reviews_come_first_and_every_review_once(
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(evaluation.BATCH, "cpu", 10)
     tokens = data.tokens(smoke, "test")
-    batches = list(evaluation.by_length(tokens, 32, 10))
+    batches = list(evaluation.by_length(tokens, 32, tokens.ids.device))
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(tokens)))
     longest = [tokens.lengths(32)[batch].max() for batch in batches]
     assert longest == sorted(longest)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -66,6 +67,31 @@ def test_one_kernel_for_the_attention_computes_the_same(
     ours, found = gradients(made(run, smoke, quick=True))
     assert ours == pytest.approx(loss, rel=1e-5)
     assert distance(found, wanted) < 1e-4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_the_loss_of_a_whole_batch_is_one_graph_and_the_same_once_compiled(
+    run: Run, precision: Any, smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, whose own code is made of this graph."""
+    study = dataclasses.replace(smoke, precision=precision)
+    monkeypatch.setitem(loop.REVIEWS_AT_ONCE, "cpu", study.batch_size)
+    monkeypatch.setattr(fast, "FUSED", {"cpu"})
+    monkeypatch.setattr(jobs, "COMPILE_FROM", 1)
+    graph = partial(torch.compile, fullgraph=True, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", graph)
+    found = []
+    for where in ((), ("cpu",)):
+        monkeypatch.setattr(jobs, "COMPILED", where)
+        AcceleratorState._reset_state()
+        job = jobs.with_fast_model(run, study, cast(Any, dry(jobs.build(run, study))))
+        assert (job.compiled is not None) == bool(where)
+        job.wrapped = None if where else job.wrapped  # which is not asked
+        found.append(gradients(job))
+    (loss, wanted), (ours, compiled) = found
+    assert ours == pytest.approx(loss, rel=1e-6)
+    assert distance(compiled, wanted) < 1e-6
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

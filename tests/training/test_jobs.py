@@ -10,8 +10,8 @@ import torch
 from helpers import dry, run_named
 
 from t5peft.base.studies import Study
-from t5peft.inputs import backbone, data
-from t5peft.training import evaluation, jobs, loop
+from t5peft.inputs import backbone
+from t5peft.training import jobs, loop
 
 
 @pytest.fixture
@@ -35,10 +35,9 @@ def test_adapter_trainer_makes_the_same_first_step(smoke: Study, tmp_path: Path)
     model.accepts_loss_kwargs = False  # type: ignore[assignment]
     # the library's T5 knows no `num_items_in_batch`
     ids, mask = job.train.batch(loop.order(one_step, 1), one_step.max_length)
-    words = evaluation.word_ids(job.tokenizer)
-    labels = [[words[job.train.labels[i]], data.EOS] for i in loop.order(one_step, 1)]
+    labels = job.targets[job.train.labels[loop.order(one_step, 1)]]
     rows = [
-        {"input_ids": i, "attention_mask": m, "labels": torch.tensor(y)}
+        {"input_ids": i, "attention_mask": m, "labels": y}
         for i, m, y in zip(ids, mask, labels, strict=True)
     ]
     arguments = TrainingArguments(

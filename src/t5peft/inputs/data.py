@@ -14,7 +14,7 @@ import hashlib
 import io
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -240,12 +240,20 @@ def contents(source: str) -> str:
 class Tokens:
     """Tokenized reviews of one split; each is whole and without its end of sequence."""
 
-    ids: np.ndarray  # (all tokens of the split,), memory-mapped
+    ids: torch.Tensor  # (all tokens of the split,), memory-mapped on a CPU
     starts: np.ndarray  # (reviews + 1,): review i is ids[starts[i] : starts[i + 1]]
     labels: np.ndarray  # (reviews,), 0 or 1
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @staticmethod
+    def of(ids: Sequence[Sequence[int]], labels: np.ndarray) -> Tokens:
+        """Those of some reviews, each a list of its tokens."""
+        import torch
+
+        flat = torch.tensor([token for review in ids for token in review], dtype=torch.int32)
+        return Tokens(flat, starts_of(ids), labels)
 
     def first(self, count: int, split: str) -> Tokens:
         """The first `count` reviews. Raises `InputError` where there are fewer."""
@@ -260,11 +268,14 @@ class Tokens:
 
     def picked(self, reviews: np.ndarray) -> Tokens:
         """These reviews alone, in this order."""
-        import numpy as np
+        import torch
 
         ids = [self.ids[self.starts[i] : self.starts[i + 1]] for i in reviews]
-        starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-        return Tokens(np.concatenate([self.ids[:0], *ids]), starts, self.labels[reviews])
+        return Tokens(torch.cat([self.ids[:0], *ids]), starts_of(ids), self.labels[reviews])
+
+    def to(self, device: torch.device) -> Tokens:
+        """The same with the tokens on a device, where its batches are made."""
+        return replace(self, ids=self.ids.to(device))
 
     def lengths(self, max_length: int) -> np.ndarray:
         """Tokens of each review once it is cut to `max_length` and its end of sequence is set."""
@@ -280,20 +291,25 @@ class Tokens:
         T is rounded up to a multiple of `multiple` where `max_length` allows it. `placeholders` pad
         tokens with mask 1 stand first; they count towards `max_length`.
         """
-        import numpy as np
         import torch
 
-        kept = self.lengths(max_length - placeholders)[picked]
-        longest = placeholders + int(kept.max())
+        device, lengths = self.ids.device, self.lengths(max_length - placeholders)[picked]
+        longest = placeholders + int(lengths.max())
         width = min(max_length, -(-longest // multiple) * multiple)
-        ids = np.full((len(picked), width), PAD, np.int64)
-        mask = np.zeros_like(ids)
-        for row, (review, length) in enumerate(zip(picked, kept, strict=True)):
-            start, end = self.starts[review], placeholders + length
-            ids[row, placeholders : end - 1] = self.ids[start : start + length - 1]
-            ids[row, end - 1] = EOS
-            mask[row, :end] = 1
-        return torch.from_numpy(ids), torch.from_numpy(mask)
+        at = torch.arange(width, device=device) - placeholders  # (T,): places in a review
+        starts, ends = (
+            torch.from_numpy(side).to(device)[:, None] for side in (self.starts[picked], lengths)
+        )
+        ids = self.ids[(starts + at).clamp(0, len(self.ids) - 1)].long()
+        ids = ids.masked_fill(at == ends - 1, EOS).masked_fill((at < 0) | (at >= ends), PAD)
+        return ids, (at < ends).long()
+
+
+def starts_of(reviews: Sequence[Sequence[int] | torch.Tensor]) -> np.ndarray:
+    """(reviews + 1,): where each begins among all their tokens, and where the last ends."""
+    import numpy as np
+
+    return np.cumsum([0, *map(len, reviews)], dtype=np.int64)
 
 
 MULTIPLE = 16
@@ -319,9 +335,13 @@ def tokens(study: Study, split: str) -> Tokens:
 
 def _cached(path: Path) -> Tokens:
     import numpy as np
+    import torch
 
-    parts = ("ids", "starts", "labels")
-    return Tokens(*(np.load(path.with_suffix(f".{part}.npy"), mmap_mode="r") for part in parts))
+    ids, starts, labels = (
+        np.load(path.with_suffix(f".{part}.npy"), mmap_mode="c")  # PyTorch warns of one to read
+        for part in ("ids", "starts", "labels")
+    )
+    return Tokens(torch.from_numpy(ids), starts, labels)
 
 
 def _tokenize(reviews: Reviews, tokenizer: Any, path: Path) -> None:
@@ -333,7 +353,7 @@ def _tokenize(reviews: Reviews, tokenizer: Any, path: Path) -> None:
     ids = tokenizers.ids(tokenizer, texts, title, add_special_tokens=False)
     arrays = {
         "ids": np.fromiter((token for review in ids for token in review), np.int32),
-        "starts": np.cumsum([0, *map(len, ids)], dtype=np.int64),
+        "starts": starts_of(ids),
         "labels": np.array([label for _, label in reviews], np.int8),
     }
     for part, array in arrays.items():

@@ -76,10 +76,11 @@ def teach(model: T5ForConditionalGeneration, run: Run, study: Study) -> None:
     optimizer = torch.optim.AdamW(everything, lr=1e-3)
     reviews = data.tokens(study, "train")
     ids, mask = reviews.batch(np.arange(min(8, len(reviews))), 16, run.placeholders)
-    words = evaluation.word_ids(tokenizers.load(study.tokenizer or study.backbone))
-    targets = torch.tensor([[words[label], data.EOS] for label in reviews.labels[:8]])
+    targets = evaluation.targets(tokenizers.load(study.tokenizer or study.backbone))
     for _ in range(LESSONS):
-        model(input_ids=ids, attention_mask=mask, labels=targets).loss.backward()
+        model(
+            input_ids=ids, attention_mask=mask, labels=targets[reviews.labels[:8]]
+        ).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     for parameter in frozen:
@@ -111,13 +112,13 @@ def operations(name: str) -> int:
     return counter.get_total_flops()
 
 
-def sample(test: Tokens, max_length: int, size: int) -> Tokens:
-    """Test reviews in a random order: blocks of `size` neighbours by length, evenly spread.
+def sample(test: Tokens, max_length: int, device: torch.device) -> Tokens:
+    """Test reviews in a random order: blocks of neighbours by length, evenly spread.
 
     Ours answers reviews in such blocks. Reviews drawn one by one would lie farther apart, and so be
     padded more than all test reviews are.
     """
-    blocks = list(evaluation.by_length(test, max_length, size))
+    blocks = list(evaluation.by_length(test, max_length, device))
     count = min(TEST_BLOCKS, len(blocks))
     spread = [blocks[(2 * block + 1) * len(blocks) // (2 * count)] for block in range(count)]
     return test.picked(np.random.default_rng(0).permutation(np.concatenate(spread)))
@@ -125,8 +126,7 @@ def sample(test: Tokens, max_length: int, size: int) -> Tokens:
 
 def evaluate(name: str) -> float:
     """Seconds of answering a test review as one side does."""
-    size = evaluation.BATCH[job.model.device.type]
-    test = sample(job.test, job.study.max_length, size)
+    test = sample(job.test, job.study.max_length, job.model.device)
     answer = by_generate if name == EXERCISE else evaluation.predict
     with job.accelerator.autocast():
         seconds = machine.seconds(
@@ -149,7 +149,7 @@ def by_generate(
     model.eval()
     answers = []
     for picked in np.array_split(np.arange(len(test)), -(-len(test) // job.study.batch_size)):
-        ids, mask = (x.to(model.device) for x in test.batch(picked, max_length, placeholders))
+        ids, mask = test.batch(picked, max_length, placeholders)
         answers += evaluation.generate(model, tokenizer, ids, mask)
     return answers
 

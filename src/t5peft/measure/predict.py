@@ -38,10 +38,9 @@ def predict(
             model, tokenizer, tokens, study.max_length, run.placeholders, progress.add
         )
     label_ids, shown = evaluation.word_ids(tokenizer), [0.0] * len(tokens)
-    size = evaluation.BATCH[model.device.type]
-    for picked in evaluation.by_length(tokens, study.max_length, size):
-        batch = tokens.batch(picked, study.max_length, run.placeholders)
-        ids, mask = (side.to(model.device) for side in batch)
+    tokens = tokens.to(model.device)
+    for picked in evaluation.by_length(tokens, study.max_length, model.device):
+        ids, mask = tokens.batch(picked, study.max_length, run.placeholders)
         start = torch.full((len(picked), 1), data.PAD, device=model.device)
         logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[:, 0]
         for review, chances in zip(picked, logits[:, label_ids].softmax(-1), strict=True):
@@ -79,5 +78,4 @@ def as_tokens(reviews: Sequence[str], tokenizer: Any) -> data.Tokens:
     for number, of_review in enumerate(ids, 1):
         if not of_review:
             raise no_word(number)
-    flat = np.array([token for review in ids for token in review], np.int32)
-    return data.Tokens(flat, np.cumsum([0, *map(len, ids)]), np.zeros(len(ids), np.int8))
+    return data.Tokens.of(ids, np.zeros(len(ids), np.int8))

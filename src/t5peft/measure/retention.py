@@ -83,7 +83,8 @@ def stretches(job: Job) -> tuple[Tensor, Tensor]:
     Drawn alike for all runs of a study. Raises `InputError` where the text is too short.
     """
     size, tokenizer = spans.lengths(min(job.study.max_length, INPUT)), job.tokenizer
-    stream, draw = job.test.ids[: job.test.starts[-1]], np.random.default_rng(0)
+    stream = job.test.ids[: job.test.starts[-1]].cpu().numpy()
+    draw = np.random.default_rng(0)
     count = len(stream) // size.text
     if not count:
         found = f"{len(stream)} tokens of test reviews"

@@ -353,7 +353,7 @@ def zero_shot(state: State, params: BackboneParams, tokenizer: Any) -> dict[str,
         for name, (pairs, max_length) in asked.items():
             ids = tokenizer([text for text, _ in pairs], add_special_tokens=False)["input_ids"]
             labels = np.array([label for _, label in pairs])
-            texts = data.Tokens(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), labels)
+            texts = data.Tokens.of(ids, labels)
             answers = evaluation.predict(state.model, tokenizer, texts, max_length)
             found[name] = round(evaluation.score(answers, labels)[0], 4)
     return found

@@ -58,7 +58,7 @@ def measured(run: Run, study: Study) -> float:
     steps, size = loop.steps(job, 1), min(study.batch_size, study.train_examples)
     count = min(2, -(-study.train_examples // size))
     step = min(machine.seconds(lambda: next(steps)) for _ in range(count))
-    blocks = [*evaluation.by_length(job.test, max_length, evaluation.BATCH[job.model.device.type])]
+    blocks = [*evaluation.by_length(job.test, max_length, job.model.device)]
     some = job.test.picked(blocks[len(blocks) // 2])
     block = min(machine.seconds(lambda: loop.answers(job, some, "timed")) for _ in range(2))
     answer = block * job.test.lengths(max_length).mean() / some.lengths(max_length).sum()

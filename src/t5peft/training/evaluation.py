@@ -21,8 +21,8 @@ from t5peft.inputs.data import EOS, LABELS, MULTIPLE, PAD, Tokens
 MAX_LENGTH = 5
 """Tokens of an answer at most, the decoder's start token included."""
 
-BATCH = {"cpu": 64, "cuda": 500}
-"""Reviews that are answered at once: the decoder's weights are read once for all of them."""
+BATCH = {"cpu": 64}
+"""Reviews that are answered at once, 500 on a GPU: the decoder's weights are read once for all."""
 
 ENCODED_AT_ONCE = {"cpu": 16}
 """On a CPU a batch is encoded in parts that the caches hold; a GPU encodes it whole."""
@@ -41,9 +41,14 @@ def word_ids(tokenizer: Any) -> list[int]:
     return [ids[0] for ids in pieces]
 
 
-def by_length(tokens: Tokens, max_length: int, size: int) -> Iterator[np.ndarray]:
-    """All reviews in batches of `size`, short ones first, so that little is padded."""
-    order = np.argsort(tokens.lengths(max_length), kind="stable")
+def targets(tokenizer: Any) -> Tensor:
+    """(2, 2): what is to be written for each label, its word and the end."""
+    return torch.tensor([[word, EOS] for word in word_ids(tokenizer)])
+
+
+def by_length(tokens: Tokens, max_length: int, device: torch.device) -> Iterator[np.ndarray]:
+    """All reviews in a device's batches, short ones first, so that little is padded."""
+    order, size = np.argsort(tokens.lengths(max_length), kind="stable"), BATCH.get(device.type, 500)
     for at in range(0, len(order), size):
         yield order[at : at + size]
 
@@ -59,11 +64,10 @@ def predict(
 ) -> list[str]:
     """The decoded answer to each review, in the reviews' order; `max_length` is of their tokens."""
     model.eval()
-    answers = [""] * len(tokens)
+    tokens, answers = tokens.to(model.device), [""] * len(tokens)
     words = torch.tensor(word_ids(tokenizer), device=model.device)
-    for picked in by_length(tokens, max_length, BATCH[model.device.type]):
-        batch = tokens.batch(picked, max_length, placeholders, MULTIPLE)
-        ids, mask = (side.to(model.device) for side in batch)
+    for picked in by_length(tokens, max_length, model.device):
+        ids, mask = tokens.batch(picked, max_length, placeholders, MULTIPLE)
         first, second = two_steps(model, ids, mask)
         usual = torch.isin(first, words) & (second == EOS)
         picked_words = (first == words[1]).long().tolist()

@@ -3,10 +3,11 @@
 These places of `transformers` spend more time on moving numbers than they need:
 
     encoder attention   softmax((q k^T) + bias + mask) v  in the working precision: the scores are
-                        not copied to float32 and back, the kernel itself sums in float32; where
-                        no gradient is wanted, on a CPU, one review at a time stays in the cache
-    cross-attention     (q W_k^T) E^T  and  (softmax E) W_v  instead of the keys E W_k and values
-                        E W_v of all encoder states, for the one or two queries of a label word
+                        not copied to float32 and back, the kernel itself sums in float32; bias and
+                        mask are added up once for all layers; where no gradient is wanted, on a
+                        CPU, one review at a time stays in the cache
+    cross-attention     the same; for the one or two queries of a label word  (q W_k^T) E^T  and
+                        (softmax E) W_v  instead of the keys E W_k and values E W_v of all states E
     feed-forward        W_o dropout(ReLU(W_i h))  without a trip through the weight's precision
     RMS norm            one kernel, rounded once for all projections that read it
     dropout, on a CPU   16 random bits an entry, drawn 64 at a time, instead of one draw an entry
@@ -35,6 +36,9 @@ from transformers.models.t5.modeling_t5 import (
 
 FUSED = {"cuda"}
 """Devices with one kernel for the whole attention, which keeps no scores."""
+
+FEW = 8
+"""Queries up to which the cross-attention makes no keys and values."""
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -96,36 +100,41 @@ def encoder_attention(
     position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """(B, T, d) -> (B, T, d), and the bias (1, h, T, T) that the next layers take as theirs.
+    """(B, T, d) -> (B, T, d), and bias + mask (B, h, T, T), which the next layers take as theirs.
 
     mask: (B, 1, 1, T), 0 or a large negative number.
     """
-    batch, length = hidden_states.shape[:2]
-    q, k, v = (
-        projection(hidden_states).view(batch, length, self.n_heads, -1).transpose(1, 2)
-        for projection in (self.q, self.k, self.v)
-    )
+    q, k, v = (heads(self, projection(hidden_states)) for projection in (self.q, self.k, self.v))
     bias = position_bias
     if bias is None:
+        length = hidden_states.shape[1]
         bias = self.compute_bias(length, length, device=q.device).to(q.dtype)
-        bias = cast(Tensor, bias.contiguous())  # its heads lie last, which is slow to add
-    mask = q.new_zeros(()) if mask is None else mask.to(q.dtype)
+        bias = bias.contiguous()  # its heads lie last, which is slow to add
+        bias = bias.expand(len(q), -1, -1, -1) if mask is None else bias + mask.to(q.dtype)
+    return attention(self, q, k, v, cast(Tensor, bias)), cast(Tensor, bias)
+
+
+def heads(self: Any, x: Tensor) -> Tensor:
+    """(B, T, h d_kv) -> (B, h, T, d_kv)."""
+    return x.view(*x.shape[:2], self.n_heads, -1).transpose(1, 2)
+
+
+def attention(self: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """W_o of softmax(q k^T + bias) v: (B, h, n, d_kv), twice (B, h, T, d_kv) -> (B, n, d)."""
+    p = self.dropout if self.training else 0.0
     if q.device.type in FUSED:
-        p = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, bias + mask, dropout_p=p, scale=1.0)  # type: ignore[operator]
+        out = F.scaled_dot_product_attention(q, k, v, bias, dropout_p=p, scale=1.0)
     elif torch.is_grad_enabled():
-        scores = (q @ k.transpose(2, 3)).add_(bias).add_(mask)
+        scores = (q @ k.transpose(2, 3)).add_(bias)
         out = dropout(torch.softmax(scores, dim=-1), self.dropout, self.training) @ v
     else:
-        masks = cast(Tensor, mask).expand(batch, 1, 1, length)
-        out = torch.stack([attend(*one, bias[0]) for one in zip(q, k, v, masks, strict=True)])
-    return self.o(out.transpose(1, 2).reshape(batch, length, self.inner_dim)), bias
+        out = torch.stack([attend(*review) for review in zip(q, k, v, bias, strict=True)])
+    return self.o(out.transpose(1, 2).reshape(len(q), -1, self.inner_dim))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Tensor) -> Tensor:
-    """One review's attention (h, T, d_kv), whose scores (h, T, T) fit into a core's cache."""
-    scores = torch.baddbmm(bias, q, k.transpose(1, 2)).add_(mask)
-    return torch.softmax(scores, dim=-1) @ v
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """One review's attention (h, n, d_kv), whose scores (h, n, T) fit into a core's cache."""
+    return torch.softmax(torch.baddbmm(bias, q, k.transpose(1, 2)), dim=-1) @ v
 
 
 def cross_attention(
@@ -141,6 +150,11 @@ def cross_attention(
     """
     batch, queries, width = hidden_states.shape
     states = key_value_states  # E
+    if queries > FEW:
+        q, k, v = (heads(self, x) for x in (self.q(hidden_states), self.k(states), self.v(states)))
+        return attention(
+            self, q, k, v, mask.to(q.dtype).expand(-1, self.n_heads, queries, -1)
+        ), mask
     eye = torch.eye(width, dtype=states.dtype, device=states.device)
     w_k, w_v = (  # (d, h, d_kv), whatever the method put into the projection
         projection(eye).view(width, self.n_heads, -1) for projection in (self.k, self.v)

@@ -32,6 +32,13 @@ class Epoch(TypedDict):
     test_seconds: float
 
 
+COMPILED = {"cuda"}
+"""Devices for which the loss of whole batches is compiled,"""
+
+COMPILE_FROM = 4_000
+"""where a run has so many steps: it takes about as long as a thousand of them."""
+
+
 @dataclass
 class Job:
     """A run in the making: the model with its method in place, the reviews, the optimizer."""
@@ -40,11 +47,13 @@ class Job:
     study: Study
     model: T5ForConditionalGeneration
     tokenizer: Any
+    targets: Tensor  # (2, 2): each label's word and its end
     train: Tokens
     test: Tokens
     accelerator: Accelerator
     optimizer: Any = None
     wrapped: Any = None  # the model as accelerate wants it called
+    compiled: Any = None  # the same for whole batches, where compiling it is worth its time
     history: list[Epoch] = field(default_factory=list)
     trace: Trace = field(default_factory=Trace)
     best: dict[str, Tensor] = field(default_factory=dict)  # trained tensors of the best epoch
@@ -73,6 +82,10 @@ def with_fast_model(run: Run, study: Study, model: T5ForConditionalGeneration) -
     job = with_model(run, study, fast.speed_up(model))
     if study.precision == "bf16":
         fast.round_frozen(model)
+    steps = study.epochs * (study.train_examples // study.batch_size)
+    if job.accelerator.device.type in COMPILED and steps >= COMPILE_FROM:
+        torch.compiler.reset()  # of the runs before: it keeps eight versions of a function
+        job.compiled = torch.compile(job.wrapped, dynamic=False)
     return job
 
 
@@ -80,9 +93,10 @@ def with_model(run: Run, study: Study, model: T5ForConditionalGeneration) -> Job
     """A run's job around a model that has its method in place."""
     accelerator = Accelerator(mixed_precision="bf16" if study.precision == "bf16" else "no")
     tokenizer = tokenizers.load(study.tokenizer or study.backbone)
-    train, test = data.tokens(study, "train"), data.tokens(study, "test")
+    train, test = (data.tokens(study, split).to(accelerator.device) for split in data.SPLITS)
     check_tokenizer(tokenizer, run, study)
-    job = Job(run, study, model, tokenizer, train, test, accelerator)
+    targets = evaluation.targets(tokenizer)
+    job = Job(run, study, model, tokenizer, targets, train, test, accelerator)
     job.model.to(accelerator.device)
     optimizer = torch.optim.AdamW(
         [p for p in job.model.parameters() if p.requires_grad],

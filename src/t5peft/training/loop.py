@@ -27,8 +27,8 @@ from t5peft.inputs.data import Tokens
 from t5peft.training import evaluation, jobs
 from t5peft.training.jobs import Epoch, Job
 
-CHECK_EVERY = {"cpu": 1, "cuda": 20}
-"""Steps between two looks at the losses: each look waits for the accelerator."""
+CHECK_EVERY = {"cpu": 1}
+"""Steps between two looks at the losses, 20 on a GPU: each look waits for it."""
 
 REVIEWS_AT_ONCE = {"cpu": 8}
 """On a CPU a batch goes through the model in parts of similar length that the caches hold: less
@@ -45,15 +45,12 @@ def order(study: Study, epoch: int) -> np.ndarray:
 
 def loss_of(job: Job, picked: np.ndarray, multiple: int = data.MULTIPLE) -> Tensor:
     """Mean cross-entropy of the picked reviews' label words, each with its end: a scalar."""
-    ids, mask = job.train.batch(picked, job.study.max_length, job.run.placeholders, multiple)
-    words = evaluation.word_ids(job.tokenizer)
-    targets = torch.tensor([[words[label], data.EOS] for label in job.train.labels[picked]])
-    device = job.accelerator.device
-    return job.wrapped(
-        input_ids=ids.to(device, non_blocking=True),
-        attention_mask=mask.to(device, non_blocking=True),
-        labels=targets.to(device, non_blocking=True),
-    ).loss
+    max_length, model = job.study.max_length, job.wrapped
+    if job.compiled is not None and len(picked) == job.study.batch_size:  # of one shape
+        model, multiple = job.compiled, max_length
+    ids, mask = job.train.batch(picked, max_length, job.run.placeholders, multiple)
+    labels = job.targets[job.train.labels[picked]].to(ids.device)
+    return model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
 
 
 def add_gradients(job: Job, batch: np.ndarray) -> Tensor:
@@ -93,7 +90,7 @@ def train_epoch(job: Job, epoch: int, most: int | None = None) -> np.ndarray:
     """The loss of each step (nats) of one pass, or of its first steps: `most` of them."""
     reviews = min(len(job.train), job.study.batch_size * (most or len(job.train)))
     losses: list[float] = []
-    todo, size = islice(steps(job, epoch), most), CHECK_EVERY[job.accelerator.device.type]
+    todo, size = islice(steps(job, epoch), most), CHECK_EVERY.get(job.accelerator.device.type, 20)
     with Progress(f"{job.run.name}, epoch {epoch} of {job.study.epochs}", reviews) as progress:
         while some := [*islice(todo, size)]:
             losses += torch.stack([loss for _, loss in some]).tolist()
