@@ -312,7 +312,7 @@ def render_command(options: argparse.Namespace) -> int:
 
 
 def bench_command(options: argparse.Namespace) -> int:
-    """Time the exercise's own loop against ours, on the same model, data and settings."""
+    """Time the exercise's own loop and transformers' trainer against ours, all else alike."""
     from tabulate import tabulate
 
     from t5peft.report import speed
@@ -322,7 +322,7 @@ def bench_command(options: argparse.Namespace) -> int:
     one = measurements.bench(study, options.repeats)
     one.announce()
     record = one.figures()
-    heads = ["method", "s, or MB", "exercise", "ours", "ratio"]
+    heads = ["method", "s, or MB", *speed.sides(record), "exercise / ours"]
     print(tabulate(speed.rows(record), heads, floatfmt=".2f"))
     environment = machine.environment(study.precision).items()
     where = ", ".join(f"{key} {value}" for key, value in environment)

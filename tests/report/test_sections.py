@@ -24,8 +24,8 @@ def test_the_bench_is_shown_where_it_was_measured(exercise: Study) -> None:
     text = sections.bench([record])
     assert cells(text) == [
         [
-            *("LoRA", "6.00 / 2.00 = **3.00**", "12.0 / 4.00 = **3.00**"),
-            *("36.0 / 12.0 = **3.00**", "9.00 / 3.00 = **3.00**"),
+            *("LoRA", "6.00 / 2.00: **3.00**", "12.0 / 4.00: **3.00**"),
+            *("36.0 / 12.0: **3.00**", "9.00 / 3.00: **3.00**"),
         ]
     ]
     assert "A random backbone" not in text

@@ -104,11 +104,16 @@ def environment(precision: str) -> dict[str, Any]:
     }
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """How long `work` takes, the accelerator's part included."""
+def wait() -> None:
+    """Until the accelerator, where there is one, has done what it was given."""
     import torch
 
-    wait = torch.cuda.synchronize if has_accelerator() else lambda: None
+    if has_accelerator():
+        torch.cuda.synchronize()
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """How long `work` takes, the accelerator's part included."""
     wait()
     began = time.perf_counter()
     work()

@@ -1,8 +1,9 @@
-"""The exercise's own loop against ours, side by side in one run.
+"""The exercise's own loop and transformers' trainer against ours, side by side in one run.
 
 The exercise's loop: float32, batches of the study's size in the reviews' order, padded to their
-longest, and `generate` over the test reviews. Ours: what `loop.py` and `evaluation.py` do, in
-the study's precision. Model, reviews, optimizer and dropout's rate are the same; what differs in
+longest, and `generate` over the test reviews. The trainer: `Seq2SeqTrainer` with reviews grouped by
+length and answers by `generate`, in the study's precision. Ours: what `loop.py` and `evaluation.py`
+do, in that precision. Model, reviews, optimizer and dropout's rate are the same; what differs in
 the mathematics is the precision, and nothing else.
 
 Each side lives in a process of its own, which shows its peak memory; they are timed in turns on the
@@ -28,12 +29,16 @@ from t5peft.base import bfloat16, machine, studies
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.inputs.data import Tokens
+from t5peft.measure import trainer
 from t5peft.measure.measurements import Bench
 from t5peft.methods.table import Run, ours
 from t5peft.training import evaluation, jobs, loop
 from t5peft.training.jobs import Job
 
-EXERCISE, OURS = "exercise", "ours"
+EXERCISE, TRAINER, OURS = "exercise", "trainer", "ours"
+TRAINER_STEPS = 4
+"""Steps of the trainer that a turn times: their reviews are of different lengths."""
+
 TEST_BLOCKS = 4
 """Blocks of test reviews that an evaluation is timed on."""
 
@@ -48,7 +53,7 @@ job: Job
 
 
 def start(run: Run, study: Study, name: str) -> None:
-    """Make the side's job; the exercise's is in float32, and takes memory as Python does."""
+    """Make the side's job; only ours is told how to take memory."""
     global job
     machine.end_with_parent()
     if name == OURS:
@@ -57,10 +62,9 @@ def start(run: Run, study: Study, name: str) -> None:
     model = jobs.build(run, study)
     if study.backbone.startswith(backbone.RANDOM):
         teach(model, run, study)
-    if name == EXERCISE:
-        job = jobs.with_model(run, dataclasses.replace(study, precision="fp32"), model)
-    else:
-        job = jobs.with_fast_model(run, study, model)
+    make = jobs.with_fast_model if name == OURS else jobs.with_model
+    precision = "fp32" if name == EXERCISE else study.precision
+    job = make(run, dataclasses.replace(study, precision=precision), model)
     machine.reset_peak_memory()
 
 
@@ -102,6 +106,8 @@ def train_batch(name: str, turn: int) -> None:
 
 def step(name: str, turn: int) -> float:
     """Seconds of one training step."""
+    if name == TRAINER:
+        return trainer.step(job, TRAINER_STEPS)
     return machine.seconds(lambda: train_batch(name, turn))
 
 
@@ -127,6 +133,8 @@ def sample(test: Tokens, max_length: int, device: torch.device) -> Tokens:
 def evaluate(name: str) -> float:
     """Seconds of answering a test review as one side does."""
     test = sample(job.test, job.study.max_length, job.model.device)
+    if name == TRAINER:
+        return trainer.evaluate(job, test) / len(test)
     answer = by_generate if name == EXERCISE else evaluation.predict
     with job.accelerator.autocast():
         seconds = machine.seconds(
@@ -154,20 +162,20 @@ def by_generate(
     return answers
 
 
-# --- both sides --------------------------------------------------------------------------------
+# --- all sides ---------------------------------------------------------------------------------
 
 
 def measure(run: Run, study: Study, repeats: int) -> dict[str, dict[str, float]]:
-    """Both sides' figures for one run's method, each in a process of its own."""
+    """Each side's figures for one run's method, in a process of its own."""
     with started(run, study) as sides:
         return timed(sides, study, repeats)
 
 
 @contextmanager
 def started(run: Run, study: Study) -> Iterator[dict[str, ProcessPoolExecutor]]:
-    """A process for either side; both are gone afterwards, whatever they were at."""
+    """A process for each side; all are gone afterwards, whatever they were at."""
     spawn = multiprocessing.get_context("spawn")
-    sides = {name: ProcessPoolExecutor(1, spawn) for name in (EXERCISE, OURS)}
+    sides = {name: ProcessPoolExecutor(1, spawn) for name in (EXERCISE, TRAINER, OURS)}
     try:
         with machine.without_ctrl_c():
             ready = [side.submit(start, run, study, name) for name, side in sides.items()]
@@ -184,7 +192,7 @@ def started(run: Run, study: Study) -> Iterator[dict[str, ProcessPoolExecutor]]:
 def timed(
     sides: Mapping[str, ProcessPoolExecutor], study: Study, repeats: int
 ) -> dict[str, dict[str, float]]:
-    """Both sides' medians, taken in turns; the first turn warms up."""
+    """Each side's medians, taken in turns; the first turn warms up."""
     steps: dict[str, list[float]] = {name: [] for name in sides}
     tests: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeats + 1):
@@ -199,9 +207,12 @@ def timed(
     figures = {}
     for name, side in sides.items():
         figures[name] = summary(steps[name][1:], tests[name][1:], study) | {
-            "peak_bytes": side.submit(machine.peak_memory).result(),
-            "operations": side.submit(operations, name).result(),
-            "matrix_rate": side.submit(machine.matrix_peak).result(),
+            "peak_bytes": side.submit(machine.peak_memory).result()
+        }
+    for name in (EXERCISE, OURS):
+        figures[name] |= {
+            "operations": sides[name].submit(operations, name).result(),
+            "matrix_rate": sides[name].submit(machine.matrix_peak).result(),
         }
     return figures
 

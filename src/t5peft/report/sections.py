@@ -262,8 +262,8 @@ def bench_of(label: str, measured: Bench) -> str:
     }
     compared: dict[str, dict[str, str]] = {}
     for method, what, *figures in speed.rows(measured):
-        theirs, ours, ratio = map(three_digits, figures)
-        compared.setdefault(method, {})[what] = f"{theirs} / {ours} = **{ratio}**"
+        *sides, ratio = map(three_digits, figures)
+        compared.setdefault(method, {})[what] = f"{' / '.join(sides)}: **{ratio}**"
     rows = [
         (METHOD_NAMES[method], *(figures[what] for what in units))
         for method, figures in compared.items()
@@ -278,9 +278,14 @@ def bench_of(label: str, measured: Bench) -> str:
         f"{three_digits(speed.peak(measured) / 1e9)} GFLOP/s, of which our training step reaches "
         f"{speed.shares(measured)}."
     )
+    names = {
+        "exercise": "The exercise's own loop (fp32)",
+        "trainer": f"transformers' `Seq2SeqTrainer` ({precision})",
+        "ours": f"this project's ({precision})",
+    }
     caption = (
-        f"The exercise's own loop (fp32) / this project's ({precision}), timed in turns "
-        f"on the same reviews: {figures}, and the highest memory. Backbone "
+        f"{' / '.join(names[side] for side in speed.sides(measured))}, timed in turns on the same "
+        f"reviews: {figures}, and the highest memory; in bold the first by the last. Backbone "
         f"{settings['backbone']}, batches of {settings['batch_size']} reviews, at most "
         f"{settings['max_length']} tokens, {where['device']}, "
         f"threads: {where['threads']}.{mark(measured)}"

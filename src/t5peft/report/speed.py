@@ -31,15 +31,19 @@ def share(side: dict[str, float]) -> float:
     return side["operations"] / side["step"] / side["matrix_rate"]
 
 
+def sides(record: Bench) -> list[str]:
+    """What a record has timed, in its order."""
+    return [*next(iter(record["methods"].values()))]
+
+
 def rows(record: Bench) -> list[list[Any]]:
-    """Rows of (method, what, exercise, ours, ratio); times in seconds, memory in MB."""
+    """(method, what, each side's figure, the exercise's by ours): in seconds or MB."""
     units = {"step": 1, "evaluation": 1, "epoch": 1, "peak_bytes": 1e6}
     return [
         [
             method,
             what,
-            sides[bench.EXERCISE][what] / unit,
-            sides[bench.OURS][what] / unit,
+            *(figures[what] / unit for figures in sides.values()),
             sides[bench.EXERCISE][what] / sides[bench.OURS][what],
         ]
         for method, sides in record["methods"].items()
