@@ -16,6 +16,7 @@ from torch import Tensor
 
 from t5peft.base import paths, studies
 from t5peft.base.studies import Study
+from t5peft.inputs import backbone
 from t5peft.methods.table import METHODS, Run, runs_of
 from t5peft.training import evaluation, fast, jobs, loop
 from t5peft.training.jobs import Job
@@ -92,6 +93,27 @@ def test_the_loss_of_a_whole_batch_is_one_graph_and_the_same_once_compiled(
     (loss, wanted), (ours, compiled) = found
     assert ours == pytest.approx(loss, rel=1e-6)
     assert distance(compiled, wanted) < 1e-6
+
+
+@pytest.mark.parametrize("fused", [(), ("cpu",)], ids=["parts", "one kernel"])
+@pytest.mark.parametrize("queries", [fast.FEW, fast.FEW + 1])
+def test_targets_of_any_length_look_at_the_states_alike(
+    queries: int, fused: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two ways of the cross-attention, where a part of the states is padding."""
+    monkeypatch.setattr(fast, "FUSED", fused)
+    ids, labels = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, queries))
+    mask = torch.ones_like(ids)
+    mask[1, 12:] = 0
+    found = []
+    for change in (lambda model: model, fast.speed_up):
+        model: Any = change(dry(backbone.load("random:tiny"))).train()
+        loss = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
+        loss.backward()
+        found.append((float(loss.detach()), {n: p.grad for n, p in model.named_parameters()}))
+    (loss, wanted), (ours, gradients_of_ours) = found
+    assert ours == pytest.approx(loss, rel=1e-5)
+    assert distance(gradients_of_ours, wanted) < 1e-4
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

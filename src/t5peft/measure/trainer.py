@@ -38,8 +38,8 @@ class Watch(TrainerCallback):
         self.ends.append(time.perf_counter())
 
 
-def trainer(job: Job, steps: int, watch: Watch) -> Seq2SeqTrainer:
-    """That of a job's model, over its training reviews, for some steps."""
+def trainer(job: Job, reviews: Dataset, steps: int = 1) -> tuple[Seq2SeqTrainer, Watch]:
+    """That of a job's model for some steps over reviews, and what looks on."""
     study, size = job.study, job.study.batch_size
     arguments = Seq2SeqTrainingArguments(
         output_dir=tempfile.gettempdir(),
@@ -60,15 +60,16 @@ def trainer(job: Job, steps: int, watch: Watch) -> Seq2SeqTrainer:
         report_to=[],
         disable_tqdm=True,
     )
+    watch = Watch()
     made = Seq2SeqTrainer(
         model=job.model,
         args=arguments,
-        train_dataset=rows(job, job.train),
+        train_dataset=reviews,
         data_collator=DataCollatorForSeq2Seq(job.tokenizer),
         callbacks=[watch],
     )
     made.remove_callback(PrinterCallback)
-    return made
+    return made, watch
 
 
 def rows(job: Job, reviews: Tokens) -> Dataset:
@@ -87,12 +88,13 @@ def rows(job: Job, reviews: Tokens) -> Dataset:
 
 def step(job: Job, steps: int) -> float:
     """Mean seconds of some steps, after one of the longest reviews, which come first."""
-    watch = Watch()
-    trainer(job, 1 + steps, watch).train()
+    made, watch = trainer(job, rows(job, job.train), 1 + steps)
+    made.train()
     return (watch.ends[-1] - watch.ends[0]) / steps
 
 
 def evaluate(job: Job, test: Tokens) -> float:
     """Seconds of answering some test reviews."""
-    reviews, asked = rows(job, test), trainer(job, 1, Watch())
-    return machine.seconds(lambda: asked.predict(reviews))  # type: ignore[arg-type]
+    reviews: Any = rows(job, test)
+    asked, _ = trainer(job, reviews)
+    return machine.seconds(lambda: asked.predict(reviews))
