@@ -40,7 +40,7 @@ def test_rows_are_the_reviews_of_our_batches(job: jobs.Job) -> None:
 def test_it_writes_our_answers(job: jobs.Job) -> None:
     """In the order of lengths, as its sampler has the reviews: labels tell them apart."""
     rows: Any = trainer.rows(job, job.test)
-    said = trainer.trainer(job, rows)[0].predict(rows)
+    said = trainer.trainer(job, rows).predict(rows)
     theirs, labels = (
         job.tokenizer.batch_decode(side, skip_special_tokens=True)
         for side in (said.predictions, said.label_ids)

@@ -7,7 +7,8 @@ do, in that precision. Model, reviews, optimizer and dropout's rate are the same
 the mathematics is the precision, and nothing else.
 
 Each side lives in a process of its own, which shows its peak memory; they are timed in turns on the
-same reviews. An epoch is put together from its parts.
+same reviews, but for the training reviews that the trainer draws itself. An epoch is put together
+from its parts.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def start(run: Run, study: Study, name: str) -> None:
     machine.end_with_parent()
     if name == OURS:
         machine.keep_freed_memory()
+    if name != EXERCISE:
         bfloat16.provide(study.precision)
     model = jobs.build(run, study)
     if study.backbone.startswith(backbone.RANDOM):

@@ -1,7 +1,7 @@
 """What a practitioner would take instead of a loop of ours: transformers' `Seq2SeqTrainer`.
 
-Reviews are grouped by length and answered by `generate`. Optimizer and rate are the run's, all else
-is as the library sets it.
+Reviews are grouped by length and answered by `generate`. The optimizer is the run's, and gradients
+are not clipped; all else is as the library sets it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Watch(TrainerCallback):
         self.ends.append(time.perf_counter())
 
 
-def trainer(job: Job, reviews: Dataset, steps: int = 1) -> tuple[Seq2SeqTrainer, Watch]:
-    """That of a job's model for some steps over reviews, and what looks on."""
+def trainer(job: Job, reviews: Dataset, steps: int = 1) -> Seq2SeqTrainer:
+    """That of a job's model and optimizer, for some steps over reviews."""
     study, size = job.study, job.study.batch_size
     arguments = Seq2SeqTrainingArguments(
         output_dir=tempfile.gettempdir(),
@@ -47,9 +47,8 @@ def trainer(job: Job, reviews: Dataset, steps: int = 1) -> tuple[Seq2SeqTrainer,
         max_steps=steps,
         per_device_train_batch_size=size,
         per_device_eval_batch_size=size,
-        learning_rate=job.run.learning_rate,
         lr_scheduler_type="constant",
-        optim="adamw_torch_fused",
+        max_grad_norm=0.0,
         seed=study.seed,
         bf16=study.precision == "bf16",
         use_cpu=not machine.has_accelerator(),
@@ -60,16 +59,15 @@ def trainer(job: Job, reviews: Dataset, steps: int = 1) -> tuple[Seq2SeqTrainer,
         report_to=[],
         disable_tqdm=True,
     )
-    watch = Watch()
     made = Seq2SeqTrainer(
         model=job.model,
         args=arguments,
         train_dataset=reviews,
         data_collator=DataCollatorForSeq2Seq(job.tokenizer),
-        callbacks=[watch],
+        optimizers=(job.optimizer.optimizer, None),
     )
     made.remove_callback(PrinterCallback)
-    return made, watch
+    return made
 
 
 def rows(job: Job, reviews: Tokens) -> Dataset:
@@ -88,13 +86,14 @@ def rows(job: Job, reviews: Tokens) -> Dataset:
 
 def step(job: Job, steps: int) -> float:
     """Mean seconds of some steps, after one of the longest reviews, which come first."""
-    made, watch = trainer(job, rows(job, job.train), 1 + steps)
-    made.train()
+    watch, asked = Watch(), trainer(job, rows(job, job.train), 1 + steps)
+    asked.add_callback(watch)
+    asked.train()
     return (watch.ends[-1] - watch.ends[0]) / steps
 
 
 def evaluate(job: Job, test: Tokens) -> float:
     """Seconds of answering some test reviews."""
     reviews: Any = rows(job, test)
-    asked, _ = trainer(job, reviews)
+    asked = trainer(job, reviews)
     return machine.seconds(lambda: asked.predict(reviews))

@@ -240,9 +240,9 @@ def bench(measured: Sequence[Bench]) -> str:
     text = (
         f"{heading}\n\nThe exercise trains in "
         "float32, pads each batch to its longest review, and generates an answer to each test "
-        "review after each epoch. Model, reviews, optimizer and dropout's rate are the same in "
-        "both. A training step and some batches of test reviews were timed; the evaluation of all "
-        "of them and the epoch are put together from these."
+        "review after each epoch. Model, reviews, optimizer and dropout's rate are the same on "
+        "each side. A training step and some batches of test reviews were timed; the evaluation of "
+        "all of them and the epoch are put together from these."
     )
     if any(record["params"]["backbone"].startswith(RANDOM) for record in measured):
         text += (
@@ -280,7 +280,7 @@ def bench_of(label: str, measured: Bench) -> str:
     )
     names = {
         "exercise": "The exercise's own loop (fp32)",
-        "trainer": f"transformers' `Seq2SeqTrainer` ({precision})",
+        "trainer": f"transformers' `Seq2SeqTrainer` ({precision}, reviews as it groups them)",
         "ours": f"this project's ({precision})",
     }
     caption = (

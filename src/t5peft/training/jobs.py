@@ -36,7 +36,7 @@ COMPILED = {"cuda"}
 """Devices for which the loss of whole batches is compiled,"""
 
 COMPILE_FROM = 4_000
-"""where a run has so many steps: it takes about as long as a thousand of them."""
+"""where a run has so many steps: compiling one takes a minute, on two cores at least."""
 
 
 @dataclass
