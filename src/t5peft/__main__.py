@@ -346,6 +346,34 @@ def handin_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def pack_command(options: argparse.Namespace) -> int:
+    """Pack a study with all that it reads, for a machine without a network."""
+    from t5peft.pretrain.settings import BackboneParams
+    from t5peft.report import pack
+
+    study, pretrained = study_of(options), None
+    if options.pretrain:
+        values = read_yaml(study_file(options.pretrain))
+        same = {key: x for key, x in overrides(options.set).items() if key == "data"}
+        changes = same | overrides(options.set_pretrain)
+        pretrained = build(BackboneParams, values, options.pretrain, changes)
+    print(pack.pack(study, pretrained, Path(options.output)))
+    there = [f"pretrain backbone-{pretrained.name}"] if pretrained else []
+    for command in (*there, f"train {study.study}"):
+        print(f"in that folder: PYTHONPATH=src python -m t5peft {command}")
+    print(f"then here:      t5peft unpack {options.output}")
+    return 0
+
+
+def unpack_command(options: argparse.Namespace) -> int:
+    """Check and store what was made in a packed folder."""
+    from t5peft.report import pack
+
+    for line in pack.unpack(Path(options.folder), options.replace):
+        print(line, flush=True)
+    return 0
+
+
 # --- the table of commands -----------------------------------------------------------------------
 
 Option = tuple[tuple[str, ...], dict[str, Any]]
@@ -452,6 +480,24 @@ TABLE: dict[str, dict[Callable[[argparse.Namespace], int], tuple[Option, ...]]] 
         bench_command: (
             *(STUDY, SET),
             option("--repeats", type=int, default=measurements.REPEATS, help="timed turns"),
+        ),
+    },
+    "elsewhere": {
+        pack_command: (
+            *(STUDY, SET, SEED),
+            option("--pretrain", metavar="BACKBONE", help="a YAML file of one to be made there"),
+            option(
+                "--set-pretrain",
+                action="append",
+                default=[],
+                metavar="KEY=VALUE",
+                help="change one of its settings, as in sst2=FOLDER; --set data=FOLDER is for both",
+            ),
+            FOLDER,
+        ),
+        unpack_command: (
+            option("folder", help="a packed one, back from where it was trained"),
+            option("--replace", action="store_true", help="in the place of what was made here"),
         ),
     },
     "backbone": {

@@ -24,7 +24,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks, data, hub, tokenizers
 from t5peft.measure import predict
-from t5peft.report import about, export, findings
+from t5peft.report import about, export, findings, pack
 from t5peft.report.evidence import Evidence
 from t5peft.runs import make, records, store
 
@@ -310,6 +310,28 @@ def test_a_report_of_stored_runs_needs_no_reviews(
 
 
 # --- stored runs are kept ------------------------------------------------------------------------
+
+
+def test_a_packed_snapshot_keeps_its_commit(
+    served: Hub,
+    study: Study,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reviews: dict[str, bytes],
+) -> None:
+    """And its fingerprint; the hub is not asked where it lies."""
+    served.give_data(reviews)
+    study = dataclasses.replace(study, data=DATA)
+    folder = pack.pack(study, None, tmp_path / "packed")
+    before = backbone.fingerprint(study), data.fingerprint(study)
+    lost(cache, monkeypatch)
+    monkeypatch.setenv("T5PEFT_HOME", str(folder))
+    packed = studies.load("smoke")
+    assert (backbone.fingerprint(packed), data.check(packed)) == before
+    assert backbone.described(packed)["commit"] == served.main
+    assert backbone.described(packed)["name"] == NAME
+    checks.check(packed)
 
 
 def test_another_commit_of_the_same_contents_is_the_same_backbone(

@@ -13,11 +13,13 @@ import pandas as pd
 import pytest
 import torch
 
-from t5peft.base import files, paths
+from t5peft.base import files, paths, studies
 from t5peft.base.errors import InputError
+from t5peft.base.settings import build, read_yaml
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.pretrain import loop, spans
 from t5peft.pretrain.settings import BackboneParams
+from t5peft.report import pack
 
 
 def test_one_pretraining_of_a_name_at_a_time(small: BackboneParams) -> None:
@@ -247,6 +249,33 @@ def test_a_stored_backbone_is_not_written_over(small: BackboneParams) -> None:
     with pytest.raises(InputError, match="expected a name that is free; give --set name=NAME"):
         loop.pretrain(small)
     assert _weights(folder) == before
+
+
+def test_a_backbone_made_in_a_packed_folder_comes_back(
+    small: BackboneParams, sst2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its texts and its tokenizer go along; the study that waits for it is not refused."""
+    own = studies.load("smoke", {"backbone": f"weights/backbone/{small.name}", "tokenizer": ""})
+    folder = pack.pack(own, small, tmp_path / "packed")
+    shutil.rmtree(sst2)
+    with monkeypatch.context() as there:
+        there.setenv("T5PEFT_HOME", str(folder))
+        there.setattr(tokenizers, "train", None)  # it is there
+        values = read_yaml(folder / "params" / f"backbone-{small.name}.yaml")
+        made = loop.pretrain(build(BackboneParams, values, "packed"))
+        assert made.is_relative_to(folder)
+        there_is = backbone.fingerprint(studies.load("smoke"))
+    shard = next(made.glob("int8-*"))
+    held = shard.read_bytes()
+    shard.write_bytes(held[:-1] + bytes([held[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"small-test: found fingerprint .*, as pretraining.json"):
+        list(pack.unpack(folder))
+    assert not loop.folder(small).exists()
+    shard.write_bytes(held)
+    (line,) = pack.unpack(folder)
+    assert line.split()[:3] == ["stored", "backbone", small.name]
+    assert backbone.fingerprint(own) == there_is
+    assert {path.name for path in loop.folder(small).iterdir()} == {x.name for x in made.iterdir()}
 
 
 @pytest.mark.slow

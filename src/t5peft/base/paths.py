@@ -36,10 +36,15 @@ def output() -> Path:
     return root() / "_output"
 
 
+def packed(name: str) -> Path:
+    """Where a packed folder holds what lies elsewhere under this name, wherever that is."""
+    return Path("inputs", name.lstrip("./"))
+
+
 def local(name: str) -> Path | None:
-    """The file or folder `name`: from the working folder, else from the root; or None."""
+    """The file or folder `name`: from the working folder, the root, or packed; or None."""
     if name:
-        for path in (Path(name), root() / name):
+        for path in (Path(name), root() / name, root() / packed(name)):
             if path.exists():
                 return path
     return None

@@ -16,6 +16,9 @@ from t5peft.base import paths
 from t5peft.base.errors import InputError
 from t5peft.base.settings import build, check_types, read_yaml, require, require_name, study_file
 
+BACKBONES = "backbone"
+"""The folder in weights/ that is no study's."""
+
 Precision = Literal["fp32", "bf16"]
 Train = Literal["auto", "yes", "no", "partial"]
 
@@ -80,7 +83,7 @@ class Study:
             object.__setattr__(self, "runs", runs)
         check_types(self)
         require_name(self, "study")
-        require(self, "study", self.study != "backbone", "another name, as backbones lie there")
+        require(self, "study", self.study != BACKBONES, "another name, as backbones lie there")
         for name in POSITIVE:
             value = getattr(self, name)
             require(self, name, value > 0, "a positive number")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 RANDOM = "random:"
+CARD = "pretraining.json"
 
 
 def load(name: str, seed: int = 0) -> T5ForConditionalGeneration:
@@ -204,7 +205,7 @@ def described(study: Study) -> dict[str, Any]:
     name, folder = study.backbone, at_hand(study)
     return {
         "name": name,
-        "commit": folder.name if folder and not paths.local(name) else "",
+        "commit": hub.commit(name, folder) if folder else "",
         "config": computing(folder) if folder else {},
         "card": card(name),
     }
@@ -213,5 +214,5 @@ def described(study: Study) -> dict[str, Any]:
 def card(name: str) -> dict[str, Any]:
     """The pre-training record of one of the project's own backbones; {} for others."""
     folder = paths.local(name)
-    path = folder / "pretraining.json" if folder else None
+    path = folder / CARD if folder else None
     return json.loads(path.read_text()) if path and path.exists() else {}

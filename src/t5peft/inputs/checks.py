@@ -60,7 +60,7 @@ def check_backbone(study: Study) -> None:
         backbone.card(name)
     except ValueError:
         raise InputError(
-            f"backbone file {name}/pretraining.json",
+            f"backbone file {name}/{backbone.CARD}",
             "no JSON",
             "what `t5peft pretrain` wrote",
             "restore it, or remove it",

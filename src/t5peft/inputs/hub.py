@@ -21,6 +21,9 @@ from t5peft.base.errors import InputError, first_line
 from t5peft.base.progress import Progress
 
 CONFIG, TENSORS = "config.json", "*.safetensors"
+COMMIT = "commit"
+"""The file in a packed copy of a snapshot that names what that was of."""
+
 PIECES = ("tokenizer.json", "spiece.model")
 """What holds a tokenizer: the first that is there is the one that is loaded."""
 
@@ -93,6 +96,14 @@ def download(name: str, needed: Sequence[str], revision: str | None) -> Path:
         return Path(
             snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=files)
         )
+
+
+def commit(name: str, folder: Path) -> str:
+    """Of which commit a model's folder is a snapshot, or a packed copy of one; "" for others."""
+    noted = folder / COMMIT
+    if paths.local(name):
+        return noted.read_text() if noted.is_file() else ""
+    return folder.name
 
 
 def fetched(name: str, kind: str) -> str:

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from t5peft.base import bfloat16, files, machine, paths
+from t5peft.base import bfloat16, files, machine, paths, studies
 from t5peft.base.errors import InputError, first_line
 from t5peft.base.progress import Progress
 from t5peft.base.studies import Precision
-from t5peft.inputs import data, int8, tokenizers
+from t5peft.inputs import backbone, data, hub, int8, tokenizers
 from t5peft.inputs.sizes import config
 from t5peft.pretrain import mixture, recipe, spans
 from t5peft.pretrain.settings import ZERO_SHOT_REVIEWS, ZERO_SHOT_TOKENS, BackboneParams
@@ -151,8 +151,7 @@ def pretrain(params: BackboneParams) -> Path:
     A killed training loses at most two minutes: call again. Raises `InputError` for a name that is
     taken, for texts that cannot be read or are too few, and for a loss that is no number.
     """
-    work = paths.cache() / "pretrain" / params.name
-    with files.lock(work / "lock") as mine:
+    with files.lock(work(params) / "lock") as mine:
         if not mine:
             raise InputError(
                 f"backbone {params.name}",
@@ -160,13 +159,13 @@ def pretrain(params: BackboneParams) -> Path:
                 "one at a time",
                 "wait for it, or give --set name=NAME",
             )
-        return pretrain_alone(params, work)
+        return pretrain_alone(params)
 
 
-def pretrain_alone(params: BackboneParams, work: Path) -> Path:
+def pretrain_alone(params: BackboneParams) -> Path:
     """`pretrain`, once nobody else is at it."""
     device = torch.device(machine.device())
-    checkpoint = work / CHECKPOINT
+    checkpoint = work(params) / CHECKPOINT
     target = folder(params)
     if target.exists() and not checkpoint.exists():
         raise InputError(
@@ -179,7 +178,7 @@ def pretrain_alone(params: BackboneParams, work: Path) -> Path:
     reviews = mixture.corpus(params.data)
     sentences = mixture.read_sst2(params.sst2)
     texts = reviews + [text for text, _ in sentences]
-    pieces = pieces_for(texts, params, work)
+    pieces = pieces_for(texts, params)
     tokenizer = tokenizers.load(str(pieces))
     check_tokenizer(tokenizer, params)
     bfloat16.provide(params.precision)
@@ -196,15 +195,15 @@ def pretrain_alone(params: BackboneParams, work: Path) -> Path:
     return store(state, params, pieces, measure(state, params, stream, tokenizer))
 
 
-def pieces_for(texts: list[str], params: BackboneParams, work: Path) -> Path:
+def pieces_for(texts: list[str], params: BackboneParams) -> Path:
     """The folder of the tokenizer of these texts, which is trained if it is not there.
 
     Raises `InputError` where a training has begun with other pieces.
     """
-    pieces = work / f"{params.vocabulary}-{digest(texts)}"
+    pieces = work(params) / f"{params.vocabulary}-{digest(texts)}"
     if (pieces / tokenizers.MODEL_FILE).exists():
         return pieces
-    checkpoint = work / CHECKPOINT
+    checkpoint = work(params) / CHECKPOINT
     if checkpoint.exists():
         raise InputError(
             f"checkpoint {checkpoint}",
@@ -243,7 +242,12 @@ def check_tokenizer(tokenizer: Any, params: BackboneParams) -> None:
 
 def folder(params: BackboneParams) -> Path:
     """Where the finished backbone lies."""
-    return paths.weights() / "backbone" / params.name
+    return paths.weights() / studies.BACKBONES / params.name
+
+
+def work(params: BackboneParams) -> Path:
+    """Where it is made: its tokenizer, its stream of tokens, its checkpoint."""
+    return paths.cache() / "pretrain" / params.name
 
 
 def digest(texts: list[str]) -> str:
@@ -379,8 +383,9 @@ def store(state: State, params: BackboneParams, pieces: Path, measured: dict[str
         "device": machine.environment(params.precision)["device"],
         "losses": {kind: last[kind] for kind in LOSSES if kind in last},
         **measured,
+        "fingerprint": backbone.contents(target, (*hub.WEIGHTS, *hub.PIECES)),
     }
-    files.write_json(target / "pretraining.json", record)
+    files.write_json(target / backbone.CARD, record)
     files.write_json(target / "history.json", state.history)
     files.write_text(target / "README.md", model_card(record))
     return files.put_in_place(target, folder(params))

@@ -76,9 +76,7 @@ def load(
     own = paths.weights().resolve() / record["study"] / record["run"]["name"]
     if folder.parent.parent == paths.weights().resolve() and folder != own:
         raise InputError(f"run {name}", f"the record of {own.name}", "its own", "train it again")
-    study = build(Study, record["params"], f"record of run {name}", changes)
-    settings = {key: value for key, value in record["run"].items() if key != "name"}
-    run = build(Run, settings, f"record of run {name}")
+    run, study = settings(record, f"record of run {name}", changes)
     study = at_hand(study, record)
     words = tokenizers.fingerprint(study.tokenizer) if study.tokenizer else ""
     for part, found in (("backbone", backbone.fingerprint(study)), ("tokenizer", words)):
@@ -88,6 +86,14 @@ def load(
     model = jobs.build(run, study)
     put(model, tensors, str(folder))
     return run, study, model.eval()
+
+
+def settings(
+    record: Stored, thing: str, changes: Mapping[str, Any] | None = None
+) -> tuple[Run, Study]:
+    """The run and the study of a record. Raises `InputError` for another version's."""
+    own = {key: value for key, value in record["run"].items() if key != "name"}
+    return build(Run, own, thing), build(Study, record["params"], thing, changes)
 
 
 def at_hand(study: Study, record: Stored) -> Study:
