@@ -19,10 +19,10 @@ from t5peft.base.errors import InputError, OneLine
 from t5peft.base.progress import Progress
 from t5peft.base.settings import build, overrides, read_yaml, study_file
 from t5peft.base.studies import Study
-from t5peft.inputs import checks
+from t5peft.inputs import backbone, checks
 from t5peft.inputs.sizes import SIZES
 from t5peft.measure import measurements
-from t5peft.methods.table import METHODS, Run, runs_of
+from t5peft.methods.table import METHODS, Run, ours, runs_of
 from t5peft.runs import launch, records, store
 from t5peft.runs.records import SHOWN
 
@@ -205,12 +205,19 @@ def train_command(options: argparse.Namespace) -> int:
 
 
 def export_command(options: argparse.Namespace) -> int:
-    """Write lora.pt, adapter.pt and prompts.pt from a study's stored runs."""
+    """Write stored runs as lora.pt, ..., as folders of PEFT or AdapterHub, or merged."""
     from t5peft.report import export
 
-    study = study_of(options)
-    for path in export.export(study, Path(options.output)):
-        print(path)
+    study, folder = study_of(options), Path(options.output)
+    wanted = chosen(study, options.only)
+    how = options.format or ("" if options.merge or options.backbone else "pt")
+    if how == "pt":
+        print(*export.export(study, folder), sep="\n")
+    for kind in [*([how] if how not in ("", "pt") else []), *(["merged"] if options.merge else [])]:
+        for line in export.in_folders(study, folder, kind, wanted):
+            print(line, flush=True)
+    if options.backbone:
+        print(export.bare(study, folder))
     return 0
 
 
@@ -243,11 +250,34 @@ def count_command(options: argparse.Namespace) -> int:
     """Derive a method's parameters and count the live model's; code 1 where they differ."""
     from t5peft.methods import counting
 
-    given = {name: getattr(options, name) for name in ("tokens", "bottleneck", "rank")}
-    settings = {name: value for name, value in given.items() if value is not None}
+    settings = given(options, ("tokens", "bottleneck", "rank"))
     text, equal = counting.command(options.method, options.size, settings, options.implementation)
     print(text)
     return 0 if equal else 1
+
+
+def check_command(options: argparse.Namespace) -> int:
+    """Look at a file that was handed in: what is what, how many, how good; code 1 unless equal."""
+    from t5peft.measure import check
+
+    study = study_of(options) if options.study else None
+    path, method = Path(options.file), options.method
+    content = check.read(path)
+    run = ours(study or studies.load("assignment")).get(method)
+    usual = run.settings if run else {}
+    own = {key: x for key, x in check.said(content).items() if key in usual}
+    settings = usual | own | given(options, usual)
+    model = backbone.load_on_meta(study.backbone).config if study else options.size
+    handed = check.identify(path, content, method, model, settings)
+    print(*handed.lines, sep="\n", flush=True)
+    for line in check.accuracy(handed, method, study, settings, options.reviews) if study else ():
+        print(line, flush=True)
+    return 0 if handed.derived == handed.counted else 1
+
+
+def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """The settings of a method that the options name."""
+    return {x: getattr(options, x) for x in names if getattr(options, x) is not None}
 
 
 def pretrain_command(options: argparse.Namespace) -> int:
@@ -398,6 +428,12 @@ SEED = option(
     help="another seed than the study's: its runs are kept beside, in STUDY-seed-SEED",
 )
 SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+SIZE = option("--size", default="t5-small", help=f"{', '.join(SIZES)} (default t5-small)")
+OF_METHOD = (
+    option("--rank", type=int, help="of LoRA (default 8)"),
+    option("--bottleneck", type=int, help="of the adapter (default 8)"),
+    option("--tokens", type=int, help="of the soft prompt (default 10)"),
+)
 ONLY = option("--only", **SEVERAL, metavar="RUN", help="these runs, by name")
 STEPS = option("--steps", type=int, default=20, help="first steps (default 20)")
 FOLDER = option("-o", "--output", required=True, help="folder")
@@ -451,7 +487,16 @@ TABLE: dict[str, dict[Callable[[argparse.Namespace], int], tuple[Option, ...]]] 
             option("chapter", nargs="?", help="a name in chapters/; none: the whole report"),
             option("-o", "--output", required=True, help="the .ipynb file"),
         ),
-        export_command: (STUDY, SET, FOLDER),
+        export_command: (
+            *(STUDY, SET, ONLY, FOLDER),
+            option(
+                "--format",
+                choices=("pt", "peft", "adapterhub"),
+                help="lora.pt, adapter.pt and prompts.pt (default), or a folder a run",
+            ),
+            option("--merge", action="store_true", help="LoRA runs in the backbone's weights"),
+            option("--backbone", action="store_true", help="it too, for transformers to open"),
+        ),
         handin_command: (
             *(STUDY, SET, FOLDER),
             option("--name", required=True, help="as in Ada_Lovelace"),
@@ -461,11 +506,19 @@ TABLE: dict[str, dict[Callable[[argparse.Namespace], int], tuple[Option, ...]]] 
     "measure": {
         count_command: (
             option("method", choices=METHODS),
-            option("--size", default="t5-small", help=f"{', '.join(SIZES)} (default t5-small)"),
-            option("--rank", type=int, help="of LoRA (default 8)"),
-            option("--bottleneck", type=int, help="of the adapter (default 8)"),
-            option("--tokens", type=int, help="of the soft prompt (default 10)"),
+            *(SIZE, *OF_METHOD),
             option("--implementation", choices=("scratch", "library"), default="scratch"),
+        ),
+        check_command: (
+            option("file", help="as torch.save or safetensors wrote it, or a library's folder"),
+            option("--method", choices=METHODS, required=True),
+            *(SIZE, *OF_METHOD),
+            option("--alpha", type=float, help="of LoRA (default: the file's, or the study's)"),
+            option(
+                "--study", help="its backbone in place of --size; its test reviews are answered"
+            ),
+            SET,
+            option("--reviews", type=int, default=0, help="to answer (default: the study's)"),
         ),
         baselines_command: (STUDY, SET),
         tune_command: (

@@ -7,26 +7,16 @@ import torch
 from tiny import PEFT, injected, inputs, perturb, tiny
 from torch import Tensor
 
+from t5peft.methods import matching
 from t5peft.methods.table import LIBRARY
 from t5peft.training.jobs import trained
 
 
-def theirs_to_ours(method: str, name: str, tensor: Tensor) -> tuple[str, Tensor]:
-    """A library's tensor under our name and in our shape."""
-    if method == "soft-prompt":
-        return "encoder.embed_tokens.prompt", tensor
-    if method == "adapter":
-        for theirs, ours in (
-            (".adapters.imdb.adapter_down.0", ".down"),
-            (".adapters.imdb.adapter_up", ".up"),
-        ):
-            name = name.replace(theirs, ours)
-        return name, tensor
-    if method == "ia3":
-        return name.replace(".ia3_l.default", ".scale"), tensor.flatten()
-    for letter in "AB":
-        name = name.replace(f".lora_{letter}.default.weight", f".{letter}")
-    return name, tensor.T
+def laid(tensor: Tensor, like: Tensor) -> Tensor:
+    """Their tensor as ours lies."""
+    found = matching.laid(tensor, like.shape)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("method", LIBRARY)
@@ -34,11 +24,10 @@ def test_ours_equals_theirs(method: str) -> None:
     """The same weights give the same logits and the same gradients, to float32 accuracy."""
     ours, theirs = injected(method, "scratch"), injected(method, LIBRARY[method])
     perturb(theirs)
-    mine = trained(ours)
-    for name, tensor in trained(theirs).items():
-        our_name, value = theirs_to_ours(method, name, tensor)
-        mine.pop(our_name).copy_(value)
-    assert not mine, "every one of our tensors has a counterpart"
+    mine, other = trained(ours), trained(theirs)
+    names = matching.matched(LIBRARY[method], other, mine)  # each has its counterpart
+    for name, tensor in mine.items():
+        tensor.copy_(laid(other[names[name]], tensor))
 
     our_output = ours(**inputs(method, "scratch"))
     their_output = theirs(**inputs(method, LIBRARY[method]))
@@ -46,12 +35,14 @@ def test_ours_equals_theirs(method: str) -> None:
 
     our_output.loss.backward()
     their_output.loss.backward()
-    gradients = {name: p.grad for name, p in ours.named_parameters() if p.requires_grad}
-    for name, parameter in theirs.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None
-            our_name, gradient = theirs_to_ours(method, name, parameter.grad)
-            torch.testing.assert_close(gradients[our_name], gradient, rtol=1e-4, atol=1e-6)
+    for name in mine:
+        gradient, counterpart = (
+            model.get_parameter(x).grad for model, x in ((ours, name), (theirs, names[name]))
+        )
+        assert gradient is not None
+        assert counterpart is not None
+        expected = laid(counterpart, gradient)
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("method", "implementation"), PEFT)

@@ -114,25 +114,24 @@ def test_the_weight_files_are_those_of_the_stored_runs(method: str) -> None:
     run = next(r for r in RUNS if r.method == method and r.implementation == "scratch")
     handed_in = torch.load(paths.CHECKOUT / "weights" / export.FILES[method], weights_only=True)
     _, stored = store.tensors(store.folder(run, STUDY))
-    assert handed_in.keys() == stored.keys()
-    assert all(torch.equal(handed_in[name], stored[name]) for name in stored)
+    tensors = handed_in.pop("state_dict")
+    assert tensors.keys() == stored.keys()
+    assert all(torch.equal(tensors[name], stored[name]) for name in stored)
+    assert handed_in == {
+        "method": method,
+        "settings": run.settings,
+        "backbone": STUDY.backbone,
+        "backbone_fingerprint": backbone.fingerprint(STUDY),
+    }
 
 
-FILES = {
-    "lora.pt": ("lora", '"lora", "scratch", {"rank": 8, "alpha": 4.0}'),
-    "adapter.pt": ("adapter", '"adapter", "scratch", {"bottleneck": 8}'),
-    "prompts.pt": ("soft-prompt", '"soft-prompt", "scratch", {"tokens": 10}'),
-}
-
-
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("method", export.FILES)
 def test_readmes_recipe_puts_a_file_into_its_backbone(
-    file: str, monkeypatch: pytest.MonkeyPatch
+    method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method, arguments = FILES[file]
     readme = (paths.CHECKOUT / "README.md").read_text()
     recipe = readme.split("```python\n")[1].split("```")[0]
-    recipe = recipe.replace(FILES["lora.pt"][1], arguments).replace("lora.pt", file)
+    recipe = recipe.replace("lora.pt", export.FILES[method])
     made: dict[str, Any] = {}
     monkeypatch.chdir(paths.CHECKOUT)
     exec(recipe, made)

@@ -122,6 +122,23 @@ def put_in_place(new: Path, folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which stands in its place once it is whole, or not at all.
+
+    Raises `InputError` where something is there.
+    """
+    folder = folder.resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"folder {folder}", "something there", "a new folder", "give another -o")
+    new = beside(folder)
+    try:
+        yield new
+        put_in_place(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
 def write_text(path: Path, content: str) -> None:
     """`write_bytes` for UTF-8 text."""
     write_bytes(path, content.encode("utf-8"))

@@ -17,7 +17,7 @@ from t5peft.methods.formulas import Model
 from t5peft.methods.table import LIBRARY, inject, ours
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import T5ForConditionalGeneration
 
 
@@ -89,6 +89,17 @@ def _inject(
     scale = {"alpha": 1.0} if method == "lora" else {}  # any: it adds no parameter
     with torch.device("cpu" if method == "soft-prompt" else "meta"):
         inject(t5, method, implementation, {**scale, **settings})
+
+
+def tensors(
+    method: str, model: Model, settings: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The from-scratch method's own tensors on a T5, and the T5's, by name; no values."""
+    t5 = hollow(model)
+    bare = t5.state_dict()
+    _inject(t5, method, "scratch", settings)
+    trained = {name: x.detach() for name, x in t5.named_parameters() if x.requires_grad}
+    return trained, bare
 
 
 # --- command line ------------------------------------------------------------------------------

@@ -1,27 +1,46 @@
-"""The three weight files that the exercise asks for, from a study's stored runs."""
+"""Trained deltas as others open them: the exercise's files, PEFT's and AdapterHub's folders, plain
+checkpoints of transformers.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
 
-from t5peft.base import files
+from t5peft.base import files, paths
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.methods.table import runs_of
+from t5peft.inputs import backbone, tokenizers
+from t5peft.methods import counting, matching
+from t5peft.methods.table import LIBRARY, Run, inject, runs_of
 from t5peft.runs import store
+from t5peft.runs.records import Record
+from t5peft.training import jobs
 
 FILES = {"lora": "lora.pt", "adapter": "adapter.pt", "soft-prompt": "prompts.pt"}
 """What a from-scratch method's file is called."""
 
+OPENED_BY = {"lora": "peft", "ia3": "peft", "soft-prompt": "peft", "adapter": "adapterhub"}
+"""Whose folder a method's delta becomes, from whichever implementation."""
+
+SEQ2SEQ = "SEQ_2_SEQ_LM"
+
+
+# --- the exercise's files ----------------------------------------------------------------------
+
 
 def export(study: Study, folder: Path) -> list[Path]:
-    """Write plain state dicts that `torch.load(..., weights_only=True)` opens; returns their paths.
+    """Write the files that `torch.load(..., weights_only=True)` opens; returns their paths.
 
-    A stale run is written as it is stored. Raises `InputError` where one is missing or damaged, a
-    file cannot be written, or the study lists several runs that would be the same file.
+    Each says of which method, settings and backbone its `state_dict` is. A stale run is written as
+    it is stored. Raises `InputError` where one is missing or damaged, a file cannot be written, or
+    the study lists several runs that would be the same file.
     """
     ours = [run for run in runs_of(study) if run.implementation == "scratch"]
     wanted, contents = [run for run in ours if run.method in FILES], {}
@@ -29,11 +48,16 @@ def export(study: Study, folder: Path) -> list[Path]:
         found = ", ".join(run.name for run in wanted) or "no from-scratch run of a PEFT method"
         expected = f"one run for each file: {', '.join(FILES.values())}"
         raise InputError(f"study {study.study}", found, expected, "export a study that has these")
-    store.require(wanted, study)
-    for run in wanted:
+    for run, record in zip(wanted, store.require(wanted, study), strict=True):
         content = io.BytesIO()
-        tensors = store.tensors(store.folder(run, study))[1]
-        torch.save(dict(sorted(tensors.items())), content)
+        held = {
+            "method": run.method,
+            "settings": run.settings,
+            "backbone": study.backbone,
+            "backbone_fingerprint": record["identity"]["backbone"],
+            "state_dict": dict(sorted(stored(run, study).items())),
+        }
+        torch.save(held, content)
         contents[folder / FILES[run.method]] = content.getvalue()
     for path in contents:  # all three are written, or none
         if path.is_dir():
@@ -41,3 +65,167 @@ def export(study: Study, folder: Path) -> list[Path]:
     for path, content in contents.items():
         files.write_bytes(path, content)
     return list(contents)
+
+
+def stored(run: Run, study: Study) -> dict[str, Tensor]:
+    """A run's tensors, by its own names."""
+    return store.tensors(store.folder(run, study))[1]
+
+
+# --- folders that libraries open ---------------------------------------------------------------
+
+
+def in_folders(study: Study, folder: Path, how: str, only: Sequence[Run]) -> list[str]:
+    """A folder a run of a kind (peft, adapterhub, merged), named like it; a line on each.
+
+    Raises `InputError` where none of the runs is of the kind, or one is missing or damaged.
+    """
+    fits = ["lora"] if how == "merged" else [x for x, by in OPENED_BY.items() if by == how]
+    wanted = [run for run in only if run.method in fits]
+    if not wanted:
+        found, expected = ", ".join(run.name for run in only), f"a run of {' or '.join(fits)}"
+        raise InputError(f"{how} of study {study.study}", found, expected, "name another run")
+    write = {"peft": as_peft, "adapterhub": as_adapterhub, "merged": merged}[how]
+    lines = []
+    for run, record in zip(wanted, store.require(wanted, study), strict=True):
+        target = folder / (f"{run.name}-merged" if how == "merged" else run.name)
+        with files.new_folder(target) as new, torch.no_grad():
+            told = write(run, study, new)
+            files.write_text(new / "README.md", card(run, study, record, how))
+        lines.append(f"{target}{told}")
+    return lines
+
+
+def filled(run: Run, study: Study, model: torch.nn.Module) -> None:
+    """Put a run's tensors into a model that has the method in place, from whichever library."""
+    ours, _ = counting.tensors(run.method, dimensions(study), run.settings)
+    held, own = stored(run, study), jobs.trained(model)
+    source, target = (matching.matched(f"run {run.name}", side, ours) for side in (held, own))
+    for name in ours:
+        there = own[target[name]]
+        there.copy_(matching.laid(held[source[name]], there.shape))  # type: ignore[arg-type]
+
+
+def dimensions(study: Study) -> Any:
+    """The configuration of a study's backbone."""
+    return backbone.load_on_meta(study.backbone).config
+
+
+def as_peft(run: Run, study: Study, new: Path) -> str:
+    """What `PeftModel.from_pretrained(backbone, folder)` opens."""
+    import peft
+
+    if run.method == "soft-prompt":
+        config: Any = peft.PromptTuningConfig(
+            task_type=SEQ2SEQ,
+            num_virtual_tokens=run.settings["tokens"],
+            num_transformer_submodules=1,  # the encoder alone
+        )
+    else:
+        like: Any = counting.hollow(dimensions(study))
+        inject(like, run.method, LIBRARY[run.method], run.settings)
+        config = like.peft_config["default"]
+    config.base_model_name_or_path = study.backbone
+    model = peft.get_peft_model(backbone.load(study.backbone, study.seed), config)
+    filled(run, study, model)
+    model.save_pretrained(str(new), save_embedding_layers=False)
+    return ""
+
+
+def as_adapterhub(run: Run, study: Study, new: Path) -> str:
+    """What `load_adapter(folder)` opens."""
+    model: Any = backbone.load(study.backbone, study.seed)
+    inject(model, run.method, LIBRARY[run.method], run.settings)
+    filled(run, study, model)
+    model.save_adapter(str(new), "imdb", with_head=False)
+    return ""
+
+
+# --- plain checkpoints -------------------------------------------------------------------------
+
+
+def merged(run: Run, study: Study, new: Path) -> str:
+    """The backbone with a LoRA's update in its weights, W + (alpha / r) A B, for transformers."""
+    beside, model = (backbone.load(study.backbone, study.seed) for _ in range(2))
+    inject(beside, run.method, "scratch", run.settings)
+    filled(run, study, beside)
+    for name, site in beside.named_modules():
+        if hasattr(site, "A"):
+            model.get_submodule(name).weight += site.scale * (site.A @ site.B).T  # type: ignore[operator]
+    plain(study, new, model)
+    ids = torch.arange(2 * 32).reshape(2, 32) % model.config.vocab_size
+    one, other = (each(input_ids=ids, decoder_input_ids=ids).logits for each in (beside, model))
+    return f": max |difference of logits| {(one - other).abs().max():.2g}"
+
+
+def bare(study: Study, folder: Path) -> Path:
+    """The backbone as a folder that transformers opens, which cannot open our int8."""
+    with files.new_folder(folder / "backbone") as new:
+        plain(study, new, backbone.load(study.backbone, study.seed))
+        own = backbone.at_hand(study)
+        if own and (own / "README.md").exists():
+            files.write_text(new / "README.md", (own / "README.md").read_text())
+    return folder / "backbone"
+
+
+def plain(study: Study, new: Path, model: T5ForConditionalGeneration) -> None:
+    """A checkpoint of transformers, with its tokenizer."""
+    model.save_pretrained(new)
+    tokenizers.load(study.tokenizer or study.backbone).save_pretrained(new)
+
+
+# --- model card --------------------------------------------------------------------------------
+
+OPENS = {
+    "peft": """from peft import PeftModel
+from transformers import T5ForConditionalGeneration
+
+model = PeftModel.from_pretrained(T5ForConditionalGeneration.from_pretrained(BACKBONE), FOLDER)""",
+    "adapterhub": """import adapters
+from transformers import T5ForConditionalGeneration
+
+model = T5ForConditionalGeneration.from_pretrained(BACKBONE)
+adapters.init(model)
+model.load_adapter(FOLDER, set_active=True)""",
+    "merged": """from transformers import T5ForConditionalGeneration
+
+model = T5ForConditionalGeneration.from_pretrained(FOLDER)""",
+}
+TAGS = {"peft": "peft", "adapterhub": "adapter-transformers", "merged": "transformers"}
+
+
+def card(run: Run, study: Study, record: Record, how: str) -> str:
+    """The README.md of an exported run, filled from its record."""
+    of_hub = not paths.local(study.backbone) and not study.backbone.startswith(backbone.RANDOM)
+    settings = ", ".join(f"{key} {value:g}" for key, value in run.settings.items())
+    counts, identity = record["parameters"], record["identity"]
+    head = [
+        f"library_name: {TAGS[how]}",
+        *([f"base_model: {study.backbone}"] if of_hub else []),
+        "metrics: [accuracy]",
+        f"tags: [t5, imdb, {run.method}]",
+    ]
+    opened = "" if of_hub else " (`t5peft export --backbone` writes it for transformers)"
+    stale = f"\n- {record['stale']}" if record["stale"] else ""
+    return f"""---
+{chr(10).join(head)}
+---
+
+# {run.name}
+
+{run.method} ({run.implementation}; {settings or "no settings"}) of a T5, trained on IMDB to write \
+`negative` or `positive`.
+
+- backbone: {study.backbone}{opened}, fingerprint {identity["backbone"][:12]}
+- {counts["trained"]:,} trained parameters, {counts["added"]:,} added to the backbone's \
+{counts["total"] - counts["added"]:,}
+- best accuracy on {record["test_examples"]:,} test reviews: {100 * record["best_accuracy"]:.2f}% \
+(epoch {record["best_epoch"]} of {study.epochs})
+- trained on {study.train_examples:,} reviews of at most {study.max_length} tokens, lower-cased, \
+`<br />` as a space; batch {study.batch_size}, rate {run.learning_rate:g}, {study.precision}, seed \
+{study.seed}{stale}
+
+```python
+{OPENS[how]}
+```
+"""

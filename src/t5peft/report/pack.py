@@ -43,11 +43,7 @@ def pack(study: Study, pretrained: BackboneParams | None, folder: Path) -> Path:
     pretrained: a backbone that is to be made there; its tokenizer, which needs no GPU, is made
     here. Raises `InputError` for a folder that holds something, and for what training would refuse.
     """
-    folder = folder.resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"folder {folder}", "something there", "a new folder", "give another -o")
-    new = files.beside(folder)
-    try:
+    with files.new_folder(folder) as new:
         (new / "params").mkdir()
         made_there = pretrained and loop.folder(pretrained) == paths.root() / study.backbone
         pinned = with_inputs(new, study, bool(made_there))
@@ -62,9 +58,7 @@ def pack(study: Study, pretrained: BackboneParams | None, folder: Path) -> Path:
         held = sorted(path for path in new.rglob("*") if path.is_file())
         lines = [f"{sha256(path)}  {path.relative_to(new)}\n" for path in held]
         files.write_text(new / SUMS, "".join(lines))
-        return files.put_in_place(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    return folder
 
 
 def with_inputs(new: Path, study: Study, made_there: bool) -> Study:

@@ -1,0 +1,173 @@
+"""A file that was handed in: which tensor is what, how many there are, what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Study
+from t5peft.inputs import backbone, checks
+from t5peft.methods import counting, formulas, matching
+from t5peft.methods.formulas import Model
+from t5peft.methods.table import Run
+from t5peft.runs import reopen
+from t5peft.training import jobs, loop
+
+HELD_AS = ("adapter_model.safetensors", "pytorch_adapter.bin", "adapter_model.bin")
+HELD_AS += ("model.safetensors", "pytorch_model.bin")
+"""The file of tensors in a folder, as PEFT, AdapterHub and transformers call it."""
+
+BESIDES = ("optim", "sched", "scaler")
+"""How the keys begin of what a training checkpoint has beside the model."""
+
+
+@dataclass(frozen=True)
+class Handed:
+    """The tensors of a file, and which of them is which."""
+
+    path: Path
+    found: dict[str, Tensor]  # all, by their names
+    frozen: dict[str, str]  # ours of the T5's own, by theirs
+    names: dict[str, str]  # theirs of the method's, by ours
+    tensors: dict[str, Tensor]  # the method's, by our names and laid as ours
+    derived: int
+    backbone: str  # the fingerprint that the file names; "" for none
+
+    @property
+    def counted(self) -> int:
+        """Parameters of the method that are there."""
+        return matching.count(self.tensors.values())
+
+    @property
+    def lines(self) -> Iterator[str]:
+        """What maps where, and both counts."""
+        aside = len(self.found) - len(self.names)
+        number = f"{len(self.found)} tensor{'s' * (len(self.found) != 1)}"
+        yield f"{number}, {aside} of them the T5's own" if aside else number
+        for name, theirs in self.names.items():
+            shape = self.found[theirs].shape
+            turned = ", turned" if shape != self.tensors[name].shape else ""
+            yield f"  {name:48} <- {theirs or 'the tensor'} {matching.told(shape)}{turned}"
+        verdict = "equal" if self.derived == self.counted else "NOT EQUAL"
+        yield f"derived {self.derived:,}, counted {self.counted:,}: {verdict}"
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def read(path: Path) -> Any:
+    """The content of a file of tensors, or of the one in a folder; nothing in it is run.
+
+    Raises `InputError` where it holds more than that, or nothing that can be read.
+    """
+    path = next((path / name for name in HELD_AS if (path / name).is_file()), path)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # zipfile, pickle and safetensors raise many kinds
+        whole = "GLOBAL" in str(error)
+        found = "objects, which may run code" if whole else "nothing that can be read"
+        way_out = "save model.state_dict(), not the model"
+        raise InputError(
+            f"file {path}", found, "tensors, as torch.save or safetensors write them", way_out
+        ) from None
+
+
+def flat(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Each tensor in dictionaries and lists, by the keys that lead to it; no optimizer's."""
+    if isinstance(content, Tensor):
+        yield name, content.detach()
+    elif isinstance(content, Mapping | list | tuple):
+        items = content.items() if isinstance(content, Mapping) else enumerate(content)
+        for key, inner in items:
+            if not str(key).lower().startswith(BESIDES):
+                yield from flat(inner, f"{name}.{key}" if name else str(key))
+
+
+def said(content: Any) -> dict[str, Any]:
+    """What a file of ours says of itself: method, settings, backbone_fingerprint; {} for others."""
+    ours = isinstance(content, Mapping) and isinstance(content.get("settings"), Mapping)
+    return {"method": content.get("method"), **content["settings"]} if ours else {}
+
+
+# --- what is what ------------------------------------------------------------------------------
+
+
+def identify(
+    path: Path, content: Any, method: str, model: Model, settings: Mapping[str, Any]
+) -> Handed:
+    """Which tensor of the content is what. Raises `InputError` where they are not the method's."""
+    for key, other in said(content).items():
+        if (value := {"method": method, **settings}.get(key, other)) != other:
+            raise InputError(f"file {path}", f"{key} {other}", f"{key} {value}", f"give {other}")
+    thing = f"file {path}"
+    found = {name: x for name, x in flat(content) if x.dim()}  # a number is a scale or a step
+    wanted, bare = counting.tensors(method, model, settings)
+    frozen = matching.backbone_in(found, bare)
+    if method == "full":
+        names = matching.whole(thing, found, wanted, frozen)
+        derived = sum(formulas.parts(model).values())
+    else:
+        rest = {name: x for name, x in found.items() if name not in frozen}
+        names = matching.matched(thing, rest, wanted)
+        count = {key: value for key, value in settings.items() if key != "alpha"}
+        derived = formulas.derive(method, model, count).derived
+    laid = {ours: matching.laid(found[name], wanted[ours].shape) for ours, name in names.items()}
+    tensors = {ours: x.float() for ours, x in laid.items() if x is not None}
+    backbone = content.get("backbone_fingerprint", "") if said(content) else ""
+    return Handed(path, found, frozen, names, tensors, derived, backbone)
+
+
+def difference(found: Tensor, own: Tensor) -> float:
+    """The largest, once both are of the precision that was found."""
+    return float((found.float() - own.to(found.dtype).float()).abs().max())
+
+
+# --- what it is worth --------------------------------------------------------------------------
+
+
+def accuracy(
+    handed: Handed, method: str, study: Study, settings: dict[str, Any], reviews: int
+) -> Iterator[str]:
+    """A line on the backbone's tensors that are in the file, and one on the test reviews.
+
+    Raises `InputError` where the study's backbone or reviews are not at hand, or the file names
+    another backbone.
+    """
+    study = replace(study, test_examples=reviews or study.test_examples)
+    checks.check(study)
+    own = backbone.fingerprint(study)
+    if handed.backbone not in ("", own):
+        found, expected = (f"backbone {x[:12]}" for x in (handed.backbone, own))
+        raise InputError(f"file {handed.path}", found, expected, "give the study of its backbone")
+    run = Run(0, method, "scratch", settings, learning_rate=1.0)
+    bare = backbone.load(study.backbone, study.seed).state_dict()
+    off = {
+        theirs: float(difference(handed.found[theirs], bare[ours]))
+        for theirs, ours in handed.frozen.items()
+        if method != "full"
+    }
+    if changed := {name: x for name, x in off.items() if x}:
+        name = max(changed, key=lambda each: changed[each])
+        yield (
+            f"{len(changed)} of the T5's own tensors are not {study.backbone}'s: "
+            f"{name} by {changed[name]:.2g} (was it frozen?)"
+        )
+    model = jobs.build(run, study)
+    with torch.no_grad():
+        reopen.put(model, handed.tensors, str(handed.path))
+    job = jobs.with_fast_model(run, study, model)
+    found = loop.accuracy(job, job.test, "test reviews")
+    told = ", ".join(f"{key} {value:g}" for key, value in settings.items())
+    yield f"accuracy {100 * found:.2f}% of {len(job.test):,} test reviews ({told or 'full'})"

@@ -1,0 +1,156 @@
+"""A file that was handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import Trap, run_of, trained_once
+from safetensors.torch import save_file
+from tiny import SETTINGS, injected, tiny
+from torch import Tensor
+
+from t5peft.__main__ import main
+from t5peft.base.errors import InputError
+from t5peft.base.studies import Study
+from t5peft.inputs import backbone
+from t5peft.measure import check
+from t5peft.runs import store
+from t5peft.training.jobs import trained
+
+RANK = SETTINGS["lora"]["rank"]
+
+
+def look(path: Path, method: str = "lora", **settings: Any) -> check.Handed:
+    return check.identify(path, check.read(path), method, "tiny", SETTINGS[method] | settings)
+
+
+def lora() -> dict[str, Tensor]:
+    return {name: x.clone() for name, x in trained(injected("lora", "scratch")).items()}
+
+
+WAYS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "a state dict": lambda tensors: tensors,
+    "of parameters": lambda tensors: {x: torch.nn.Parameter(t) for x, t in tensors.items()},
+    "in half": lambda tensors: {name: x.half() for name, x in tensors.items()},
+    "a checkpoint": lambda tensors: {
+        "epoch": 3,
+        "model_state_dict": tensors,
+        "optimizer_state_dict": {"state": {0: {"exp_avg": torch.zeros(32, RANK)}}},
+        "alpha": torch.tensor(4.0),
+    },
+    "nested": lambda tensors: {"lora": [{name: x} for name, x in tensors.items()]},
+    "the whole model": lambda tensors: injected("lora", "scratch").state_dict() | tensors,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_however_it_was_saved(way: str, tmp_path: Path) -> None:
+    tensors = lora()
+    torch.save(WAYS[way](tensors), tmp_path / "lora.pt")
+    handed = look(tmp_path / "lora.pt")
+    assert handed.derived == handed.counted == sum(x.numel() for x in tensors.values())
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(handed.tensors[name], tensor, rtol=1e-3, atol=1e-3)
+    first, *lines, last = handed.lines
+    assert len(lines) == len(tensors)
+    assert last == "derived 1,536, counted 1,536: equal"
+    assert ("of them the T5's own" in first) == (way == "the whole model")
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "x.safetensors"])
+def test_safetensors_alone_and_in_a_librarys_folder(name: str, tmp_path: Path) -> None:
+    save_file({x: t.contiguous() for x, t in lora().items()}, tmp_path / name)
+    path = tmp_path if name.startswith("adapter_model") else tmp_path / name
+    assert look(path).names.keys() == lora().keys()
+
+
+def test_a_prompt_may_be_a_tensor_alone(tmp_path: Path) -> None:
+    torch.save(torch.nn.Parameter(torch.ones(3, 32)), tmp_path / "prompts.pt")
+    assert look(tmp_path / "prompts.pt", "soft-prompt").counted == 96
+
+
+def test_what_runs_code_is_not_run(tmp_path: Path) -> None:
+    torch.save(tiny(), tmp_path / "model.pt")
+    torch.save({"a": Trap(tmp_path / "ran")}, tmp_path / "trap.pt")
+    (tmp_path / "text.pt").write_text("no tensors")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    for name, found in (
+        ("model.pt", "objects, which may run code"),
+        ("trap.pt", "objects, which may run code"),
+        ("text.pt", "nothing that can be read"),
+        ("cut.safetensors", "nothing that can be read"),
+    ):
+        with pytest.raises(InputError, match=f"{name}: found {found}, expected tensors"):
+            check.read(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"alpha": 8.0}, "alpha 4.0, expected alpha 8.0; give 4.0"),
+        ({"rank": 8}, "rank 2, expected rank 8; give 2"),
+    ],
+)
+def test_a_file_of_ours_says_what_it_is(change: dict[str, Any], found: str, tmp_path: Path) -> None:
+    """A wrong alpha fits every shape, and would change every answer."""
+    held = {"method": "lora", "settings": SETTINGS["lora"], "state_dict": lora()}
+    torch.save(held, tmp_path / "lora.pt")
+    assert look(tmp_path / "lora.pt").derived == 1536
+    with pytest.raises(InputError, match=f"lora.pt: found {found}"):
+        look(tmp_path / "lora.pt", **change)
+    with pytest.raises(InputError, match="found method lora, expected method adapter"):
+        look(tmp_path / "lora.pt", "adapter")
+
+
+def test_another_size_is_refused_by_the_first_tensor(tmp_path: Path) -> None:
+    torch.save(lora(), tmp_path / "lora.pt")
+    with pytest.raises(InputError, match=r"SelfAttention.q.A \(32, 2\), expected .* \(32, 3\)"):
+        look(tmp_path / "lora.pt", rank=3)
+
+
+def test_it_is_worth_what_the_run_was(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On all test reviews, from the command line; in a whole model that was not frozen, it says."""
+    folder = trained_once(run_of(study), study)
+    record, tensors = store.tensors(folder)
+    whole = backbone.load(study.backbone, study.seed).state_dict()
+    whole["encoder.final_layer_norm.weight"] = whole["encoder.final_layer_norm.weight"] + 0.25
+    whole = {name: x.half() for name, x in whole.items()}
+    torch.save(whole | {f"{x[:-1]}lora_{x[-1]}": t.T for x, t in tensors.items()}, tmp_path / "x")
+    command = ["check", str(tmp_path / "x"), "--method", "lora", "--study", "smoke"]
+    assert main([*command, "--set", f"tokenizer={study.tokenizer}"]) == 0
+    *_, equal, changed, worth = capsys.readouterr().out.splitlines()
+    assert equal.endswith(": equal")
+    assert changed.startswith("1 of the T5's own tensors are not random:tiny's")
+    assert "encoder.final_layer_norm.weight by 0.25" in changed
+    held = {"method": "lora", "settings": record["run"]["settings"], "state_dict": tensors}
+    torch.save(held | {"backbone_fingerprint": "f00d"}, tmp_path / "x")
+    assert main([*command, "--set", f"tokenizer={study.tokenizer}"]) == 2
+    assert "found backbone f00d, expected backbone" in capsys.readouterr().err
+    expected = 100 * record["best_accuracy"]
+    assert worth == f"accuracy {expected:.2f}% of 64 test reviews (rank 8, alpha 4)"
+
+
+def test_full_fine_tuning_is_a_whole_t5(tmp_path: Path) -> None:
+    torch.save({f"module.{name}": x for name, x in tiny().state_dict().items()}, tmp_path / "t5.pt")
+    handed = look(tmp_path / "t5.pt", "full")
+    assert handed.derived == handed.counted == tiny().num_parameters()
+    assert handed.tensors.keys() == dict(tiny().named_parameters()).keys()
+
+
+@pytest.mark.slow
+def test_a_whole_t5_small_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = backbone.load("random:t5-small")
+    torch.save(model.state_dict(), tmp_path / "t5.pt")
+    assert main(["check", str(tmp_path / "t5.pt"), "--method", "full"]) == 0
+    assert "derived 60,506,624, counted 60,506,624: equal" in capsys.readouterr().out
+    held = model.state_dict() | {"prompt": torch.zeros(10, 512)}
+    torch.save(held, tmp_path / "t5.pt")
+    assert main(["check", str(tmp_path / "t5.pt"), "--method", "soft-prompt"]) == 0
+    assert "derived 5,120, counted 5,120: equal" in capsys.readouterr().out
