@@ -226,7 +226,8 @@ def begun(study: Study, monkeypatch: pytest.MonkeyPatch) -> Path:
         patched.setattr(make, "described", stop)
         with pytest.raises(KeyboardInterrupt):
             make.train_alone(run_of(study), study)
-    return store.folder(run_of(study), study) / "checkpoint.pt"
+    (path,) = store.folder(run_of(study), study).glob("checkpoint-*.pt")
+    return path
 
 
 @pytest.fixture

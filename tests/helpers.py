@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,8 @@ def train_in(home: Path, study: Study, fatal: tuple[str, str] | None = None) -> 
 
 
 def die_at(name: str, stage: str) -> None:
-    """Kill this process while `files.write_bytes` writes the file that begins with `name`."""
-    write, replace = files.write_bytes, Path.replace
+    """Kill this process while `files.write` writes the file that begins with `name`."""
+    write, replace = files.write, Path.replace
 
     def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -134,7 +135,7 @@ def die_at(name: str, stage: str) -> None:
         os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
         die()
 
-    def deadly(path: Path, content: bytes) -> None:
+    def deadly(path: Path, fill: Callable[[Any], object]) -> None:
         if path.name.startswith(name):
             if stage == "half written":
                 os.fsync = half
@@ -142,9 +143,9 @@ def die_at(name: str, stage: str) -> None:
                 Path.replace = die  # type: ignore[method-assign]
             else:
                 Path.replace = lambda *both: die(replace(*both))  # type: ignore[method-assign]
-        write(path, content)
+        write(path, fill)
 
-    files.write_bytes = deadly
+    files.write = deadly
 
 
 def child(*arguments: Any, seconds: float | None = None) -> int | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import refused
-from transformers import T5Model
+from transformers import T5ForConditionalGeneration, T5Model
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
@@ -62,6 +64,38 @@ def test_a_head_of_its_own_must_be_there(smoke: Study, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path, state_dict=kept)
     with pytest.raises(InputError, match=r"found no lm_head\.weight"):
         check_backbone(smoke, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("feed_forward_proj", "gelu", "dense_act_fn gelu, expected dense_act_fn relu"),
+        ("decoder_start_token_id", None, "decoder_start_token_id None, expected decoder_start_to"),
+        ("decoder_start_token_id", 5, "decoder_start_token_id 5, expected decoder_start_token_id"),
+        ("pad_token_id", 3, "pad_token_id 3, expected pad_token_id 0"),
+        ("eos_token_id", 2, "eos_token_id 2, expected eos_token_id 1"),
+        ("return_dict", False, "use_return_dict False"),
+        ("output_attentions", True, "output_attentions True"),
+        ("is_encoder_decoder", False, "is_encoder_decoder False, expected is_encoder_decoder True"),
+    ],
+)
+@pytest.mark.parametrize("ours", [False, True])
+def test_what_a_configuration_wants_and_we_do_otherwise_is_refused(
+    key: str, value: Any, found: str, ours: bool, smoke: Study, tmp_path: Path
+) -> None:
+    """Before anything is trained; in our own int8 folders too."""
+    (int8.save if ours else save)(backbone.load("random:tiny"), tmp_path)
+    path = tmp_path / "config.json"
+    said = {**json.loads(path.read_text()), key: value}
+    del said["dense_act_fn"]  # it would go before `feed_forward_proj`
+    path.write_text(json.dumps({x: y for x, y in said.items() if y is not None}))
+    with pytest.raises(InputError, match=f"found {found}.*mend config.json"):
+        check_backbone(smoke, tmp_path)
+
+
+def save(model: T5ForConditionalGeneration, folder: Path) -> None:
+    """As transformers writes it."""
+    model.save_pretrained(folder)
 
 
 def test_a_whole_backbone_is_taken_however_it_was_saved(smoke: Study, tmp_path: Path) -> None:

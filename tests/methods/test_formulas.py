@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sympy
 
-from t5peft.inputs.sizes import SIZES
+from t5peft.inputs.sizes import SIZES, config
 from t5peft.methods import adapter, counting, formulas, ia3, lora, soft_prompt
 from t5peft.methods.table import LETTER
 
@@ -49,6 +49,14 @@ def test_each_part_of_the_backbone_is_where_it_is_said_to_be(size: str) -> None:
         part = next(p for p, words in where.items() if all(w in name for w in words.split()))
         counted[part] += parameter.numel()
     assert formulas.parts(size) == counted
+
+
+def test_a_head_of_its_own_is_a_part() -> None:
+    own = config("tiny", tie_word_embeddings=False)
+    head = {"output head": own.vocab_size * own.d_model}
+    assert formulas.parts(own) == formulas.parts("tiny") | head
+    for method, settings in {"full": {}, "lora": {"rank": 2}, "soft-prompt": {"tokens": 3}}.items():
+        assert counting.count(method, own, settings).equal
 
 
 def test_a_number_of_sites_is_a_factor_whichever_it_is() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import NAME, forge, run_of
@@ -73,7 +74,7 @@ def test_a_disk_that_cannot_be_written_keeps_what_was_there(
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
-@pytest.mark.parametrize("name", ["checkpoint.pt", "delta-", records.RECORD])
+@pytest.mark.parametrize("name", ["checkpoint-", "delta-", records.RECORD])
 def test_an_error_while_a_file_is_written_keeps_what_was_there(
     name: str,
     code: int,
@@ -83,18 +84,18 @@ def test_an_error_while_a_file_is_written_keeps_what_was_there(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     forge(stored, source="of another day")
-    write = files.write_bytes
+    write = files.write
 
     def fail(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    def failing(path: Path, content: bytes) -> None:
+    def failing(path: Path, fill: Callable[[Any], object]) -> None:
         with monkeypatch.context() as patched:
             if path.name.startswith(name):
                 patched.setattr(os, "fsync", fail)
-            write(path, content)
+            write(path, fill)
 
-    monkeypatch.setattr(files, "write_bytes", failing)
+    monkeypatch.setattr(files, "write", failing)
     line = refused(study, capsys)
     assert f"file {stored / name}" in line
     assert os.strerror(code) in line

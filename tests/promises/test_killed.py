@@ -68,7 +68,7 @@ def test_killed_while_it_writes_a_run_ends_as_if_undisturbed(
     assert child(home, study, (records.RECORD, "renamed")) == -signal.SIGKILL
     assert figures(store.load(run_of(study), study)) == wanted, "the record makes it whole"
     shutil.rmtree(home / "weights")
-    for name in ("checkpoint.pt", "trace-", "delta-", records.RECORD):
+    for name in ("checkpoint-", "trace-", "delta-", records.RECORD):
         for stage in STAGES[: 2 if name == records.RECORD else 3]:
             assert child(home, study, (name, stage)) == -signal.SIGKILL
             assert store.status(run_of(study), study).state == "missing"

@@ -69,7 +69,7 @@ def test_handin_is_what_the_exercise_wants(
         assert sorted(archive.namelist()) == ["adapter.pt", "lora.pt", "prompts.pt"]
         archive.extractall(home / "unpacked")
     prompts = torch.load(home / "unpacked" / "prompts.pt", weights_only=True)
-    assert {name: tuple(tensor.shape) for name, tensor in prompts.items()} == {
+    assert {name: tuple(x.shape) for name, x in prompts["state_dict"].items()} == {
         "encoder.embed_tokens.prompt": (10, 32)
     }
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ANSWERS
-from transformers import T5ForConditionalGeneration
+from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
@@ -61,6 +61,19 @@ def test_the_answers_are_those_of_generate(
     fast = evaluation.predict(model, words, reviews(), 10, placeholders)
     assert fast == by_generate(model, words, placeholders)
     assert {"positive", "negative"} < set(fast), "label words and others, or nothing is shown"
+
+
+def test_a_backbones_own_ways_of_writing_do_not_count(
+    words: Any, babbler: dict[str, torch.Tensor]
+) -> None:
+    """The exercise's is greedy, of five tokens: what is left to `generate` is written so too."""
+    model = backbone.load("random:tiny")
+    model.load_state_dict(babbler)
+    plain = evaluation.predict(model, words, reviews(), 10)
+    own = {"num_beams": 3, "min_length": 5, "repetition_penalty": 9.0, "max_length": 40}
+    own |= {"do_sample": True, "suppress_tokens": words("film")["input_ids"], "eos_token_id": 7}
+    model.generation_config = GenerationConfig(**own)
+    assert evaluation.predict(model, words, reviews(), 10) == plain
 
 
 def test_score_counts_exact_words_only() -> None:

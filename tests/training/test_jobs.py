@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import dry, run_named
 
+from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.inputs import backbone
-from t5peft.training import jobs, loop
+from t5peft.inputs import backbone, sizes
+from t5peft.methods.table import runs_of
+from t5peft.training import fast, jobs, loop
 
 
 @pytest.fixture
@@ -70,3 +74,40 @@ def test_the_optimizer_is_pytorchs_adamw_but_for_the_rate(smoke: Study) -> None:
     defaults = torch.optim.AdamW([torch.zeros(1, requires_grad=True)]).defaults
     ours = {**optimizer.defaults, "fused": defaults["fused"]}
     assert ours == {**defaults, "lr": run.learning_rate}
+
+
+@pytest.mark.parametrize("method", ["full", "lora-scratch-r8", "adapter-adapterhub-b8"])
+def test_arithmetic_that_is_not_the_backbones_is_refused_with_both_losses(
+    method: str, smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a configuration wants of a T5, and we do otherwise."""
+    run = run_named(smoke, method)
+    monkeypatch.setattr(sizes, "config", partial(sizes.config, feed_forward_proj="gelu"))
+    monkeypatch.setattr(backbone, "config", sizes.config)
+    model = jobs.build(run, smoke)
+    theirs = fast.probe(model)
+    with pytest.raises(InputError, match=f"found a loss of .*, expected {theirs:.4f}, as transf"):
+        jobs.prepare(run, smoke)
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_our_arithmetic_is_transformers_to_a_millionth(number: int, smoke: Study) -> None:
+    """Far below what is refused; and the proof leaves model and draws as they were."""
+    model = jobs.build(runs_of(smoke)[number], smoke)
+    drawn, training = torch.random.get_rng_state(), model.training
+    before = fast.probe(model)
+    assert fast.probe(fast.speed_up(model)) == pytest.approx(before, rel=1e-5)
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert model.training == training
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_backbone_that_is_no_number_is_refused(on_folders: Study, home: Path) -> None:
+    model = backbone.load(on_folders.backbone)
+    with torch.no_grad():
+        model.encoder.final_layer_norm.weight[0] = math.nan
+    for path in (home / "t5").glob("*.safetensors"):
+        path.unlink()
+    model.save_pretrained(home / "t5")
+    with pytest.raises(InputError, match="found a loss of nan"):
+        jobs.prepare(run_named(on_folders, "full"), on_folders)

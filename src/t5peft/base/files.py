@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from t5peft.base import paths
 from t5peft.base.errors import InputError
@@ -20,26 +20,54 @@ from t5peft.base.errors import InputError
 T = TypeVar("T")
 
 
+class Target:
+    """A file that remembers why it could not be written: PyTorch tells of that in its own words."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | MemoryError | None = None
+
+    def write(self, content: Any) -> int:
+        """As `file` does."""
+        try:
+            return self.file.write(content)
+        except (OSError, MemoryError) as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """As `file` does."""
+        self.file.flush()
+
+
 def write_bytes(path: Path, content: bytes) -> None:
+    """`write` of one content."""
+    write(path, lambda file: file.write(content))
+
+
+def write(path: Path, fill: Callable[[Any], object]) -> None:
     """Write to a temporary name beside `path`, flush to the disk, rename.
 
     A kill at any moment leaves the old file or the new one. Raises `InputError` where the disk is
-    full or the folder cannot be written; the old file stays.
+    full or the folder cannot be written; the old file stays. fill: is given a `Target`.
     """
-    scratch = None
+    scratch = target = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
         ) as file:
-            scratch = Path(file.name)
-            file.write(content)
+            scratch, target = Path(file.name), Target(file)
+            fill(target)
             file.flush()
             os.fsync(file.fileno())
         scratch.chmod(0o644)
         scratch.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    except Exception as error:
+        cause = (target and target.error) or error
+        if isinstance(cause, OSError):
+            raise unwritable(path, cause) from error
+        raise cause from None
     finally:
         if scratch is not None:
             scratch.unlink(missing_ok=True)

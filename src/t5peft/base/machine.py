@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import os
 import platform
@@ -68,6 +69,11 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
+NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a memory", "ALLOC_FAILED")
+NO_MEMORY += ("can't start new thread",)
+"""As PyTorch's allocator, C++, oneDNN, cuBLAS and Python put it."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Is this a want of memory? PyTorch's CPU allocator raises a plain RuntimeError.
 
@@ -76,7 +82,8 @@ def out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ in ("OutOfMemoryError", "BrokenProcessPool")
-        or "can't allocate memory" in str(error)
+        or getattr(error, "errno", None) == errno.ENOMEM
+        or any(words in str(error) for words in NO_MEMORY)
     )
 
 

@@ -159,7 +159,8 @@ def contents(folder: Path, parts: Sequence[str]) -> str:
         values = [*computing(folder).values()]
         return hashlib.sha256(repr((values, tensors, words)).encode()).hexdigest()
 
-    held = sorted(path for part in parts for path in folder.glob(part) if path.is_file())
+    read = (*parts, *tokenizers.SAYING)
+    held = sorted(path for part in read for path in folder.glob(part) if path.is_file())
     return files.remembered("backbone", held, compute)
 
 

@@ -46,8 +46,21 @@ def fetch(study: Study) -> None:
         hub.fetch(study.data, *hub.REVIEWS)
 
 
+AS_OURS = {
+    "dense_act_fn": "relu",
+    "is_encoder_decoder": True,
+    "pad_token_id": data.PAD,
+    "eos_token_id": data.EOS,
+    "decoder_start_token_id": data.PAD,
+    "use_return_dict": True,
+    "output_attentions": False,
+    "output_hidden_states": False,
+}
+"""What a configuration may say in one way only; all else that it says of a T5 is used."""
+
+
 def check_backbone(study: Study) -> None:
-    """Refuse a folder or a hub's snapshot that holds less than a whole T5.
+    """Refuse a folder or a hub's snapshot that holds less than a whole T5, or another kind of T5.
 
     A hub's backbone that is not on this machine is not looked at, nor are random ones and the
     project's own, whose tensors `backbone.load` compares itself. Raises `InputError`.
@@ -65,8 +78,15 @@ def check_backbone(study: Study) -> None:
             "what `t5peft pretrain` wrote",
             "restore it, or remove it",
         ) from None
-    if not backbone.read_config(name).is_encoder_decoder:
-        raise refused(name, "is_encoder_decoder false (an encoder alone)")
+    settings = backbone.read_config(name)
+    for key, value in AS_OURS.items():
+        if (given := getattr(settings, key)) != value:
+            raise InputError(
+                f"backbone {name}",
+                f"{key} {given}",
+                f"{key} {value}, as T5's first form has it",
+                f"mend {hub.CONFIG} where it is wrong; else give another backbone",
+            )
     if not stored or any(path.name.startswith("int8-") for path in stored):
         return  # what `backbone.load` compares, or refuses
     model = backbone.load_on_meta(name)

@@ -7,10 +7,12 @@ sentinels, counting down, behind the pieces.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,14 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "spiece.model"
 SENTINELS = 100
+ADDED, SETTINGS = "added_tokens.json", "tokenizer_config.json"
+SAYING = ("tokenizer.json", ADDED, SETTINGS)
+"""Where one of these lies, the pieces are not all there is, and transformers reads the folder."""
+
+DECIDING = ("extra_ids", "additional_special_tokens", "added_tokens_decoder", "legacy")
+DECIDING += ("add_prefix_space", "do_lower_case", "sp_model_kwargs", "split_special_tokens")
+"""What of the settings changes the tokens of a text."""
+
 AT_ONCE = 1000
 """Texts that are tokenized together."""
 
@@ -87,7 +97,7 @@ def load(name: str) -> Any:
     try:
         if path.is_file():
             return from_model_file(path)
-        if not (path / "tokenizer.json").exists():
+        if not any((path / name).exists() for name in SAYING):
             return from_model_file(path / MODEL_FILE)
         return AutoTokenizer.from_pretrained(
             path, trust_remote_code=False, model_max_length=ANY_LENGTH
@@ -113,10 +123,19 @@ def fingerprint(name: str) -> str:
 
 
 def contents(path: Path) -> str:
-    """SHA-256 of the file that is loaded: `path`, or in a folder the first of `hub.PIECES`."""
+    """SHA-256 of the file that is loaded: `path`, or in a folder the first of `hub.PIECES`, with
+    what lies beside it and changes tokens.
+    """
     files = [path] if path.is_file() else [path / name for name in hub.PIECES]
     held = next((file for file in files if file.is_file()), None)
     if held is None:
         return ""
     hub.check(held)
-    return hashlib.sha256(held.read_bytes()).hexdigest()
+    total = hashlib.sha256(held.read_bytes())
+    if (added := path / ADDED).is_file():
+        total.update(added.read_bytes())
+    with suppress(OSError, ValueError, AttributeError):  # none, or damaged: `load` tells
+        said = json.loads((path / SETTINGS).read_text())
+        if deciding := {key: said[key] for key in DECIDING if key in said}:
+            total.update(json.dumps(deciding, sort_keys=True).encode())
+    return total.hexdigest()

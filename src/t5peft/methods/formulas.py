@@ -143,10 +143,18 @@ with sympy.evaluate(False):  # in the order in which the walk over the model fin
     }
 """The parameters of a T5, none of which has a bias: Raffel et al. (2020), section 2.1."""
 
+HEAD = {"output head": V * d}
+"""What a T5 has besides whose output does not share the embedding (`tie_word_embeddings`)."""
+
+
+def layout(model: Model) -> dict[str, Expr]:
+    """Where a T5's parameters are."""
+    return PARTS | ({} if getattr(model, "tie_word_embeddings", True) else HEAD)
+
 
 def parts(model: Model) -> dict[str, int]:
     """How many of a T5's parameters are where."""
-    return {name: value(part, dimensions(model)) for name, part in PARTS.items()}
+    return {name: value(part, dimensions(model)) for name, part in layout(model).items()}
 
 
 def substitute(formula: Expr, values: Mapping[Symbol, int]) -> Expr:

@@ -53,7 +53,8 @@ def total(size: Model) -> int:
 def models(study: Study) -> dict[str, Model]:
     """T5-small, and the study's backbone where it has other dimensions, by name."""
     ours = model(study)
-    if formulas.dimensions(ours) == formulas.dimensions(EXERCISE_SIZE):
+    same = formulas.dimensions(ours) == formulas.dimensions(EXERCISE_SIZE)
+    if same and total(ours) == total(EXERCISE_SIZE):
         return {EXERCISE_SIZE: EXERCISE_SIZE}
     name = show.backbone_name(study)
     if name == EXERCISE_SIZE:

@@ -52,9 +52,10 @@ def notation(study: Study, models: Mapping[str, Model]) -> str:
 def parts(models: Mapping[str, Model]) -> str:
     """Where the parameters of each model sit, by formula and number."""
     known = {name: formulas.parts(model) for name, model in models.items()}
+    layout = {part: x for model in models.values() for part, x in formulas.layout(model).items()}
     rows = [
-        (part, f"${formulas.latex(formula)}$", *(f"{parts[part]:,}" for parts in known.values()))
-        for part, formula in formulas.PARTS.items()
+        (part, f"${formulas.latex(formula)}$", *(f"{x.get(part, 0):,}" for x in known.values()))
+        for part, formula in layout.items()
     ]
     totals = (f"**{sum(parts.values()):,}**" for parts in known.values())
     rows.append(("**all**", "", *totals))

@@ -14,6 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from t5peft.pretrain.settings import BackboneParams
 from t5peft.runs import records, reopen, store
 
 SUMS, LOCK = "SHA256SUMS", "requirements.lock"
-LEFT = ("lock", store.CHECKPOINT, "__pycache__")
+LEFT = ("lock", f"{store.CHECKPOINT}-*.pt", "__pycache__")
 """Not packed: what belongs to a process of this machine."""
 
 
@@ -121,8 +122,9 @@ def copy_model(new: Path, name: str, parts: Sequence[str]) -> None:
 def copy_all(source: Path, target: Path) -> None:
     """The files below a folder, if there is one, but for `LEFT`."""
     for path in source.rglob("*"):
-        if path.is_file() and not {*LEFT} & {*path.relative_to(source).parts}:
-            copy(path, target / path.relative_to(source))
+        below = path.relative_to(source)
+        if path.is_file() and not any(fnmatch(part, x) for part in below.parts for x in LEFT):
+            copy(path, target / below)
 
 
 def copy(source: Path, target: Path) -> None:

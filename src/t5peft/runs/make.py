@@ -15,7 +15,7 @@ from t5peft.inputs import backbone
 from t5peft.methods.table import Run, facts
 from t5peft.runs import store
 from t5peft.runs.identity import identity_of
-from t5peft.runs.records import AS_MADE, Made, Record, Speed, digest
+from t5peft.runs.records import AS_MADE, Made, Record, Speed
 from t5peft.training import checkpoint, jobs, loop
 from t5peft.training.jobs import Job
 
@@ -24,9 +24,9 @@ def train(run: Run, study: Study) -> None:
     """Train a run to its end and store it. Call again after a kill: it goes on."""
     machine.reset_peak_memory()
     identity, held = identity_of(run, study), backbone.described(study)  # as they are loaded
-    begun = store.folder(run, study) / store.CHECKPOINT
+    where, key = store.folder(run, study), store.key(identity)
     job = jobs.prepare(run, study)  # inputs, method, optimizer
-    checkpoint.restore(job, begun, digest(identity))
+    checkpoint.restore(job, store.begun(where, identity), key)
     for done in loop.epochs(job):  # training, evaluation
         print(
             f"{run.name}: epoch {done['epoch']} of {study.epochs}, loss {done['loss']:.4f}, "
@@ -34,9 +34,10 @@ def train(run: Run, study: Study) -> None:
             file=sys.stderr,
             flush=True,
         )
-        checkpoint.save(job, begun, digest(identity))
+        checkpoint.save(job, store.checkpoint(where, key, done["epoch"]), key)
+        store.drop_checkpoints(where, key, done["epoch"] - 1)
     store.save(run, study, described(job, identity, held), job.best, job.trace.packed())
-    begun.unlink(missing_ok=True)
+    store.drop_checkpoints(where, key, study.epochs)
 
 
 def described(job: Job, identity: dict[str, Any], held: dict[str, Any]) -> Made:

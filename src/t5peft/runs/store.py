@@ -6,7 +6,7 @@ Nothing here needs torch until tensors are read or written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import cache
@@ -24,7 +24,7 @@ from t5peft.runs.records import SHOWN, Made, Record, Status, Stored, Verified
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint"
 DELTA, TRACE, VERIFIED = "delta.safetensors", "trace.npz", "verified.json"
 
 REPLACE = "--replace (it gives up what is stored; --set study=NAME keeps both)"
@@ -60,8 +60,12 @@ def _look(
     """A run's status, and the record that it is about; shared: `of_study`, asked if need be."""
     where, code = folder(run, study), deciding.code()  # as it is before a training
     if not (where / records.RECORD).exists():
-        begun = (where / CHECKPOINT).exists()
-        return Status("missing", "begun, goes on" if begun else "never trained"), None
+        if not (others := len([*where.glob(f"{CHECKPOINT}-*.pt")])):
+            return Status("missing", "never trained"), None
+        if path := begun(where, of_run(run) | shared()):
+            return Status("missing", f"begun, goes on after epoch {epochs_in(path)}"), None
+        told = f"{others} checkpoint{'s' * (others > 1)} of other settings or code"
+        return Status("missing", f"never trained; beside it {told}"), None
     try:
         record, _ = whole(where)
     except InputError as error:
@@ -72,6 +76,48 @@ def _look(
     if status.state == "fresh":
         status = replace(status, reason=f"best test accuracy {100 * record['best_accuracy']:.1f}%")
     return status, record
+
+
+# --- checkpoints -------------------------------------------------------------------------------
+
+
+def key(identity: Mapping[str, Any]) -> str:
+    """Of what decides a run's epochs, whose number is none of it: with the rate constant, epoch e
+    depends on the seed and e alone.
+    """
+    each = {name: value for name, value in identity.items() if name != "epochs"}
+    return records.digest({**each, "source": deciding.source()})[:16]
+
+
+def checkpoint(where: Path, key: str, epoch: int) -> Path:
+    """Where a run waits after an epoch; none of another run has the name."""
+    return where / f"{CHECKPOINT}-{key}-{epoch}.pt"
+
+
+def epochs_in(path: Path) -> int:
+    """After which epoch a checkpoint was written."""
+    return int(path.stem.rpartition("-")[2])
+
+
+def checkpoints(where: Path, key: str, last: int) -> list[Path]:
+    """Those of a run up to its epoch `last`, the latest at the end."""
+    found = where.glob(f"{CHECKPOINT}-{key}-*.pt")
+    return sorted((path for path in found if epochs_in(path) <= last), key=epochs_in)
+
+
+def begun(where: Path, identity: Mapping[str, Any]) -> Path | None:
+    """The checkpoint from which a training of this identity goes on."""
+    return next(reversed(checkpoints(where, key(identity), identity["epochs"])), None)
+
+
+def drop_checkpoints(where: Path, key: str, last: int) -> None:
+    """Remove those that a later one, or the record, stands for."""
+    if machine.is_main_process():
+        for path in checkpoints(where, key, last):
+            path.unlink(missing_ok=True)
+
+
+# --- verification ------------------------------------------------------------------------------
 
 
 def verification(where: Path, record: Stored) -> Verified | None:

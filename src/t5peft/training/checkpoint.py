@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 import zipfile
 from pathlib import Path
@@ -10,37 +9,35 @@ from typing import Any
 
 import torch
 
-from t5peft.base import deciding, files, machine
+from t5peft.base import files, machine
 from t5peft.training import jobs
 from t5peft.training.jobs import Job
 from t5peft.training.trace import unpack
 
 
-def save(job: Job, path: Path, identity: str) -> None:
-    """What a killed run needs to go on after its last whole epoch."""
-    content = io.BytesIO()
-    torch.save(
-        {
-            "identity": identity,
-            "source": deciding.source(),
-            "history": job.history,
-            "trace": job.trace.packed(),
-            "trained": jobs.trained(job.model),
-            "best": job.best,
-            "optimizer": job.optimizer.state_dict(),
-        },
-        content,
-    )
-    files.write_bytes(path, content.getvalue())
+def save(job: Job, path: Path, key: str) -> None:
+    """What a killed run needs to go on after its last whole epoch, straight to the disk.
+
+    key: of what decides the run, see `store.key`.
+    """
+    held = {
+        "key": key,
+        "history": job.history,
+        "trace": job.trace.packed(),
+        "trained": jobs.trained(job.model),
+        "best": job.best,
+        "optimizer": job.optimizer.state_dict(),
+    }
+    files.write(path, lambda file: torch.save(held, file))
 
 
-def restore(job: Job, path: Path, identity: str) -> None:
+def restore(job: Job, path: Path | None, key: str) -> None:
     """Go on from a checkpoint of this very run; one of another, or a damaged one, is left aside."""
-    if not path.exists():
+    if path is None:
         return
     try:
         held = read(path, job.accelerator.device)
-        if (held["identity"], held["source"]) != (identity, deciding.source()):
+        if held["key"] != key:
             return
     except Exception as error:  # zipfile and pickle raise many kinds
         if machine.out_of_memory(error):

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import T5ForConditionalGeneration
+from transformers import GenerationConfig, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from t5peft.base.errors import InputError
@@ -118,13 +118,14 @@ def generate(
     model: T5ForConditionalGeneration, tokenizer: Any, ids: Tensor, mask: Tensor
 ) -> list[str]:
     """The exercise's own way: `generate`, then decode."""
+    greedy = GenerationConfig(
+        max_length=MAX_LENGTH, decoder_start_token_id=PAD, pad_token_id=PAD, eos_token_id=EOS
+    )
     written = model.generate(
         input_ids=ids,
         attention_mask=mask.clone(),
-        max_length=MAX_LENGTH,
-        num_beams=1,
-        do_sample=False,
-        pad_token_id=PAD,
+        generation_config=greedy,
+        use_model_defaults=False,  # which may want beams, or long answers
     )
     return tokenizer.batch_decode(written, skip_special_tokens=True)
 

@@ -79,7 +79,16 @@ def prepare(run: Run, study: Study) -> Job:
 
 def with_fast_model(run: Run, study: Study, model: T5ForConditionalGeneration) -> Job:
     """`with_model`, with the faster forward."""
-    job = with_model(run, study, fast.speed_up(model))
+    before = fast.probe(model)
+    after = fast.probe(fast.speed_up(model))
+    if not abs(after - before) <= fast.SAME * max(1.0, abs(before)):  # nor where one is no number
+        raise InputError(
+            f"backbone {study.backbone}",
+            f"a loss of {after:.4f} in this project's arithmetic",
+            f"{before:.4f}, as transformers has it",
+            "give a T5 of the first form, and whole",
+        )
+    job = with_model(run, study, model)
     if study.precision == "bf16":
         fast.round_frozen(model)
     steps = study.epochs * (study.train_examples // study.batch_size)
