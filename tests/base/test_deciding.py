@@ -74,14 +74,14 @@ def split_a_module(tree: Path) -> None:
     (tree / "training/fast.py").unlink()
     (tree / "training/quick").mkdir()
     (tree / "training/quick/__init__.py").write_text(
-        "from .arithmetic import round_frozen, speed_up\n"
+        "from .arithmetic import SAME, probe, round_frozen, speed_up\n"
     )
     (tree / "training/quick/drop.py").write_text(head + text[at:])
     names = "from .drop import dropout, dropout_layer\n"
     (tree / "training/quick/arithmetic.py").write_text(
         text[:at].replace("FUSED =", f"{names}\nFUSED =")
     )
-    everywhere(tree, r"\bfast\.(speed_up|round_frozen)", r"quick.\1")
+    everywhere(tree, r"\bfast\.(speed_up|round_frozen|probe|SAME)", r"quick.\1")
     edit(tree / "training/jobs.py", "evaluation, fast", "evaluation, quick")
 
 
@@ -234,7 +234,7 @@ OTHER = {
     "what is gone on with": ("training/checkpoint.py", 'load_state_dict(held["optimizer"])', "zero_grad()"),
     "a label": ("inputs/data.py", 'LABELS = ("negative", "positive")', 'LABELS = ("positive", "negative")'),
     "the cleaning": ("inputs/data.py", 'text.lower().replace("<br />", " ")', 'text.replace("<br />", " ")'),
-    "greedy": ("training/evaluation.py", "num_beams=1", "num_beams=2"),
+    "greedy": ("training/evaluation.py", "GenerationConfig(\n", "GenerationConfig(num_beams=2,\n"),
     "a library's argument": ("methods/libraries.py", "lora_dropout=0.0", "lora_dropout=0.1"),
     "a run's property": ("methods/table.py", 'self.settings["tokens"] if', 'self.settings["tokens"] + 1 if'),
     "what an import does": ("training/fast.py", "Model = TypeVar", 'torch.set_float32_matmul_precision("medium")\nModel = TypeVar'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
@@ -70,6 +71,32 @@ def test_yes_no_and_numbers_are_read_as_yaml_1_2() -> None:
     changes = overrides(["train=yes", "lora_rank=010", "lora_alpha=1e1", "x=1:30", "y=true"])
     assert changes == {"train": "yes", "lora_rank": 10, "lora_alpha": 10.0, "x": "1:30", "y": True}
     assert studies.load("smoke", {"train": changes["train"]}).train == "yes"
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("train: yes", "yes"),
+        ("train: off", "no"),
+        ("lora_learning_rate: 1e-4", 1e-4),
+        ("lora_alpha: 4", 4.0),
+        ("epochs: '3'", 3),
+        ("precision: fp32", "fp32"),
+    ],
+)
+def test_what_papermill_reads_as_yaml_1_1_is_taken_for_what_was_written(
+    line: str, value: object
+) -> None:
+    name, _, _ = line.partition(":")
+    study = studies.load("smoke", yaml.safe_load(line))
+    assert getattr(study, name) == value
+    assert type(getattr(study, name)) is type(value)
+
+
+@pytest.mark.parametrize("line", ["study: on", "study: 2024", "study: 2024-01-31", "data: 1:30"])
+def test_a_text_that_yaml_1_1_reads_as_something_else_is_to_be_quoted(line: str) -> None:
+    with pytest.raises(InputError, match="expected a text; quote it, as in"):
+        studies.load("smoke", yaml.safe_load(line))
 
 
 def test_a_place_is_taken_as_it_stands() -> None:

@@ -93,6 +93,19 @@ def test_what_a_configuration_wants_and_we_do_otherwise_is_refused(
         check_backbone(smoke, tmp_path)
 
 
+@pytest.mark.parametrize("wrapper", ["module", "_orig_mod"])
+def test_a_backbone_that_was_saved_wrapped_is_told_so(
+    wrapper: str, smoke: Study, tmp_path: Path
+) -> None:
+    model = backbone.load("random:tiny")
+    state = {f"{wrapper}.{name}": x for name, x in model.state_dict().items()}
+    model.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(
+        InputError, match=rf"found tensors named {wrapper}\.\.\., as of a model that"
+    ):
+        check_backbone(smoke, tmp_path)
+
+
 def save(model: T5ForConditionalGeneration, folder: Path) -> None:
     """As transformers writes it."""
     model.save_pretrained(folder)

@@ -37,5 +37,8 @@ def test_bytes_that_are_no_text_are_refused_by_number(words_folder: Path) -> Non
     words = tokenizers.load(str(words_folder))
     with pytest.raises(InputError, match="review 2: found bytes that are not UTF-8"):
         predict.check(["fine", "good \udcff film"])
+    utf_16 = "good film".encode("utf-16-le").decode("utf-8")
+    with pytest.raises(InputError, match=r"review 2: found characters of no text, .* UTF-16"):
+        predict.check(["fine", utf_16])
     predict.check(["caf\u00e9 \u2615\nnew line"])
     predict.as_tokens(["caf\u00e9 \u2615\nnew line"], words)

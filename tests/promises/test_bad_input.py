@@ -298,7 +298,10 @@ BACKBONES: dict[str, tuple[Make, str]] = {
         configuration(model_type="t5", feed_forward_proj="gated-gelu"),
         "feed_forward_proj gated-gelu (T5 v1.1 or later)",
     ),
-    "no tensors": (configuration(model_type="t5", vocab_size=8128), "expected safetensors"),
+    "no tensors": (
+        configuration(model_type="t5", decoder_start_token_id=0),
+        "expected safetensors",
+    ),
     "pickled weights": (
         pickled,
         "found no *.safetensors, pytorch_model.bin alone, which may run code, expected a folder",
@@ -307,7 +310,7 @@ BACKBONES: dict[str, tuple[Make, str]] = {
     "a damaged record": (damaged_record, "found no JSON, expected what `t5peft pretrain` wrote"),
     "other tensors": (other_tensors, "other tensors, expected those of its config.json"),
     "tensors missing": (lacking, "found no decoder.block.1.layer.0.SelfAttention.k.weight (1"),
-    "an encoder alone": (encoder_alone, "found is_encoder_decoder false (an encoder alone)"),
+    "an encoder alone": (encoder_alone, "found is_encoder_decoder False, expected"),
     "cut off": (cut_off, "expected safetensors"),
     "its own program": (remote_code, "expected a folder with a T5"),
 }

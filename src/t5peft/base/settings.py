@@ -50,6 +50,8 @@ def check_types(settings: Any) -> None:
             if value is None:
                 continue
             (kind,) = {*typing.get_args(kind)} - {NoneType}
+        value = meant(value, kind)
+        object.__setattr__(settings, name, value)
         if typing.get_origin(kind) is Literal:
             choices = typing.get_args(kind)
             ok, wanted = value in choices, "one of " + ", ".join(map(repr, choices))
@@ -62,9 +64,24 @@ def check_types(settings: Any) -> None:
             wanted = KINDS[plain]
         if not ok:
             found = f"{reprlib.repr(value):.60}"
-            raise InputError(name, found, wanted, f"give another {name}")
+            quote = f"quote it, as in {name}: '...'; or " if kind is str else ""
+            raise InputError(name, found, wanted, f"{quote}give another {name}")
         if kind is float:
             object.__setattr__(settings, name, float(value))
+
+
+def meant(value: Any, kind: Any) -> Any:
+    """A setting as YAML 1.1 reads it (papermill's files), taken for what was written.
+
+    There `yes` is True, and 1e-4 a text; a number that is quoted is one too.
+    """
+    if isinstance(value, bool) and typing.get_origin(kind) is Literal:
+        word = "yes" if value else "no"
+        return word if word in typing.get_args(kind) else value
+    form = {int: "int", float: "float"}.get(kind, "")
+    if form and isinstance(value, str) and re.match(YAML_1_2[form][0], value):
+        return kind(value)
+    return value
 
 
 def build(

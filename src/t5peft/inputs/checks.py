@@ -93,7 +93,11 @@ def check_backbone(study: Study) -> None:
     tied = {tensor for tensor in model.state_dict() if tensor.endswith("embed_tokens.weight")}
     if model.config.tie_word_embeddings:
         tied.add("lm_head.weight")
-    lacking = model.state_dict().keys() - tied - tensors(stored)
+    held = tensors(stored)
+    outer = {tensor.partition(".")[0] for tensor in held}
+    if len(outer) == 1 and not held & model.state_dict().keys():
+        raise refused(name, f"tensors named {min(outer)}..., as of a model that was wrapped")
+    lacking = model.state_dict().keys() - tied - held
     if lacking:
         raise refused(name, f"no {min(lacking)} ({len(lacking)} tensors are not there)")
 

@@ -54,13 +54,15 @@ def predict(
 def check(reviews: Sequence[str]) -> None:
     """Refuse, by its number, one that is no text (bytes that are not UTF-8) or has no word."""
     for number, text in enumerate(reviews, 1):
-        if not data.normalize(text).strip():
-            raise no_word(number)
+        found = "characters of no text, as where UTF-16 is read" if "\0" in text else ""
         try:
             text.encode()
         except UnicodeEncodeError:
             found = "bytes that are not UTF-8"
-            raise InputError(f"review {number}", found, "a text", "mend it") from None
+        if found:
+            raise InputError(f"review {number}", found, "a text in UTF-8", "convert it")
+        if not data.normalize(text).strip():
+            raise no_word(number)
 
 
 def no_word(number: int) -> InputError:

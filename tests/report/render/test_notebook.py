@@ -174,3 +174,9 @@ def test_every_setting_of_the_report_reaches_its_study(monkeypatch: pytest.Monke
     first, setup = cells
     exec("\n".join([first, injected, setup.partition("evidence.use_svg")[0]]), namespace)
     assert namespace["study"] == studies.Study(**given)
+
+
+def test_a_caption_is_one_text() -> None:
+    cell = nbformat.v4.new_code_cell("#| label: fig-x\n#| fig-cap: [one, two]\n1", outputs=[])
+    with pytest.raises(InputError, match=r"cell fig-x: found \['one', 'two'\] as its caption"):
+        notebook.shown(cell, False, Path("pictures"))

@@ -260,6 +260,8 @@ def shown(cell: NotebookNode, echo: bool, pictures: Path) -> str:
         ]
     body = "\n\n".join(filter(None, results))
     caption = wanted.get("tbl-cap") if label.startswith("tbl-") else wanted.get("fig-cap")
+    if caption and not isinstance(caption, str):
+        raise InputError(f"cell {label}", f"{caption!r} as its caption", "a text", "give one text")
     if caption and not label:
         raise InputError("a cell", f"the caption {caption!r}", "a label beside it", "give a label")
     if caption and body:
