@@ -265,7 +265,7 @@ def check_command(options: argparse.Namespace) -> int:
     content = check.read(path)
     run = ours(study or studies.load("assignment")).get(method)
     usual = run.settings if run else {}
-    own = {key: x for key, x in check.said(content).items() if key in usual}
+    own = {key: x for key, x in check.said(path, content).items() if key in usual}
     settings = usual | own | given(options, usual)
     model = backbone.load_on_meta(study.backbone).config if study else options.size
     handed = check.identify(path, content, method, model, settings)

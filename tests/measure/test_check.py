@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,31 @@ def test_a_file_of_ours_says_what_it_is(change: dict[str, Any], found: str, tmp_
         look(tmp_path / "lora.pt", **change)
     with pytest.raises(InputError, match="found method lora, expected method adapter"):
         look(tmp_path / "lora.pt", "adapter")
+
+
+def test_a_librarys_folder_says_what_it_is(tmp_path: Path) -> None:
+    """PEFT's alpha and rank; what would make another map of the same tensors is refused."""
+    save_file(
+        {x: t.contiguous() for x, t in lora().items()}, tmp_path / "adapter_model.safetensors"
+    )
+    config = {"r": RANK, "lora_alpha": 16, "use_rslora": False, "rank_pattern": {}}
+    for change, found in (
+        ({}, "alpha 16.0, expected alpha 4.0"),
+        ({"lora_alpha": 4, "r": 8}, "rank 8, expected rank 2"),
+        ({"lora_alpha": 4, "use_rslora": True}, "use_rslora True, expected use_rslora False"),
+        (
+            {"config": {"non_linearity": "swish"}},
+            "non_linearity swish, expected non_linearity relu",
+        ),
+    ):
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config | change))
+        with pytest.raises(InputError, match=f"found {found}"):
+            look(tmp_path)
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 4}))
+    assert look(tmp_path).counted == 1536
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(InputError, match="expected a readable YAML file"):
+        look(tmp_path)
 
 
 def test_another_size_is_refused_by_the_first_tensor(tmp_path: Path) -> None:

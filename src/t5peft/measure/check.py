@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from t5peft.base.errors import InputError
+from t5peft.base.settings import read_yaml
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks
 from t5peft.methods import counting, formulas, matching
@@ -22,6 +23,12 @@ from t5peft.training import jobs, loop
 HELD_AS = ("adapter_model.safetensors", "pytorch_adapter.bin", "adapter_model.bin")
 HELD_AS += ("model.safetensors", "pytorch_model.bin")
 """The file of tensors in a folder, as PEFT, AdapterHub and transformers call it."""
+
+CONFIG = "adapter_config.json"
+ONLY = {"use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {}}
+ONLY |= {"non_linearity": "relu", "scaling": 1.0, "is_parallel": False, "use_gating": False}
+ONLY |= {"ln_before": False, "ln_after": False, "original_ln_before": True, "phm_layer": False}
+"""What such a folder may say in one way only: else its numbers mean another map."""
 
 BESIDES = ("optim", "sched", "scaler")
 """How the keys begin of what a training checkpoint has beside the model."""
@@ -95,10 +102,24 @@ def flat(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
                 yield from flat(inner, f"{name}.{key}" if name else str(key))
 
 
-def said(content: Any) -> dict[str, Any]:
-    """What a file of ours says of itself: method, settings, backbone_fingerprint; {} for others."""
-    ours = isinstance(content, Mapping) and isinstance(content.get("settings"), Mapping)
-    return {"method": content.get("method"), **content["settings"]} if ours else {}
+def said(path: Path, content: Any) -> dict[str, Any]:
+    """What a file of ours says of its method and settings, or a library's folder; {} for others.
+
+    Raises `InputError` for a folder of a kind that our method is not.
+    """
+    if isinstance(content, Mapping) and isinstance(content.get("settings"), Mapping):
+        return {"method": content.get("method"), **content["settings"]}
+    if not (path / CONFIG).is_file():
+        return {}
+    whole = read_yaml(path / CONFIG)  # as JSON is YAML
+    config = whole.get("config", whole)  # AdapterHub's lies deeper
+    for key, usual in ONLY.items():
+        if (value := config.get(key, usual)) not in (usual, None):
+            thing, expected = f"file {path / CONFIG}", f"{key} {usual}, as our method has it"
+            raise InputError(thing, f"{key} {value}", expected, "this kind is not known here")
+    if "lora_alpha" in config:
+        return {"rank": config["r"], "alpha": float(config["lora_alpha"])}
+    return {"tokens": config["num_virtual_tokens"]} if "num_virtual_tokens" in config else {}
 
 
 # --- what is what ------------------------------------------------------------------------------
@@ -108,7 +129,7 @@ def identify(
     path: Path, content: Any, method: str, model: Model, settings: Mapping[str, Any]
 ) -> Handed:
     """Which tensor of the content is what. Raises `InputError` where they are not the method's."""
-    for key, other in said(content).items():
+    for key, other in said(path, content).items():
         if (value := {"method": method, **settings}.get(key, other)) != other:
             raise InputError(f"file {path}", f"{key} {other}", f"{key} {value}", f"give {other}")
     thing = f"file {path}"
@@ -125,7 +146,8 @@ def identify(
         derived = formulas.derive(method, model, count).derived
     laid = {ours: matching.laid(found[name], wanted[ours].shape) for ours, name in names.items()}
     tensors = {ours: x.float() for ours, x in laid.items() if x is not None}
-    backbone = content.get("backbone_fingerprint", "") if said(content) else ""
+    named = content.get("backbone_fingerprint") if isinstance(content, Mapping) else None
+    backbone = named if isinstance(named, str) else ""
     return Handed(path, found, frozen, names, tensors, derived, backbone)
 
 
