@@ -112,9 +112,8 @@ def begun(where: Path, identity: Mapping[str, Any]) -> Path | None:
 
 def drop_checkpoints(where: Path, key: str, last: int) -> None:
     """Remove those that a later one, or the record, stands for."""
-    if machine.is_main_process():
-        for path in checkpoints(where, key, last):
-            path.unlink(missing_ok=True)
+    for path in checkpoints(where, key, last):
+        path.unlink(missing_ok=True)
 
 
 # --- verification ------------------------------------------------------------------------------
