@@ -80,7 +80,6 @@ def test_yes_no_and_numbers_are_read_as_yaml_1_2() -> None:
         ("train: off", "no"),
         ("lora_learning_rate: 1e-4", 1e-4),
         ("lora_alpha: 4", 4.0),
-        ("epochs: '3'", 3),
         ("precision: fp32", "fp32"),
     ],
 )

@@ -73,15 +73,13 @@ def check_types(settings: Any) -> None:
 def meant(value: Any, kind: Any) -> Any:
     """A setting as YAML 1.1 reads it (papermill's files), taken for what was written.
 
-    There `yes` is True, and 1e-4 a text; a number that is quoted is one too.
+    There `yes` is True, and 1e-4 a text.
     """
     if isinstance(value, bool) and typing.get_origin(kind) is Literal:
         word = "yes" if value else "no"
         return word if word in typing.get_args(kind) else value
-    form = {int: "int", float: "float"}.get(kind, "")
-    if form and isinstance(value, str) and re.match(YAML_1_2[form][0], value):
-        return kind(value)
-    return value
+    number = kind is float and isinstance(value, str) and re.match(YAML_1_2["float"][0], value)
+    return float(value) if number else value
 
 
 def build(
