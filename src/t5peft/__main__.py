@@ -212,7 +212,7 @@ def export_command(options: argparse.Namespace) -> int:
     wanted = chosen(study, options.only)
     how = options.format or ("" if options.merge or options.backbone else "pt")
     if how == "pt":
-        print(*export.export(study, folder), sep="\n")
+        print(*export.export(study, folder, wanted), sep="\n")
     for kind in [*([how] if how not in ("", "pt") else []), *(["merged"] if options.merge else [])]:
         for line in export.in_folders(study, folder, kind, wanted):
             print(line, flush=True)
@@ -266,7 +266,7 @@ def check_command(options: argparse.Namespace) -> int:
     run = ours(study or studies.load("assignment")).get(method)
     usual = run.settings if run else {}
     own = {key: x for key, x in check.said(path, content).items() if key in usual}
-    settings = usual | own | given(options, usual)
+    settings = usual | own | given(options, ("tokens", "bottleneck", "rank", "alpha"))
     model = backbone.load_on_meta(study.backbone).config if study else options.size
     handed = check.identify(path, content, method, model, settings)
     print(*handed.lines, sep="\n", flush=True)
@@ -415,12 +415,9 @@ def option(*names: str, **how: Any) -> Option:
 
 
 STUDY = option("study", help="a YAML file or its name")
+CHANGES: dict[str, Any] = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
 SET = option(
-    "--set",
-    action="append",
-    default=[],
-    metavar="KEY=VALUE",
-    help="change one setting, as in --set lora_rank=16 (again for more)",
+    "--set", **CHANGES, help="change one setting, as in --set lora_rank=16 (again for more)"
 )
 SEED = option(
     "--seed",
@@ -464,9 +461,7 @@ TABLE: dict[str, dict[Callable[[argparse.Namespace], int], tuple[Option, ...]]] 
             option("reviews", nargs="*", help="texts; none, or -: lines of standard input"),
             option(
                 "--set",
-                action="append",
-                default=[],
-                metavar="KEY=VALUE",
+                **CHANGES,
                 help="where its backbone or tokenizer lies now, as in --set backbone=FOLDER",
             ),
         ),
@@ -541,9 +536,7 @@ TABLE: dict[str, dict[Callable[[argparse.Namespace], int], tuple[Option, ...]]] 
             option("--pretrain", metavar="BACKBONE", help="a YAML file of one to be made there"),
             option(
                 "--set-pretrain",
-                action="append",
-                default=[],
-                metavar="KEY=VALUE",
+                **CHANGES,
                 help="change one of its settings, as in sst2=FOLDER; --set data=FOLDER is for both",
             ),
             FOLDER,

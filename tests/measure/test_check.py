@@ -133,6 +133,22 @@ def test_a_librarys_folder_says_what_it_is(tmp_path: Path) -> None:
         look(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ("--bottleneck 4", "setting bottleneck: found 4, expected settings of lora: rank, alpha"),
+        ("--rank 0", "rank: found 0, expected a whole number from 1"),
+        ("--size t6", "size: found 't6', expected one of t5-small"),
+    ],
+)
+def test_an_option_of_another_method_is_refused(
+    options: str, found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(lora(), tmp_path / "x")
+    assert main(["check", str(tmp_path / "x"), "--method", "lora", *options.split()]) == 2
+    assert found in capsys.readouterr().err
+
+
 def test_another_size_is_refused_by_the_first_tensor(tmp_path: Path) -> None:
     torch.save(lora(), tmp_path / "lora.pt")
     with pytest.raises(InputError, match=r"SelfAttention.q.A \(32, 2\), expected .* \(32, 3\)"):

@@ -68,6 +68,8 @@ def test_exported_weights_open_without_unpickling(study: Study, tmp_path: Path) 
     assert [path.name for path in clash.iterdir()] == ["prompts.pt"], "all three, or none"
     written = export.export(study, tmp_path)
     assert [path.name for path in written] == ["prompts.pt", "adapter.pt", "lora.pt"]
+    one = export.export(study, tmp_path / "one", [run_of(study)])
+    assert [path.name for path in one] == ["lora.pt"], "--only"
     for path, settings in zip(written, SETTINGS, strict=True):
         held = torch.load(path, weights_only=True)
         assert held["settings"] == settings

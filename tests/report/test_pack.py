@@ -14,7 +14,7 @@ import pytest
 from helpers import NAME, flip, forge, run_of, tensors_in, trained_once, written
 
 from t5peft.__main__ import main
-from t5peft.base import paths, studies
+from t5peft.base import files, paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
@@ -109,7 +109,7 @@ def test_each_file_has_its_digest(folder: Path) -> None:
     """As `sha256sum --check` reads them."""
     held = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert pack.sums(folder).keys() == held - {pack.SUMS}
-    assert all(pack.sha256(folder / name) == sha for name, sha in pack.sums(folder).items())
+    assert all(files.sha256(folder / name) == sha for name, sha in pack.sums(folder).items())
     assert "src/t5peft/report/pack.py" in held
     assert not [name for name in held if "__pycache__" in name]
 

@@ -7,7 +7,6 @@ or of which another program asked for its configuration alone, is as good as non
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from functools import partial
 from http.client import IncompleteRead
 from pathlib import Path
 
-from t5peft.base import paths
+from t5peft.base import files, paths
 from t5peft.base.errors import InputError, first_line
 from t5peft.base.progress import Progress
 
@@ -167,9 +166,7 @@ def check(path: Path) -> None:
     blob = path.resolve()
     if not path.is_symlink() or len(blob.name) != SHA256:
         return
-    with blob.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != blob.name:
+    if (found := files.sha256(blob)) != blob.name:
         raise InputError(
             f"file {path.name} in the hub's cache",
             f"SHA-256 {found[:12]}...",

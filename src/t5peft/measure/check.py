@@ -132,7 +132,7 @@ def identify(
     for key, other in said(path, content).items():
         if (value := {"method": method, **settings}.get(key, other)) != other:
             raise InputError(f"file {path}", f"{key} {other}", f"{key} {value}", f"give {other}")
-    thing = f"file {path}"
+    thing, derived = f"file {path}", formulas.derive(method, model, settings).derived
     found = {name: x for name, x in flat(content) if x.dim()}  # a number is a scale or a step
     wanted, bare = counting.tensors(method, model, settings)
     frozen = matching.backbone_in(found, bare)
@@ -142,13 +142,10 @@ def identify(
     else:
         rest = {name: x for name, x in found.items() if name not in frozen}
         names = matching.matched(thing, rest, wanted)
-        count = {key: value for key, value in settings.items() if key != "alpha"}
-        derived = formulas.derive(method, model, count).derived
     laid = {ours: matching.laid(found[name], wanted[ours].shape) for ours, name in names.items()}
     tensors = {ours: x.float() for ours, x in laid.items() if x is not None}
-    named = content.get("backbone_fingerprint") if isinstance(content, Mapping) else None
-    backbone = named if isinstance(named, str) else ""
-    return Handed(path, found, frozen, names, tensors, derived, backbone)
+    named = content.get("backbone_fingerprint", "") if isinstance(content, Mapping) else ""
+    return Handed(path, found, frozen, names, tensors, derived, str(named))
 
 
 def difference(found: Tensor, own: Tensor) -> float:
@@ -176,7 +173,7 @@ def accuracy(
     run = Run(0, method, "scratch", settings, learning_rate=1.0)
     bare = backbone.load(study.backbone, study.seed).state_dict()
     off = {
-        theirs: float(difference(handed.found[theirs], bare[ours]))
+        theirs: difference(handed.found[theirs], bare[ours])
         for theirs, ours in handed.frozen.items()
         if method != "full"
     }

@@ -5,7 +5,8 @@ checkpoints of transformers.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +27,21 @@ from t5peft.training import jobs
 FILES = {"lora": "lora.pt", "adapter": "adapter.pt", "soft-prompt": "prompts.pt"}
 """What a from-scratch method's file is called."""
 
-OPENED_BY = {"lora": "peft", "ia3": "peft", "soft-prompt": "peft", "adapter": "adapterhub"}
+OPENED_BY = LIBRARY | {"soft-prompt": "peft"}  # OpenDelta has no folder
 """Whose folder a method's delta becomes, from whichever implementation."""
-
-SEQ2SEQ = "SEQ_2_SEQ_LM"
 
 
 # --- the exercise's files ----------------------------------------------------------------------
 
 
-def export(study: Study, folder: Path) -> list[Path]:
+def export(study: Study, folder: Path, only: Sequence[Run] = ()) -> list[Path]:
     """Write the files that `torch.load(..., weights_only=True)` opens; returns their paths.
 
-    Each says of which method, settings and backbone its `state_dict` is. A stale run is written as
-    it is stored. Raises `InputError` where one is missing or damaged, a file cannot be written, or
-    the study lists several runs that would be the same file.
+    only: those of these runs. A file says of which method, settings and backbone its `state_dict`
+    is. A stale run is written as it is stored. Raises `InputError` where one is missing or damaged,
+    a file cannot be written, or the study lists several runs that would be the same file.
     """
-    ours = [run for run in runs_of(study) if run.implementation == "scratch"]
+    ours = [run for run in only or runs_of(study) if run.implementation == "scratch"]
     wanted, contents = [run for run in ours if run.method in FILES], {}
     if not wanted or len({run.method for run in wanted}) < len(wanted):
         found = ", ".join(run.name for run in wanted) or "no from-scratch run of a PEFT method"
@@ -85,14 +84,15 @@ def in_folders(study: Study, folder: Path, how: str, only: Sequence[Run]) -> lis
     if not wanted:
         found, expected = ", ".join(run.name for run in only), f"a run of {' or '.join(fits)}"
         raise InputError(f"{how} of study {study.study}", found, expected, "name another run")
-    write = {"peft": as_peft, "adapterhub": as_adapterhub, "merged": merged}[how]
+    ways: dict[str, Callable[..., str | None]]
+    ways = {"peft": as_peft, "adapterhub": as_adapterhub, "merged": merged}
     lines = []
     for run, record in zip(wanted, store.require(wanted, study), strict=True):
         target = folder / (f"{run.name}-merged" if how == "merged" else run.name)
         with files.new_folder(target) as new, torch.no_grad():
-            told = write(run, study, new)
+            told = ways[how](run, study, new)
             files.write_text(new / "README.md", card(run, study, record, how))
-        lines.append(f"{target}{told}")
+        lines.append(f"{target}{told or ''}")
     return lines
 
 
@@ -111,13 +111,13 @@ def dimensions(study: Study) -> Any:
     return backbone.load_on_meta(study.backbone).config
 
 
-def as_peft(run: Run, study: Study, new: Path) -> str:
+def as_peft(run: Run, study: Study, new: Path) -> None:
     """What `PeftModel.from_pretrained(backbone, folder)` opens."""
     import peft
 
     if run.method == "soft-prompt":
         config: Any = peft.PromptTuningConfig(
-            task_type=SEQ2SEQ,
+            task_type="SEQ_2_SEQ_LM",
             num_virtual_tokens=run.settings["tokens"],
             num_transformer_submodules=1,  # the encoder alone
         )
@@ -129,16 +129,13 @@ def as_peft(run: Run, study: Study, new: Path) -> str:
     model = peft.get_peft_model(backbone.load(study.backbone, study.seed), config)
     filled(run, study, model)
     model.save_pretrained(str(new), save_embedding_layers=False)
-    return ""
 
 
-def as_adapterhub(run: Run, study: Study, new: Path) -> str:
+def as_adapterhub(run: Run, study: Study, new: Path) -> None:
     """What `load_adapter(folder)` opens."""
-    model: Any = backbone.load(study.backbone, study.seed)
-    inject(model, run.method, LIBRARY[run.method], run.settings)
+    model: Any = jobs.build(replace(run, implementation=LIBRARY[run.method]), study)
     filled(run, study, model)
     model.save_adapter(str(new), "imdb", with_head=False)
-    return ""
 
 
 # --- plain checkpoints -------------------------------------------------------------------------
@@ -146,9 +143,9 @@ def as_adapterhub(run: Run, study: Study, new: Path) -> str:
 
 def merged(run: Run, study: Study, new: Path) -> str:
     """The backbone with a LoRA's update in its weights, W + (alpha / r) A B, for transformers."""
-    beside, model = (backbone.load(study.backbone, study.seed) for _ in range(2))
-    inject(beside, run.method, "scratch", run.settings)
+    beside = jobs.build(replace(run, implementation="scratch"), study)
     filled(run, study, beside)
+    model = backbone.load(study.backbone, study.seed)
     for name, site in beside.named_modules():
         if hasattr(site, "A"):
             model.get_submodule(name).weight += site.scale * (site.A @ site.B).T  # type: ignore[operator]

@@ -8,7 +8,6 @@ what it is here, and nothing asks the hub. SHA256SUMS is what `sha256sum --check
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 import shutil
@@ -57,7 +56,7 @@ def pack(study: Study, pretrained: BackboneParams | None, folder: Path) -> Path:
         if (paths.CHECKOUT / LOCK).exists():
             copy(paths.CHECKOUT / LOCK, new / LOCK)
         held = sorted(path for path in new.rglob("*") if path.is_file())
-        lines = [f"{sha256(path)}  {path.relative_to(new)}\n" for path in held]
+        lines = [f"{files.sha256(path)}  {path.relative_to(new)}\n" for path in held]
         files.write_text(new / SUMS, "".join(lines))
     return folder
 
@@ -138,12 +137,6 @@ def write_yaml(path: Path, settings: dict[str, Any]) -> None:
     files.write_text(path, yaml.safe_dump(settings, sort_keys=False))
 
 
-def sha256(path: Path) -> str:
-    """Of a file, however large."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # --- there to here -----------------------------------------------------------------------------
 
 
@@ -164,12 +157,12 @@ def unpack(folder: Path, replace: bool = False) -> Iterator[str]:
     """
     packed = sums(folder)
     parcels = [*backbones(folder), *runs(folder), *measurements(folder)]
-    there = {each: sha256(folder / each.main) for each in parcels}
+    there = {each: files.sha256(folder / each.main) for each in parcels}
     made = [each for each in parcels if there[each] != packed.get(str(each.main))]
     for each in made:
         here = paths.root() / each.main
         may_go = (there[each], packed.get(str(each.main)))
-        if here.exists() and sha256(here) not in may_go and not replace:
+        if here.exists() and files.sha256(here) not in may_go and not replace:
             raise InputError(
                 f"{each.name} in {folder}",
                 "another one here, made since the folder was packed",
