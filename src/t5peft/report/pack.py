@@ -181,7 +181,7 @@ def sums(folder: Path) -> dict[str, str]:
         lines = (folder / SUMS).read_text().splitlines()
     except OSError as error:
         found = f"no {SUMS} ({error.strerror})"
-        raise InputError(f"folder {folder}", found, "one of t5peft pack", "name it") from None
+        raise InputError(f"folder {folder}", found, "what t5peft pack wrote", "name that") from None
     return {name: value for value, _, name in (line.partition("  ") for line in lines)}
 
 
