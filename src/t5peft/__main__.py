@@ -233,13 +233,14 @@ def predict_command(options: argparse.Namespace) -> int:
     """Label reviews with a stored run: a line each, of answer, probability and review."""
     from t5peft.measure import predict
 
-    reviews = options.reviews
-    if reviews in ([], ["-"]):
-        if isinstance(sys.stdin, io.TextIOWrapper):  # bytes that are no text are named
+    if options.reviews in ([], ["-"]):
+        if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
             if sys.stdin.isatty():
                 print("a review a line; Ctrl-D ends", file=sys.stderr)
-        reviews = [line.strip() for line in sys.stdin or []]
+        reviews = predict.lines(sys.stdin or [])
+    else:
+        reviews = predict.texts(options.reviews, options.text_column)
     changes = overrides(options.set)
     for answer, probability, review in predict.predict(options.stored, reviews, changes):
         print(f"{answer}\t{probability:.3f}\t{' '.join(review.split())}")
@@ -458,7 +459,10 @@ TABLE: dict[str, dict[Callable[[argparse.Namespace], int], tuple[Option, ...]]] 
         trace_command: (STUDY, SET, SEED, ONLY, STEPS),
         predict_command: (
             option("stored", metavar="RUN", help="STUDY/RUN, or the run's folder"),
-            option("reviews", nargs="*", help="texts; none, or -: lines of standard input"),
+            option(
+                "reviews", nargs="*", help="texts, or files of them; none, or -: standard input"
+            ),
+            option("--text-column", default="", metavar="NAME", help="of a file that is a table"),
             option(
                 "--set",
                 **CHANGES,

@@ -217,7 +217,7 @@ OTHER = {
     "dropout": ("training/fast.py", "ctx.scale = 1 / (1 - p)", "ctx.scale = 1 - p"),
     "dropout's bits": ("training/fast.py", "round(p * 2**16)", "round(p * 2**15)"),
     "the loader of the backbone": ("training/jobs.py", "backbone.load(study", "backbone.load_on_meta(study"),
-    "the loader of the reviews": ("inputs/data.py", "reviews = _from_parquet(", "reviews = _from_text_files("),
+    "the loader of the reviews": ("inputs/data.py", "tables.read(place)", "tables.table(place)"),
     "the loader of transformers": ("inputs/backbone.py", "T5ForConditionalGeneration.from_pretrained(", "T5ForConditionalGeneration.from_config("),
     "an optimizer's argument": ("training/jobs.py", "fused=True,", "fused=True, weight_decay=0.0,"),
     "the optimizer": ("training/jobs.py", "torch.optim.AdamW(", "torch.optim.Adam("),

@@ -124,9 +124,10 @@ def test_a_truncated_file_is_named(parquet: Path) -> None:
 
 def test_other_columns_are_named(parquet: Path) -> None:
     path = next(parquet.rglob("train-*"))
-    pd.read_parquet(path).rename(columns={"text": "review"}).to_parquet(path)
-    with pytest.raises(InputError, match="columns review"):
+    pd.read_parquet(path).rename(columns={"text": "body"}).to_parquet(path, index=False)
+    with pytest.raises(InputError, match=r"columns body, label, expected a column text or review"):
         data.read(str(parquet), "train")
+    assert len(data.read(str(parquet), "train", data.Columns(text="body"))) == 400
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -33,6 +33,27 @@ def test_each_review_has_its_own_probability(smoke: Study, monkeypatch: pytest.M
         assert [p for _, p, _ in batch] == pytest.approx([p for _, p, _ in apart], rel=1e-3)
 
 
+def test_a_file_holds_reviews(tmp_path: Path) -> None:
+    """A table's column of texts, or a line each; a name of none is no review."""
+    table, lines = tmp_path / "reviews.csv", tmp_path / "reviews.txt"
+    table.write_text('id,review\n1,"good, and\nlong"\n2,bad\n')
+    lines.write_text("\ufeffgood\n  so so\n", encoding="utf-8")
+    assert predict.texts(["fine", str(table)]) == ["fine", "good, and\nlong", "bad"]
+    assert predict.texts([str(lines)]) == ["good", "so so"]
+    assert predict.texts([str(table)], "id") == ["1", "2"]
+    assert predict.texts(["better than reviews.csv", "3.5"]) == ["better than reviews.csv", "3.5"]
+    with pytest.raises(
+        InputError, match=r"columns id, review, expected a column body; .*--text-co"
+    ):
+        predict.texts([str(table)], "body")
+    for missing in ("review.csv", "other.TXT", "data/reviews.jsonl"):
+        with pytest.raises(InputError, match=rf"file {missing}: found none"):
+            predict.texts([missing])
+    lines.write_bytes(b"good\ncaf\xe9\n")
+    with pytest.raises(InputError, match="review 2: found bytes that are not UTF-8"):
+        predict.check(predict.texts([str(lines)]))
+
+
 def test_bytes_that_are_no_text_are_refused_by_number(words_folder: Path) -> None:
     words = tokenizers.load(str(words_folder))
     with pytest.raises(InputError, match="review 2: found bytes that are not UTF-8"):

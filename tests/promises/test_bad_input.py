@@ -203,21 +203,24 @@ def no_text(folder: Path) -> None:
 
 
 DATA: dict[str, tuple[Make, str]] = {
-    "empty": (lambda folder: None, "no train-*.parquet and no train/pos"),
-    "no test split": (parquet(REVIEWS), "no test-*.parquet"),
-    "truncated": (cut, "a file that cannot be read"),
+    "empty": (lambda folder: None, "nothing of split train, expected a table"),
+    "no test split": (
+        parquet(REVIEWS),
+        "nothing of split test (train-00000-of-00001.parquet), expected a table",
+    ),
+    "truncated": (cut, "this is not a parquet file, expected a whole .parquet file"),
     "not parquet": (
         lambda f: (f / "train-0.parquet").write_text("text"),
-        "cannot be read",
+        "smaller than the minimum file footer",
     ),
-    "other columns": (parquet({"review": ["a"], "label": [0]}), "columns review, label"),
+    "other columns": (parquet({"body": ["a"], "label": [0]}), "columns body, label"),
     "no rows": (parquet({"text": [], "label": []}), "no reviews"),
     "other labels": (parquet({"text": ["a"], "label": [7]}), "label 7, expected labels 0 and 1"),
-    "labels in words": (parquet({"text": ["a"], "label": ["pos"]}), "label 'pos'"),
+    "labels in words": (parquet({"text": ["a"], "label": ["good"]}), "label 'good'"),
     "labels with a point": (parquet({"text": ["a"], "label": [1.0]}), "label 1.0"),
     "a review that is none": (parquet({"text": ["a", None], "label": [0, 1]}), "the review None"),
     "numbers for reviews": (parquet({"text": [3], "label": [0]}), "the review 3, expected texts"),
-    "text in no encoding": (no_text, "expected UTF-8 text files"),
+    "text in no encoding": (no_text, "train/neg/0_1.txt: found 'utf-8' codec"),
 }
 
 

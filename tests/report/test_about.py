@@ -27,6 +27,16 @@ def test_the_banner_names_study_and_backbone_and_warns_of_smoke(
     assert "runs with a random T5 and made-up reviews. It" in about.banner(both, [])
 
 
+def test_other_texts_than_imdb_are_named(exercise: Study, records: list[Any]) -> None:
+    assert "Other reviews" not in about.banner(exercise, records)
+    records[3]["identity"]["data"] = "f" * 64
+    study = dataclasses.replace(exercise, data="IMDB Dataset.csv")
+    text = about.banner(study, records)
+    assert "Other reviews than IMDB's, or another split" in text
+    assert "those of `IMDB Dataset.csv`" in text
+    assert "Other reviews" not in about.banner(dataclasses.replace(study, data="made-up"), records)
+
+
 def test_the_studies_beside_are_named(records: list[Any]) -> None:
     assert about.companions({"exercise-rates": [], "ten-epochs": []}) == ""
     text = about.companions({"exercise-rates": records, "ten-epochs": records})

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from helpers import NAME, flip, forge, run_of, tensors_in, trained_once, written
 
@@ -103,6 +104,24 @@ def test_what_a_study_names_is_found_by_its_name(
     shutil.copy(spoilt.with_name(spoilt.name.replace("test", "train")), spoilt)
     with pytest.raises(InputError, match="as the study pins them"):
         identity_of(run_of(packed), packed)
+
+
+def test_a_table_is_packed_with_the_columns_of_the_hub(
+    on_folders: Study, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its two halves, and the names of its columns and labels with it."""
+    rows = [(text, 1 + 4 * label) for text, label in data.read(data.MADE_UP, "train")]
+    pd.DataFrame(rows, columns=["body", "stars"]).to_csv(home / "films.csv")
+    named = {"text_column": "body", "label_column": "stars", "labels": ("1", "5")}
+    sizes = {"train_examples": 200, "test_examples": 200, "train_sample": 20}
+    study = dataclasses.replace(on_folders, data=f"{home}/films.csv", **named, **sizes)
+    own = identity_of(run_of(study), study)
+    there = pack.pack(study, None, tmp_path / "packed")
+    (home / "films.csv").unlink()
+    at(there, monkeypatch)
+    packed = studies.load("smoke")
+    assert identity_of(run_of(packed), packed) == own
+    assert len(data.tokens(packed, "test")) == 200
 
 
 def test_each_file_has_its_digest(folder: Path) -> None:

@@ -22,7 +22,7 @@ from t5peft.base import paths
 from t5peft.base.errors import InputError, first_line
 
 TEXTS = ("study", "name", "backbone", "tokenizer", "data", "sst2")
-TEXTS += ("backbone_fingerprint", "data_fingerprint")
+TEXTS += ("backbone_fingerprint", "data_fingerprint", "text_column", "label_column")
 """Settings that are texts: taken from the command line as they stand, ` #`, digits and all."""
 
 KINDS = {int: "a whole number", str: "a text", tuple: "a list", dict: "a mapping"}

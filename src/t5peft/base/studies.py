@@ -75,14 +75,22 @@ class Study:
     lora_rank_small: int
     lora_alpha: float
 
+    text_column: str = ""  # of data in a table; "": text, review or sentence
+    label_column: str = ""  # "": label or sentiment
+    labels: tuple[str, ...] = ()  # its words for negative and positive; none: 0, 1 and the like
+
     runs: tuple[Listed, ...] = ()  # none listed: the exercise's ten
 
     def __post_init__(self) -> None:
         if isinstance(self.runs, list | tuple):
             runs = tuple(listed(number, run) for number, run in enumerate(self.runs, 1))
             object.__setattr__(self, "runs", runs)
+        if isinstance(self.labels, list | tuple):
+            object.__setattr__(self, "labels", tuple(map(str, self.labels)))
         check_types(self)
         require_name(self, "study")
+        differing = len({label.lower() for label in self.labels})
+        require(self, "labels", len(self.labels) == differing in (0, 2), "two words, or none")
         require(self, "study", self.study != BACKBONES, "another name, as backbones lie there")
         for name in POSITIVE:
             value = getattr(self, name)

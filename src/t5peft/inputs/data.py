@@ -1,8 +1,8 @@
 """IMDB reviews as token arrays, from wherever they are.
 
 The same texts give the same tokens and the same fingerprint, whether they come from the hub, from a
-folder of parquet files in the hub's layout, or from an extracted `aclImdb/` tree: reviews are put
-in the order of their SHA-256, which also makes "the first n reviews" a fair sample.
+folder of tables or an extracted `aclImdb/`, or from one table: reviews are put in the order of
+their SHA-256, which also makes "the first n reviews" a fair sample.
 
 Shapes: B reviews of a batch, T tokens (padded to the longest of the batch). NumPy is imported where
 arrays are made: `status`, which makes none, need not wait for it.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from t5peft.base import deciding, files, paths
 from t5peft.base.errors import InputError, first_line
 from t5peft.base.studies import Study
-from t5peft.inputs import hub, tokenizers
+from t5peft.inputs import hub, tables, tokenizers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,39 +46,65 @@ def normalize(text: str) -> str:
 # --- sources -----------------------------------------------------------------------------------
 
 
-def read(source: str, split: str) -> Reviews:
+@dataclass(frozen=True)
+class Columns:
+    """Where in a table the reviews stand; what is left out is found by its usual name."""
+
+    text: str = ""
+    label: str = ""
+    labels: tuple[str, ...] = ()  # the table's words for negative and positive
+
+
+USUAL = Columns()
+TEXT, LABEL = ("text", "review", "sentence"), ("label", "sentiment")
+"""Usual names of the columns,"""
+
+WORDS = {"0": 0, "1": 1, "neg": 0, "pos": 1} | {word: i for i, word in enumerate(LABELS)}
+"""and what usually stands in them for a label."""
+
+
+def columns_of(study: Study) -> Columns:
+    """As the study has them."""
+    return Columns(study.text_column, study.label_column, study.labels)
+
+
+def read(source: str, split: str, columns: Columns = USUAL) -> Reviews:
     """The reviews of one split (train, test or unsupervised) in canonical order.
 
+    One table without splits has its first half, in that order, for training and the other as test.
     Raises `InputError` where the source is missing, truncated or holds other labels.
     """
-    folder = paths.local(source)
+    place, thing = paths.local(source), f"{source}, split {split}"
     if source == MADE_UP:
         reviews = _made_up(split)
-    elif folder is None:
-        reviews = _from_hub(source, split)
-    elif split == "unsupervised" and (folder / "train" / "unsup").is_dir():
-        reviews = _from_text_files(folder / "train", ("unsup",))
-    elif (folder / split / "pos").is_dir():
-        reviews = _from_text_files(folder / split, ("neg", "pos"))
+    elif place is None:
+        reviews = _from_hub(source, split, columns)
+    elif place.is_file():
+        whole = _checked(_pairs(tables.read(place), str(place), columns), source, False)
+        half = -(-len(whole) // 2)
+        reviews = {"train": whole[:half], "test": whole[half:]}.get(split, [])
     else:
-        reviews = _from_parquet(folder, split)
-    return _checked(reviews, f"{source}, split {split}", split == "unsupervised")
+        reviews = []
+        for path in tables.of_split(place, split):
+            of_table = not path.is_dir()
+            reviews += _pairs(tables.read(path), str(path), columns) if of_table else _texts(path)
+    return _checked(reviews, thing, split == "unsupervised")
 
 
 def _checked(reviews: Reviews, thing: str, unlabelled: bool) -> Reviews:
     if not reviews:
         raise InputError(f"data {thing}", "no reviews", "at least one", "give another data")
-    odd = next((text for text, _ in reviews if not isinstance(text, str)), "")
+    odd = next((x for x, _ in reviews if not isinstance(x, str) or "\0" in x), "")
     if odd != "":
-        raise InputError(f"data {thing}", f"the review {odd!r}", "texts", "give IMDB data")
+        raise InputError(f"data {thing}", f"the review {odd!r:.60}", "texts", "give IMDB data")
     allowed = (-1,) if unlabelled else (0, 1)
     wrong = {label for _, label in reviews if type(label) is not int or label not in allowed}
     if wrong:
         raise InputError(
             f"data {thing}",
-            f"label {min(wrong, key=str)!r}",
-            "-1 (none)" if unlabelled else "labels 0 and 1",
-            "give labelled IMDB data",
+            f"label {min(wrong, key=str)!r:.60}",
+            "-1 (none)" if unlabelled else f"labels 0 and 1, or {' and '.join(LABELS)}",
+            "give IMDB data, or name what stands for these with --set labels='[0, 1]'",
         )
     return sorted(reviews, key=lambda review: (_digest(review[0]), review[1]))
 
@@ -87,7 +113,7 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8")).digest()
 
 
-def _from_hub(name: str, split: str) -> Reviews:
+def _from_hub(name: str, split: str, columns: Columns) -> Reviews:
     folder = hub.fetch(name, f"{split}-*.parquet")
     try:
         from datasets import load_dataset
@@ -97,58 +123,41 @@ def _from_hub(name: str, split: str) -> Reviews:
         raise InputError(
             f"data {name}", first_line(error), "whole files of reviews", f"remove {folder}"
         ) from error
-    return _pairs(table.to_dict(), name)
+    return _pairs(table.to_dict(), name, columns)
 
 
-def _from_parquet(folder: Path, split: str) -> Reviews:
-    from pyarrow import parquet
-
-    found = sorted(folder.rglob(f"{split}-*.parquet"))
-    if not found:
-        raise InputError(
-            f"data {folder}",
-            f"no {split}-*.parquet and no {split}/pos",
-            "the hub's parquet files or an extracted aclImdb",
-            "give another --set data=FOLDER",
-        )
-    reviews = []
-    for path in found:
-        try:
-            columns = parquet.read_table(path).to_pydict()
-        except Exception as error:  # pyarrow raises many kinds
-            raise InputError(
-                f"data {path}",
-                "a file that cannot be read",
-                "a whole parquet file",
-                "fetch it again",
-            ) from error
-        reviews += _pairs(columns, str(folder))
-    return reviews
+def _pairs(table: dict[str, list[Any]], thing: str, columns: Columns) -> Reviews:
+    """Texts and labels of a table; a word that is no label's stays, for `_checked` to refuse."""
+    texts = column(table, thing, "text_column", columns.text, TEXT)
+    labels: list[Any] = column(table, thing, "label_column", columns.label, LABEL)
+    known = {word.lower(): i for i, word in enumerate(columns.labels)} or WORDS
+    if columns.labels or any(isinstance(label, str) for label in labels):
+        labels = [known.get(str(label).strip().lower(), label) for label in labels]
+    return list(zip(texts, labels, strict=True))
 
 
-def _pairs(columns: dict[str, list[Any]], thing: str) -> Reviews:
-    if not {"text", "label"} <= columns.keys():
-        raise InputError(
-            f"data {thing}",
-            "columns " + ", ".join(columns),
-            "columns text and label",
-            "give IMDB in the hub's layout",
-        )
-    return list(zip(columns["text"], columns["label"], strict=True))
+def column(
+    table: dict[str, list[Any]], thing: str, setting: str, wanted: str, usual: Sequence[str]
+) -> list[Any]:
+    """A table's column of this name, or the first of a usual one. Raises `InputError` for none."""
+    names = [wanted] if wanted else [*usual]
+    found = next((name for name in names if name in table), None)
+    if found is None:
+        there = ", ".join(f"{name:.40}" for name in table)
+        expected = f"a column {' or '.join(names)}"
+        raise InputError(f"data {thing}", f"columns {there}", expected, f"name it: {setting}")
+    return table[found]
 
 
-def _from_text_files(folder: Path, kinds: Sequence[str]) -> Reviews:
-    label = {"neg": 0, "pos": 1, "unsup": -1}
-    try:
-        return [
-            (path.read_text(encoding="utf-8"), label[kind])
-            for kind in kinds
-            for path in sorted((folder / kind).glob("*.txt"))
-        ]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"data {folder}", error, "UTF-8 text files", "extract aclImdb again"
-        ) from None
+def _texts(folder: Path) -> Reviews:
+    """Those of a split of aclImdb."""
+    kinds = {folder: -1} if folder.name == "unsup" else {folder / "neg": 0, folder / "pos": 1}
+    return [
+        (tables.read_text(path), label)
+        for kind, label in kinds.items()
+        for path in sorted(kind.glob("*.txt"))
+        if not path.name.startswith(".")
+    ]
 
 
 def _made_up(split: str) -> Reviews:
@@ -204,7 +213,7 @@ def fingerprint(study: Study) -> str:
 
 def check(study: Study) -> str:
     """`fingerprint`, of the texts themselves."""
-    found, expected = contents(study.data), study.data_fingerprint
+    found, expected = contents(study.data, columns_of(study)), study.data_fingerprint
     if expected and found != expected:
         raise InputError(
             f"data {study.data}",
@@ -215,8 +224,8 @@ def check(study: Study) -> str:
     return found
 
 
-def contents(source: str) -> str:
-    """Computed once, then remembered while the files stay as they are."""
+def contents(source: str, columns: Columns = USUAL) -> str:
+    """Computed once, then remembered while the files, and what reads them, stay as they are."""
     folder = None if source == MADE_UP else hub.at_hand(source, *hub.REVIEWS)
     if folder is None and source != MADE_UP:
         return ""
@@ -225,12 +234,13 @@ def contents(source: str) -> str:
         total = hashlib.sha256()
         for split in SPLITS:
             total.update(split.encode())
-            for text, label in read(source, split):
+            for text, label in read(source, split, columns):
                 total.update(_digest(text) + bytes([label]))
         return total.hexdigest()
 
-    held = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
-    return files.remembered(source, held, compute)
+    held = [folder, *folder.rglob("*")] if folder else []
+    named = f"{source} {columns} {deciding.digest('inputs.data.read')}"
+    return files.remembered(named, sorted(p for p in held if p.is_file()), compute)
 
 
 # --- tokens ------------------------------------------------------------------------------------
@@ -328,7 +338,8 @@ def tokens(study: Study, split: str) -> Tokens:
     try:
         whole = _cached(path)
     except (OSError, ValueError, EOFError):  # not made yet, or damaged
-        _tokenize(read(study.data, split), tokenizers.load(name), path)
+        reviews = read(study.data, split, columns_of(study))
+        _tokenize(reviews, tokenizers.load(name), path)
         whole = _cached(path)
     return whole.first(getattr(study, f"{split}_examples"), split)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,6 +17,7 @@ from pathlib import Path
 from t5peft.base import files, paths
 from t5peft.base.errors import InputError, first_line
 from t5peft.base.progress import Progress
+from t5peft.inputs import tables
 
 CONFIG, TENSORS = "config.json", "*.safetensors"
 COMMIT = "commit"
@@ -154,8 +154,7 @@ def lacking(folder: Path, needed: Sequence[str]) -> str:
 def lacks_shards(folder: Path, pattern: str) -> bool:
     """Are there fewer files than those names, as NAME-00000-of-00002.parquet, speak of?"""
     names = [path.name for path in folder.rglob(pattern) if path.is_file()]
-    counts = [int(found[1]) for name in names if (found := re.search(r"-of-(\d+)", name))]
-    return len(names) < max(counts, default=1)
+    return len(names) < tables.shards(names)
 
 
 def check(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from t5peft.base import machine
 from t5peft.base.errors import InputError
 from t5peft.base.progress import Progress
-from t5peft.inputs import data, tokenizers
+from t5peft.inputs import data, tables, tokenizers
 from t5peft.runs import reopen
 from t5peft.training import evaluation
 
@@ -49,6 +51,35 @@ def predict(
                 chances[data.LABELS.index(answers[review])] if known else chances.max()
             )
     return list(zip(answers, shown, reviews, strict=True))
+
+
+def texts(arguments: Sequence[str], text_column: str = "") -> list[str]:
+    """Reviews of a command line: each is a text, or a file of them, a table or a text a line.
+
+    text_column: of a table's texts; "" for a usual name. Raises `InputError` for a file that is not
+    there or cannot be read.
+    """
+    found: list[str] = []
+    for argument in arguments:
+        path = Path(argument)
+        named = tables.is_table(path) or path.suffix.lower() == ".txt"
+        if not os.path.isfile(path):
+            if named and len(argument.split()) == 1:
+                raise InputError(f"file {path}", "none", "one of reviews", "give its whole name")
+            found.append(argument)
+        elif tables.is_table(path):
+            table, setting = tables.read(path), "--text-column NAME"
+            column = data.column(table, str(path), setting, text_column, data.TEXT)
+            found += ["" if text is None else str(text) for text in column]
+        else:
+            with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+                found += lines(file)
+    return found
+
+
+def lines(file: Iterable[str]) -> list[str]:
+    """A review a line; bytes that are no text stay in it, for `check` to name."""
+    return [line.strip() for line in file]
 
 
 def check(reviews: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from t5peft.base import paths
 from t5peft.base.settings import read_yaml, study_file
-from t5peft.base.studies import DEFAULT, Study, arguments
+from t5peft.base.studies import DEFAULT, Study, arguments, load
 from t5peft.inputs.backbone import RANDOM
 from t5peft.inputs.data import MADE_UP
 from t5peft.measure.measurements import Measured
@@ -59,6 +59,10 @@ def warnings(study: Study, records: Sequence[Record]) -> str:
             f"The study runs with {' and '.join(name for name, here in void.items() if here)}. It "
             "shows that everything works; its accuracies say nothing about any method.",
         )
+    imdb = load("assignment").data_fingerprint
+    if not void["made-up reviews"] and {x["identity"]["data"] for x in records} - {imdb}:
+        text = f"Where IMDB is spoken of, the reviews are those of `{study.data}`."
+        lines += callout("note", "Other reviews than IMDB's, or another split", text)
     return "\n".join([*lines, stale_note(records)])
 
 

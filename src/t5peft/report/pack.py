@@ -72,8 +72,9 @@ def with_inputs(new: Path, study: Study, made_there: bool) -> Study:
             copy_model(new, study.backbone, backbone.needed(study))
     if study.tokenizer:
         copy_model(new, study.tokenizer, hub.PIECES)
-    write_reviews(new, study.data, data.SPLITS)
-    return dataclasses.replace(study, **pins, data_fingerprint=data.check(study))
+    write_reviews(new, study.data, data.SPLITS, data.columns_of(study))
+    pins["data_fingerprint"] = data.check(study)
+    return dataclasses.replace(study, **pins, text_column="", label_column="", labels=())
 
 
 def with_texts(new: Path, params: BackboneParams) -> None:
@@ -87,11 +88,13 @@ def with_texts(new: Path, params: BackboneParams) -> None:
     copy_all(pieces, new / pieces.relative_to(paths.root()))
 
 
-def write_reviews(new: Path, name: str, splits: Sequence[str]) -> None:
+def write_reviews(
+    new: Path, name: str, splits: Sequence[str], columns: data.Columns = data.USUAL
+) -> None:
     """The whole splits, unless a program writes them."""
     if name != data.MADE_UP:
         for split in splits:
-            write_texts(new, name, split, "text", data.read(name, split))
+            write_texts(new, name, split, "text", data.read(name, split, columns))
 
 
 def write_texts(new: Path, name: str, split: str, column: str, pairs: data.Reviews) -> None:

@@ -1,0 +1,221 @@
+"""Reviews as people keep them are read, or refused by one line that names the file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from datasets import Dataset, DatasetDict
+
+from t5peft.base.errors import InputError
+from t5peft.inputs import data, tables
+from t5peft.inputs.data import Columns
+
+TEXTS = {split: data.read(data.MADE_UP, split) for split in data.SPLITS}
+FRAMES = {x: pd.DataFrame(pairs, columns=["text", "label"]) for x, pairs in TEXTS.items()}
+WORDS = {0: "negative", 1: "positive"}
+
+
+def hubs(folder: Path) -> None:
+    """As the hub's branch of converted files has them."""
+    for split, frame in FRAMES.items():
+        (folder / "plain_text" / split).mkdir(parents=True)
+        for shard, half in enumerate((frame[:150], frame[150:])):
+            half.to_parquet(folder / "plain_text" / split / f"{shard:04}.parquet")
+
+
+def shards(folder: Path) -> None:
+    """As the hub has large files."""
+    for split, frame in FRAMES.items():
+        for shard, half in enumerate((frame[:150], frame[150:])):
+            half.to_parquet(folder / f"{split}-{shard:05}-of-00002.parquet")
+
+
+def save_to_disk(folder: Path) -> None:
+    """As `datasets` saves them."""
+    parts = {split: Dataset.from_pandas(frame) for split, frame in FRAMES.items()}
+    DatasetDict(**parts).save_to_disk(str(folder), num_shards={"train": 2, "test": 1})
+
+
+def cache(folder: Path) -> None:
+    """As `datasets` keeps them beside."""
+    for split, frame in FRAMES.items():
+        Dataset.from_pandas(frame).save_to_disk(str(folder / "new"))
+        (folder / "new" / "data-00000-of-00001.arrow").rename(folder / f"imdb-{split}.arrow")
+        shutil.rmtree(folder / "new")
+
+
+def kaggle(folder: Path) -> None:
+    """A file a split, with a third that is not asked for, and a column of numbers."""
+    for split, frame in FRAMES.items():
+        frame.to_csv(folder / f"{split.title()}.csv")
+    FRAMES["test"][:10].to_csv(folder / "Valid.csv")
+
+
+def written(ending: str, write: Callable[[pd.DataFrame, Path], object]) -> Callable[[Path], None]:
+    """A file a split, its labels words in any case."""
+
+    def make(folder: Path) -> None:
+        for split, frame in FRAMES.items():
+            words = [WORDS[label].title() for label in frame["label"]]
+            write(frame.assign(label=words), folder / f"imdb_{split}{ending}")
+
+    return make
+
+
+def acl_imdb(folder: Path) -> None:
+    """A folder above an extracted one, as a Mac packs it."""
+    for split, pairs in TEXTS.items():
+        for number, (text, label) in enumerate(pairs):
+            path = folder / "aclImdb" / split / ("neg", "pos")[label] / f"{number}_1.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        (folder / "aclImdb" / split / "neg" / "._0_1.txt").write_bytes(b"\x00\x05\x16\x07\xa3")
+        (folder / "aclImdb" / split / ".DS_Store").write_bytes(b"\x00\xff")
+    shutil.copytree(folder / "aclImdb", folder / "__MACOSX" / "aclImdb")
+    shutil.copytree(folder / "aclImdb", folder / ".aclImdb")
+
+
+LAYOUTS = {
+    "the hub's converted files": hubs,
+    "the hub's shards": shards,
+    "save_to_disk": save_to_disk,
+    "the cache of datasets": cache,
+    "a CSV a split": kaggle,
+    "TSV": written(".tsv", lambda frame, path: frame.to_csv(path, sep="\t", index=False)),
+    "JSON lines": written(".jsonl", lambda f, path: f.to_json(path, orient="records", lines=True)),
+    "JSON": written(".json", lambda frame, path: frame.to_json(path, orient="records")),
+    "aclImdb of a Mac": acl_imdb,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_same_reviews_are_read_from_every_layout(layout: str, tmp_path: Path) -> None:
+    LAYOUTS[layout](tmp_path)
+    for split in data.SPLITS:
+        assert data.read(str(tmp_path), split) == TEXTS[split]
+
+
+def one_file(folder: Path, frame: pd.DataFrame) -> str:
+    path = folder / "IMDB Dataset.csv"
+    frame.to_csv(path, index=False)
+    return str(path)
+
+
+def test_one_table_is_halved_in_the_order_of_the_digests(tmp_path: Path) -> None:
+    """As Kaggle has IMDB: whichever way the rows lie, the same reviews train."""
+    frame = FRAMES["train"].rename(columns={"text": "review", "label": "sentiment"})
+    frame = frame.replace({"sentiment": WORDS})[:399]
+    path = one_file(tmp_path, frame)
+    halves = [data.read(path, split) for split in data.SPLITS]
+    assert [len(half) for half in halves] == [200, 199]
+    assert sorted(halves[0] + halves[1]) == sorted(TEXTS["train"][:399])
+    before = data.contents(path)
+    one_file(tmp_path, frame.sample(frac=1, random_state=1))
+    assert [data.read(path, split) for split in data.SPLITS] == halves
+    assert data.contents(path) == before
+    with pytest.raises(InputError, match="split unsupervised: found no reviews"):
+        data.read(path, "unsupervised")
+
+
+def test_columns_and_words_are_named(tmp_path: Path) -> None:
+    frame = FRAMES["train"].rename(columns={"text": "body", "label": "stars"})
+    path = one_file(tmp_path, frame.replace({"stars": {0: 1, 1: 5}}))
+    named = Columns("body", "stars", ("1", "5"))
+    assert sorted(x for split in data.SPLITS for x in data.read(path, split, named)) == sorted(
+        TEXTS["train"]
+    )
+    turned = Columns("body", "stars", ("5", "1"))
+    assert data.contents(path, named) != data.contents(path, turned)
+    with pytest.raises(InputError, match=r"label 5, expected labels 0 and 1.*--set labels="):
+        data.read(path, "train", Columns("body", "stars"))
+    with pytest.raises(InputError, match=r"columns body, stars, .* column grade; name it: label_c"):
+        data.read(path, "train", Columns("body", "grade"))
+
+
+def two_snapshots(folder: Path) -> None:
+    for commit in ("e6281661", "f0a1b2c3"):
+        hubs(folder / "snapshots" / commit)
+
+
+def two_kinds(folder: Path) -> None:
+    hubs(folder)
+    acl_imdb(folder)
+
+
+def a_shard_short(folder: Path) -> None:
+    shards(folder)
+    (folder / "train-00001-of-00002.parquet").unlink()
+
+
+def no_utf_8(folder: Path) -> None:
+    acl_imdb(folder)
+    (folder / "aclImdb/train/pos/7_9.txt").write_bytes("caf\u00e9".encode("latin-1"))
+
+
+def utf_16(folder: Path) -> None:
+    acl_imdb(folder)
+    (folder / "aclImdb/train/pos/7_9.txt").write_bytes("good".encode("utf-16-le"))
+
+
+def latin_csv(folder: Path) -> None:
+    frame = FRAMES["train"].replace({"text": {TEXTS["train"][0][0]: "caf\u00e9"}})
+    frame.to_csv(folder / "train.csv", encoding="latin-1")
+
+
+REFUSED = {
+    "two snapshots": (
+        two_snapshots,
+        r"e6281661/.*\.parquet and snapshots/f0a1b2c3/.*, both of spl",
+    ),
+    "two kinds": (two_kinds, r"found aclImdb/train and plain_text/train/000\d.parquet, both of"),
+    "a shard short": (a_shard_short, "found 1 of 2 shards of split train"),
+    "another encoding": (no_utf_8, r"7_9.txt: found 'utf-8' codec .*, expected a text in UTF-8"),
+    "UTF-16 without a mark": (utf_16, r"found the review 'g.x00o.*, expected texts"),
+    "a table in another encoding": (
+        latin_csv,
+        r"train.csv: found bytes that are not UTF-8 in column text, expected a whole .csv",
+    ),
+    "one table": (
+        lambda folder: FRAMES["train"].to_csv(folder / "IMDB.csv"),
+        r"nothing of split train \(IMDB.csv\).*--set data='.*IMDB.csv' takes its halves",
+    ),
+    "JSON of another form": (
+        lambda folder: (folder / "train.json").write_text('[{"text": 1}, 2]'),
+        "train.json: found .*, expected a whole .json file in UTF-8",
+    ),
+    "an empty table": (lambda folder: (folder / "train.csv").touch(), "train.csv: found "),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_meant_is_refused_by_name(kind: str, tmp_path: Path) -> None:
+    make, wanted = REFUSED[kind]
+    make(tmp_path)
+    with pytest.raises(InputError, match=wanted):
+        data.read(str(tmp_path), "train")
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "imdb.xlsx").touch()
+    with pytest.raises(InputError, match=r"found a file .xlsx, expected one of .parquet, .arrow, "):
+        data.read(str(tmp_path / "imdb.xlsx"), "train")
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("train-00000-of-00001.parquet", "train"),
+        ("plain_text/test/0000.parquet", "test"),
+        ("train/unsup", "unsupervised"),
+        ("train/test.csv", "test"),
+        ("train/train_test.csv", "train"),
+        ("training.csv", ""),
+        ("IMDB Dataset.csv", ""),
+    ],
+)
+def test_the_nearest_name_says_the_split(path: str, split: str, tmp_path: Path) -> None:
+    assert tables.split_of(tmp_path / path, tmp_path) == split
