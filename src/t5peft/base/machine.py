@@ -134,7 +134,7 @@ def matrix_rate(precision: str) -> float:
     A processor without bf16 is known by a smaller product, as a large one takes a minute.
     """
     side = 8192 if has_accelerator() else 2048
-    if precision == "bf16" and (small := product_rate(precision, SMALL)) < UNSUITED:
+    if precision == "bf16" and (small := product_rate(precision, SMALL, 30)) < UNSUITED:
         return small
     return product_rate(precision, side)
 
@@ -144,13 +144,16 @@ def matrix_peak(precision: str = "bf16") -> float:
     return max(matrix_rate(precision), matrix_rate("fp32"))
 
 
-def product_rate(precision: str, side: int) -> float:
-    """Operations a second of the product of two square matrices: best of five."""
+def product_rate(precision: str, side: int, turns: int = 5) -> float:
+    """Operations a second of the product of two square matrices: best of some turns.
+
+    A busy machine wants many where one is short.
+    """
     import torch
 
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     square = torch.randn(side, side, dtype=kind, device=device())
-    times = [seconds(lambda: square @ square) for _ in range(6)]
+    times = [seconds(lambda: square @ square) for _ in range(1 + turns)]
     return 2 * side**3 / min(times[1:])  # the first warms up
 
 

@@ -40,8 +40,8 @@ class Listed:
 class Study:
     """Everything that decides a study's results.
 
-    The names `study` and `train` change none; `backbone`, `tokenizer` and `data` count by what lies
-    behind them (`identity.identity_of`).
+    `study`, `train` and `micro_batch_size` change none; `backbone`, `tokenizer` and `data` count by
+    what lies behind them (`identity.identity_of`).
     """
 
     study: str  # name of the folder in weights/
@@ -75,6 +75,7 @@ class Study:
     lora_rank_small: int
     lora_alpha: float
 
+    micro_batch_size: int = 0  # reviews in memory at once; 0: as is fastest, 8 on a CPU
     text_column: str = ""  # of data in a table; "": text, review or sentence
     label_column: str = ""  # "": label or sentiment
     labels: tuple[str, ...] = ()  # its words for negative and positive; none: 0, 1 and the like
@@ -108,6 +109,8 @@ class Study:
             small, usual = f"{name}_small", getattr(self, name)
             other = f"another number than {name} = {usual}, so that the runs differ"
             require(self, small, getattr(self, small) != usual, other)
+        within = 0 <= self.micro_batch_size <= self.batch_size
+        require(self, "micro_batch_size", within, f"0 to {self.batch_size}, the batch_size")
         require(self, "seed", 0 <= self.seed < 2**22, "a whole number from 0 to 4,194,303")
         if self.backbone.startswith("random:"):
             require(
@@ -139,7 +142,7 @@ DEFAULT = "self-contained"
 POSITIVE = tuple(
     field.name
     for field in dataclasses.fields(Study)
-    if field.type in ("int", "float") and field.name != "seed"
+    if field.type in ("int", "float") and field.name not in ("seed", "micro_batch_size")
 )
 
 

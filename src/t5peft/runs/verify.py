@@ -9,6 +9,7 @@ steps are verified on the kind of device that made the trace.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -89,6 +90,8 @@ def verify(run: Run, study: Study, steps: int, reviews: int) -> Verified:
     enough = before and before["steps"] >= len(known) and before["reviews"] >= len(answered)
     if before and enough and store.holds(before):
         return before
+    parts = record["params"].get("micro_batch_size", 0)  # dropout is drawn for each part
+    study = replace(study, micro_batch_size=parts)
     differences = np.abs(first_losses(run, study, len(known)) - known)
     found: Verified = {
         "result": store.result(record),

@@ -32,7 +32,8 @@ CHECK_EVERY = {"cpu": 1}
 
 REVIEWS_AT_ONCE = {"cpu": 8}
 """On a CPU a batch goes through the model in parts of similar length that the caches hold: less
-padding, a fraction of the memory, the same gradients. A GPU takes the batch whole."""
+padding, a fraction of the memory, the same gradients. A GPU takes the batch whole, unless the study
+says otherwise (`micro_batch_size`): gradients are accumulated over the parts."""
 
 
 # --- one epoch ---------------------------------------------------------------------------------
@@ -46,7 +47,8 @@ def order(study: Study, epoch: int) -> np.ndarray:
 def loss_of(job: Job, picked: np.ndarray, multiple: int = data.MULTIPLE) -> Tensor:
     """Mean cross-entropy of the picked reviews' label words, each with its end: a scalar."""
     max_length, model = job.study.max_length, job.wrapped
-    if job.compiled is not None and len(picked) == job.study.batch_size:  # of one shape
+    whole = job.study.micro_batch_size or job.study.batch_size
+    if job.compiled is not None and len(picked) == whole:  # of one shape
         model, multiple = job.compiled, max_length
     ids, mask = job.train.batch(picked, max_length, job.run.placeholders, multiple)
     labels = job.targets[job.train.labels[picked]].to(ids.device)
@@ -61,7 +63,8 @@ def add_gradients(job: Job, batch: np.ndarray) -> Tensor:
     count = job.accelerator.num_processes
     mine = batch[job.accelerator.process_index :: count]
     mine = mine[np.argsort(job.train.lengths(job.study.max_length)[mine], kind="stable")]
-    at_once = REVIEWS_AT_ONCE.get(job.accelerator.device.type, len(mine))
+    usual = REVIEWS_AT_ONCE.get(job.accelerator.device.type, len(mine))
+    at_once = job.study.micro_batch_size or usual
     parts = np.array_split(mine, -(-len(mine) // at_once))
     total = torch.zeros((), device=job.accelerator.device)
     for number, part in enumerate(parts, 1):
@@ -130,7 +133,13 @@ def answers(job: Job, tokens: Tokens, title: str) -> list[str]:
     mine = every[job.accelerator.process_index :: job.accelerator.num_processes]
     with Progress(f"{job.run.name}, {title}", len(mine)) as progress, job.accelerator.autocast():
         found = evaluation.predict(
-            job.model, job.tokenizer, tokens.picked(mine), max_length, placeholders, progress.add
+            job.model,
+            job.tokenizer,
+            tokens.picked(mine),
+            max_length,
+            placeholders,
+            progress.add,
+            2 * job.study.micro_batch_size,  # twice as many fit, as no gradients are kept
         )
     said = dict(gather_object([*zip(mine.tolist(), found, strict=True)]))
     return [said[review] for review in every.tolist()]
