@@ -18,11 +18,10 @@ from t5peft.base import deciding, machine, studies
 from t5peft.base.errors import InputError, OneLine
 from t5peft.base.progress import Progress
 from t5peft.base.settings import build, overrides, read_yaml, study_file
-from t5peft.base.studies import Study
+from t5peft.base.studies import TARGETS, Study
 from t5peft.inputs import backbone, checks
-from t5peft.inputs.sizes import SIZES
 from t5peft.measure import measurements
-from t5peft.methods.table import METHODS, Run, ours, runs_of
+from t5peft.methods.table import METHODS, SETTINGS, Run, named, ours, runs_of
 from t5peft.runs import launch, records, store
 from t5peft.runs.records import SHOWN
 
@@ -251,7 +250,7 @@ def count_command(options: argparse.Namespace) -> int:
     """Derive a method's parameters and count the live model's; code 1 where they differ."""
     from t5peft.methods import counting
 
-    settings = given(options, ("tokens", "bottleneck", "rank"))
+    settings = given(options, ("tokens", "bottleneck", "rank", "targets"))
     text, equal = counting.command(options.method, options.size, settings, options.implementation)
     print(text)
     return 0 if equal else 1
@@ -265,10 +264,11 @@ def check_command(options: argparse.Namespace) -> int:
     path, method = Path(options.file), options.method
     content = check.read(path)
     run = ours(study or studies.load("assignment")).get(method)
-    usual = run.settings if run else {}
-    own = {key: x for key, x in check.said(path, content).items() if key in usual}
-    settings = usual | own | given(options, ("tokens", "bottleneck", "rank", "alpha"))
-    model = backbone.load_on_meta(study.backbone).config if study else options.size
+    own = {k: x for k, x in check.said(path, content).items() if k in SETTINGS.get(method, {})}
+    asked = given(options, ("tokens", "bottleneck", "rank", "alpha", "targets"))
+    settings = (run.settings if run else {}) | own | asked
+    settings = named(settings) if method == "lora" else settings
+    model = backbone.load_on_meta(study.backbone).config if study else backbone.sized(options.size)
     handed = check.identify(path, content, method, model, settings)
     print(*handed.lines, sep="\n", flush=True)
     for line in check.accuracy(handed, method, study, settings, options.reviews) if study else ():
@@ -426,11 +426,17 @@ SEED = option(
     help="another seed than the study's: its runs are kept beside, in STUDY-seed-SEED",
 )
 SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
-SIZE = option("--size", default="t5-small", help=f"{', '.join(SIZES)} (default t5-small)")
+SIZE = option(
+    "--size",
+    default="t5-small",
+    help="such as t5-11b, flan-t5-xl or byt5-base, or a folder with a config.json "
+    "(default t5-small)",
+)
 OF_METHOD = (
     option("--rank", type=int, help="of LoRA (default 8)"),
     option("--bottleneck", type=int, help="of the adapter (default 8)"),
     option("--tokens", type=int, help="of the soft prompt (default 10)"),
+    option("--targets", nargs="+", choices=TARGETS, help="of LoRA (default q v)"),
 )
 ONLY = option("--only", **SEVERAL, metavar="RUN", help="these runs, by name")
 STEPS = option("--steps", type=int, default=20, help="first steps (default 20)")

@@ -77,6 +77,7 @@ CHANGES = [
     {"study": "mine", "data": "a folder/with a 'quote' # and more", "backbone": "/models/t5"},
     {"study": "smoke", "train": "no"},
     {"study": "2024", "seed": 5},
+    {"lora_targets": ["q", "k", "v", "o"]},
     {"runs": [{"method": "lora", "settings": {"rank": 2}}, {"method": "ia3", "rate": 1e-5}]},
 ]
 
@@ -155,6 +156,18 @@ def test_a_whole_number_for_a_rate_is_the_same_study() -> None:
     assert type(study.lora_alpha) is float
     with pytest.raises(InputError, match="found True"):
         studies.load("assignment", {"lora_alpha": True})
+
+
+def test_loras_targets_are_a_list_in_one_order() -> None:
+    assert studies.load("smoke").lora_targets == ("q", "v")
+    study = studies.load("smoke", {"lora_targets": ["wo", "v", "q"]})
+    assert study.lora_targets == ("q", "v", "wo")
+    assert studies.plain(study)["lora_targets"] == ["q", "v", "wo"]
+    for wrong in ([], ["q", "q"], ["q", "w"], [["q"]], "q", 3, None):
+        with pytest.raises(
+            InputError, match=r"lora_targets: found .*expected (some of q, k|a list)"
+        ):
+            studies.load("smoke", {"lora_targets": wrong})
 
 
 def test_a_prompt_leaves_room_for_a_review() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, T5Config
+from transformers import BertConfig, MT5Config, T5Config, UMT5Config
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone
+from t5peft.methods import counting
 from t5peft.runs.identity import of_study
 
 
@@ -124,3 +125,78 @@ def test_what_is_no_classic_t5_is_refused(config: T5Config, found: str, tmp_path
     config.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=found):
         backbone.load(str(tmp_path))
+
+
+def test_a_later_size_is_not_trained_even_at_random(smoke: Study) -> None:
+    study = dataclasses.replace(smoke, backbone="random:flan-t5-small")
+    for refusing in (
+        lambda: backbone.load(study.backbone),
+        lambda: backbone.load_on_meta(study.backbone),
+        lambda: backbone.fingerprint(study),
+    ):
+        with pytest.raises(InputError, match="found size 'flan-t5-small', expected one of t5-sm"):
+            refusing()
+
+
+# --- what is to be counted -----------------------------------------------------------------------
+
+ODD = {"d_model": 50, "d_kv": 3, "num_heads": 7, "d_ff": 11, "num_layers": 2, "vocab_size": 101}
+ODD |= {"num_decoder_layers": 5, "relative_attention_num_buckets": 6}
+
+
+@pytest.mark.parametrize("name", ["t5-small", "google-t5/t5-small", "org/of/t5-small"])
+def test_a_size_may_carry_its_organisation(name: str) -> None:
+    assert backbone.sized(name) == "t5-small"
+
+
+def test_a_folder_goes_before_a_size_with_an_organisation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    T5Config(**ODD).save_pretrained(tmp_path / "google" / "t5-small")
+    T5Config(**ODD).save_pretrained(tmp_path / "t5-small")
+    assert backbone.sized("google/t5-small").d_model == 50
+    assert backbone.sized("./t5-small").d_model == 50
+    assert backbone.sized("t5-small") == "t5-small"
+
+
+@pytest.mark.parametrize("kind", [T5Config, MT5Config])
+@pytest.mark.parametrize("inner", ["relu", "silu", "gated-gelu", "gated-silu"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_folder_of_any_form_is_counted(kind: Any, inner: str, tied: bool, tmp_path: Path) -> None:
+    saved = kind(**ODD, feed_forward_proj=inner, tie_word_embeddings=tied)
+    saved.save_pretrained(tmp_path)
+    found = backbone.sized(str(tmp_path))
+    assert {key: getattr(found, key) for key in ODD} == ODD
+    assert (found.is_gated_act, found.tie_word_embeddings) == (inner.startswith("gated"), tied)
+    assert counting.parameters(counting.hollow(found)) == counting.parameters(
+        counting.hollow(saved)
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        (BertConfig(), "bert"),
+        (UMT5Config(), "umt5"),
+        (T5Config(d_model="wide"), "d_model 'wide', expected a whole number"),
+        (T5Config(d_kv=0), "d_kv 0, expected a whole number from 1"),
+        (T5Config(num_heads=True), "num_heads True"),
+        (T5Config(vocab_size=10**6), "vocab_size 1000000"),
+        (T5Config(relative_attention_num_buckets=None), "relative_attention_num_buckets None"),
+    ],
+)
+def test_what_would_be_counted_wrongly_is_refused(config: Any, found: str, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=f"size {tmp_path}: found {found}"):
+        backbone.sized(str(tmp_path))
+
+
+def test_what_names_no_t5_is_refused_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"found 'google/t6', expected one of t5-small, .*folder"):
+        backbone.sized("google/t6")
+    with pytest.raises(InputError, match=r"found no config.json, expected a folder whose"):
+        backbone.sized(str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match=f"size {tmp_path}: found .*, expected a folder whose"):
+        backbone.sized(str(tmp_path))

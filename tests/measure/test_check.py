@@ -19,6 +19,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.measure import check
+from t5peft.methods.table import inject
 from t5peft.runs import store
 from t5peft.training.jobs import trained
 
@@ -128,9 +129,43 @@ def test_a_librarys_folder_says_what_it_is(tmp_path: Path) -> None:
             look(tmp_path)
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 4}))
     assert look(tmp_path).counted == 1536
+    wider = {"lora_alpha": 4, "target_modules": ["model.wi_1", "q", "wi_0"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | wider))
+    assert check.said(tmp_path, {})["targets"] == ["q", "wi"]
+    wider["target_modules"] = "(q|v)"
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | wider))
+    assert "targets" not in check.said(tmp_path, {}), "a pattern says nothing that is read here"
     (tmp_path / "adapter_config.json").write_text("{")
     with pytest.raises(InputError, match="expected a readable YAML file"):
         look(tmp_path)
+
+
+def test_a_lora_elsewhere_says_so_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of ours and a folder of PEFT's; what is asked for goes before, and must agree."""
+    settings = {"rank": RANK, "alpha": 4.0, "targets": ["k", "o", "wo"]}
+    ours, theirs = tiny(), tiny()
+    for model, kind in ((ours, "scratch"), (theirs, "peft")):
+        inject(model, "lora", kind, settings)
+    held = {"method": "lora", "settings": settings, "state_dict": trained(ours)}
+    torch.save(held, tmp_path / "lora.pt")
+    save_file(
+        {x: t.contiguous() for x, t in trained(theirs).items()},
+        tmp_path / "adapter_model.safetensors",
+    )
+    config = {"r": RANK, "lora_alpha": 4, "target_modules": ["wo", "o", "k"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    for path in (tmp_path / "lora.pt", tmp_path):
+        command = ["check", str(path), "--method", "lora", "--size", "tiny"]
+        assert main(command) == 0
+        assert capsys.readouterr().out.endswith("derived 2,304, counted 2,304: equal\n")
+        assert main([*command, "--targets", "wo", "k", "o"]) == 0
+        capsys.readouterr()
+        for other in (["k", "o"], ["q", "v"]):
+            assert main([*command, "--targets", *other]) == 2
+            expected = f"found targets ['k', 'o', 'wo'], expected targets {other}"
+            assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -138,6 +173,7 @@ def test_a_librarys_folder_says_what_it_is(tmp_path: Path) -> None:
     [
         ("--bottleneck 4", "setting bottleneck: found 4, expected settings of lora: rank, alpha"),
         ("--rank 0", "rank: found 0, expected a whole number from 1"),
+        ("--method adapter --targets q v", "setting targets: found ['q', 'v'], expected settings"),
         ("--size t6", "size: found 't6', expected one of t5-small"),
     ],
 )

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from itertools import combinations
 from typing import Any
 
 import pytest
+from tiny import EVERY
+from tiny import SETTINGS as SETTINGS_OF
 
 from t5peft.__main__ import main
 from t5peft.base.errors import InputError
-from t5peft.inputs.sizes import SIZES
+from t5peft.base.studies import TARGETS
+from t5peft.inputs.sizes import CLASSIC, SIZES, config
 from t5peft.methods import counting, formulas, lora
 
 SETTINGS: list[tuple[str, dict[str, int]]] = [("full", {}), ("ia3", {})] + [
@@ -19,6 +23,7 @@ SETTINGS: list[tuple[str, dict[str, int]]] = [("full", {}), ("ia3", {})] + [
     for method, (name, _) in formulas.SETTINGS.items()
     for number in (1, 5, 8, 13)
 ]
+SUBSETS = [some for many in range(1, 7) for some in combinations(TARGETS, many)]
 SMALL = ("tiny", "mini", "t5-small")  # with every setting; the others with a few
 BUILT = [
     pytest.param(
@@ -29,7 +34,7 @@ BUILT = [
         id="-".join(map(str, (size, method, *settings.values(), implementation))),
         marks=[] if size in SMALL else pytest.mark.slow,
     )
-    for size in SIZES
+    for size in CLASSIC
     for method, settings in SETTINGS
     for implementation in (["scratch"] if method == "full" else ["scratch", "library"])
     if size in SMALL or set(settings.values()) <= {13}
@@ -75,6 +80,45 @@ def test_encoder_and_decoder_of_unequal_depth_and_projections_that_are_not_squar
         assert counting.count(method, odd, settings).equal
 
 
+FORMS = [
+    (gated, tied, method, implementation)
+    for gated in (False, True)
+    for tied in (False, True)
+    for method, implementation in EVERY
+]
+
+
+@pytest.mark.parametrize(("gated", "tied", "method", "implementation"), FORMS)
+def test_every_form_of_a_t5_is_counted(
+    gated: bool, tied: bool, method: str, implementation: str
+) -> None:
+    inner = "gated-gelu" if gated else "relu"
+    form = config("tiny", d_kv=7, feed_forward_proj=inner, tie_word_embeddings=tied)
+    settings = SETTINGS_OF[method]
+    for more in ({}, {"targets": [*TARGETS]}) if method == "lora" else ({},):
+        counted = counting.count(method, form, {**settings, **more}, implementation)
+        assert counted.equal
+        assert (counted.counted_added > 0) == (method != "full")
+
+
+@pytest.mark.parametrize("size", [size for size in SIZES if size not in CLASSIC])
+def test_every_later_size_is_counted(size: str) -> None:
+    settings = SETTINGS_OF | {"lora": {"rank": 8, "targets": ["q", "wi", "wo"]}}
+    for method in settings if size.endswith("-small") else ("full", "lora"):
+        assert counting.count(method, size, settings[method]).equal
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("implementation", ["scratch", "library"])
+@pytest.mark.parametrize("targets", SUBSETS, ids="-".join)
+def test_lora_at_every_set_of_targets_is_counted(
+    targets: tuple[str, ...], implementation: str
+) -> None:
+    for gated in ("relu", "gated-gelu"):
+        odd = config("tiny", d_kv=7, num_layers=1, num_decoder_layers=3, feed_forward_proj=gated)
+        assert counting.count("lora", odd, {"rank": 3, "targets": targets}, implementation).equal
+
+
 WRONG = {
     "soft-prompt": 2 * formulas.n * formulas.d,  # the rows of a decoder's prompt too
     "adapter": 2 * formulas.d * formulas.b,  # no bias
@@ -96,8 +140,8 @@ def test_a_model_that_trains_too_little_is_noticed(monkeypatch: pytest.MonkeyPat
     """LoRA without cross-attention: the classic mistake in a T5."""
     everywhere = lora.sites
 
-    def without_cross(model: Any) -> Any:
-        return {k: v for k, v in everywhere(model).items() if "EncDec" not in k}
+    def without_cross(*given: Any) -> Any:
+        return {k: v for k, v in everywhere(*given).items() if "EncDec" not in k}
 
     monkeypatch.setattr(lora, "sites", without_cross)
     counted = counting.count("lora", "tiny", {"rank": 2})
@@ -125,6 +169,23 @@ def test_command_prints_formula_numbers_and_verdict() -> None:
 
 def test_command_without_settings_takes_those_of_the_exercise() -> None:
     assert "294,912" in counting.command("lora", "t5-small", {})[0]
+    printed, equal = counting.command("lora", "tiny", {"targets": ["o"]})
+    assert equal
+    assert "  r           rank of a LoRA update: 8" in printed.splitlines()
+
+
+def test_command_names_every_kind_of_sites(capsys: pytest.CaptureFixture[str]) -> None:
+    command = "count lora --rank 2 --targets wo q --implementation library --size"
+    assert main([*command.split(), "google/byt5-small"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    for line in (
+        "method        lora on google/byt5-small, library",
+        "added         beside the projection q of each attention (encoder layers have one, decoder "
+        "layers two); beside the projection wo of each feed-forward sublayer",
+        "formula       (L_e + 2*L_d)*(d*r + r*h*d_kv) + (L_e + L_d)*(d_ff*r + r*d)",
+        "equal",
+    ):
+        assert line in printed
 
 
 @pytest.mark.parametrize(
@@ -136,6 +197,11 @@ def test_command_without_settings_takes_those_of_the_exercise() -> None:
         ("lora", "tiny", {"rank": 0}, "scratch", "rank"),
         ("lora", "tiny", {"rank": 1.5}, "scratch", "rank"),
         ("lora", "tiny", {"rank": True}, "scratch", "rank"),
+        ("lora", "tiny", {"rank": 8, "targets": []}, "scratch", "targets"),
+        ("lora", "tiny", {"rank": 8, "targets": "q"}, "scratch", "targets"),
+        ("lora", "tiny", {"rank": 8, "targets": ["q", "q"]}, "scratch", "targets"),
+        ("lora", "tiny", {"rank": 8, "targets": ["q", "wi_0"]}, "scratch", "targets"),
+        ("adapter", "tiny", {"bottleneck": 8, "targets": ["q"]}, "scratch", "targets"),
         ("lora", "tiny", {"rank": 8, "bottleneck": 8}, "scratch", "bottleneck"),
         ("full", "tiny", {"alpha": 4}, "scratch", "alpha"),
         ("adapter", "tiny", {"bottleneck": 8, "alpha": 4}, "scratch", "alpha"),

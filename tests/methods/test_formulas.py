@@ -28,7 +28,7 @@ SITES = {
 @pytest.mark.parametrize("method", SITES)
 def test_sites_formula_is_the_number_of_matched_modules(method: str, size: str) -> None:
     sites, formula = SITES[method](counting.hollow(size)), formulas.FORMULAS[method]
-    number = formula.sites + (formula.also.sites if formula.also else 0)
+    number = sum(kind.sites for kind in formula.kinds)
     assert len(sites) == formulas.value(number, formulas.dimensions(size))
 
 
@@ -43,6 +43,7 @@ def test_each_part_of_the_backbone_is_where_it_is_said_to_be(size: str) -> None:
         "decoder self-attention": "decoder SelfAttention",
         "decoder cross-attention": "decoder EncDecAttention",
         "decoder feed-forward": "decoder DenseReluDense",
+        **({} if SIZES[size].tie_word_embeddings else {"output head": "lm_head"}),
     }
     counted = dict.fromkeys(where, 0)
     for name, parameter in counting.hollow(size).named_parameters():
@@ -87,6 +88,42 @@ def test_every_form_of_a_formula_is_the_same_number(method: str, settings: dict[
     letters: dict[str, Any] = {str(symbol): number for symbol, number in derivation.values.items()}
     for form in (derivation.added, derivation.simplified, derivation.substituted):
         assert sympy.parse_expr(formulas.text(form), letters) == derivation.derived
+
+
+@pytest.mark.parametrize(
+    ("targets", "added"),
+    [
+        (["q", "v"], "2*(L_e + 2*L_d)*(d*r + r*h*d_kv)"),
+        (["q"], "(L_e + 2*L_d)*(d*r + r*h*d_kv)"),
+        (["k", "o"], "(L_e + 2*L_d)*(d*r + r*h*d_kv) + (L_e + 2*L_d)*(h*d_kv*r + r*d)"),
+        (["wi", "wo"], "(L_e + L_d)*(d*r + r*d_ff) + (L_e + L_d)*(d_ff*r + r*d)"),
+    ],
+)
+def test_lora_has_a_term_for_each_kind_of_targets(targets: list[str], added: str) -> None:
+    derivation = formulas.derive("lora", "t5-11b", {"rank": 8, "targets": targets})
+    assert formulas.text(derivation.added) == added
+    letters: dict[str, Any] = {str(symbol): number for symbol, number in derivation.values.items()}
+    for form in (derivation.added, derivation.simplified, derivation.substituted):
+        assert sympy.parse_expr(formulas.text(form), letters) == derivation.derived
+
+
+def test_the_usual_targets_are_those_of_none_named() -> None:
+    usual = formulas.derive("lora", "t5-small", {"rank": 8})
+    assert formulas.derive("lora", "t5-small", {"rank": 8, "targets": ["v", "q"]}) == usual
+    assert usual.rule == (
+        "beside the 2 projections q and v of each attention (encoder layers have one, decoder "
+        "layers two)"
+    )
+
+
+def test_wi_is_two_maps_of_a_gated_feed_forward() -> None:
+    classic, gated = (
+        formulas.derive("lora", size, {"rank": 1, "targets": ["wi"]})
+        for size in ("t5-small", "flan-t5-small")
+    )
+    assert formulas.text(classic.sites) == "L_e + L_d"
+    assert formulas.text(gated.sites) == "2*(L_e + L_d)"
+    assert gated.rule == "beside the 2 projections wi_0 and wi_1 of each feed-forward sublayer"
 
 
 def test_letters_are_those_of_the_runs_names() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from tiny import tiny
+from transformers import T5ForConditionalGeneration
 
+from t5peft.inputs.sizes import config
 from t5peft.methods import ia3
 
 
@@ -17,6 +19,11 @@ def test_ia3_sits_at_keys_values_and_the_feed_forwards_inner_state() -> None:
         "encoder.block.0.layer.0.SelfAttention.v",
         "encoder.block.0.layer.1.DenseReluDense.wo",
     ]
+
+
+def test_ia3_sits_before_a_gated_feed_forwards_last_map() -> None:
+    gated = T5ForConditionalGeneration(config("tiny", feed_forward_proj="gated-gelu"))
+    assert list(ia3.sites(gated)) == list(ia3.sites(tiny()))
 
 
 def test_a_scale_is_of_the_output_or_of_the_input() -> None:

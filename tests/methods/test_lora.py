@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny import tiny
+from transformers import T5ForConditionalGeneration
 
+from t5peft.base.studies import TARGETS
+from t5peft.inputs.sizes import config
 from t5peft.methods import lora
 
 
@@ -19,6 +22,24 @@ def test_lora_sits_at_query_and_value_of_every_attention() -> None:
         ),
     ]
     assert list(lora.sites(tiny())) == [f"{name}.{p}" for name in attentions for p in ("q", "v")]
+
+
+def test_targets_are_found_in_the_models_order_whatever_theirs() -> None:
+    for targets in (TARGETS, TARGETS[::-1]):
+        found = list(lora.sites(tiny(), targets))
+        assert found[:6] == [
+            *(f"encoder.block.0.layer.0.SelfAttention.{x}" for x in ("q", "k", "v", "o")),
+            *(f"encoder.block.0.layer.1.DenseReluDense.{x}" for x in ("wi", "wo")),
+        ]
+        assert len(found) == 6 * 4 + 4 * 2
+    assert {name.rpartition(".")[2] for name in lora.sites(tiny(), ("o", "wi"))} == {"o", "wi"}
+
+
+def test_wi_of_a_gated_feed_forward_is_both() -> None:
+    form = config("tiny", feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    found = list(lora.sites(T5ForConditionalGeneration(form), ["wi"]))
+    assert found[:2] == [f"encoder.block.0.layer.1.DenseReluDense.wi_{x}" for x in (0, 1)]
+    assert len(found) == 4 * 2
 
 
 def test_loras_a_starts_as_a_linear_map_of_d_in_does() -> None:

@@ -14,6 +14,7 @@ from tiny import SETTINGS, injected, perturb, tiny
 from torch import Tensor
 
 from t5peft.base.errors import InputError
+from t5peft.base.studies import TARGETS
 from t5peft.methods import counting, matching
 from t5peft.methods.table import LIBRARY, METHODS
 from t5peft.training.jobs import trained
@@ -185,6 +186,15 @@ def test_what_does_not_fit_is_named(change: Callable[..., Any], found: str) -> N
     wanted = found.format(name=name, ours="decoder.block.1.layer.1.EncDecAttention.q.A")
     with pytest.raises(InputError, match=f"file: found {wanted}.*24 tensors, 1,536 parameters"):
         matching.matched("file", theirs, ours)
+
+
+@pytest.mark.parametrize("name", LORA.values(), ids=LORA)
+def test_every_projection_is_told_by_its_name(name: Name) -> None:
+    wanted, _ = counting.tensors("lora", "tiny", {"rank": 2, "targets": [*TARGETS]})
+    ours = {x: torch.randn(tensor.shape) for x, tensor in wanted.items()}
+    theirs = {name(0, *x.rpartition(".")[::2]): ours[x] for x in reversed(ours)}
+    assert len(theirs) == len(ours) == 2 * (6 * 4 + 4 * 2)
+    same(ours, theirs)
 
 
 @pytest.mark.parametrize("rank", [1, 32])

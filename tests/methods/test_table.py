@@ -13,7 +13,7 @@ from transformers import T5ForConditionalGeneration
 from t5peft.base import studies
 from t5peft.base.errors import InputError
 from t5peft.methods import adapter, ia3, lora, soft_prompt
-from t5peft.methods.table import Run, ours, require_ten, runs_of
+from t5peft.methods.table import Run, ours, require_ten, runs_of, told
 from t5peft.training.jobs import trained
 
 D_MODEL, D_FF, D_FF_SITES, PROJECTIONS = 32, 64, 4, 12  # of the tiny T5: 2 + 2 layers, 6 attentions
@@ -107,6 +107,41 @@ def test_a_listed_run_has_what_it_says_and_for_the_rest_the_studys_own() -> None
     assert runs_of(other) == [Run(1, "lora", "scratch", {"rank": 2, "alpha": 8.0}, 0.5)]
 
 
+def test_targets_are_named_where_they_are_not_the_usual() -> None:
+    """In the canonical order; q and v said outright are the run that says nothing."""
+    listed = [
+        {"method": "lora"},
+        {"method": "lora", "settings": {"targets": ["wo", "q"]}},
+        {"method": "lora", "implementation": "peft", "settings": {"rank": 1, "targets": ["o"]}},
+    ]
+    usual, some, theirs = runs_of(studies.load("smoke", {"runs": listed}))
+    assert usual.settings == {"rank": 8, "alpha": 4.0}
+    assert (usual.name, some.name) == ("lora-scratch-r8", "lora-scratch-r8-q-wo")
+    assert some.settings == {"rank": 8, "alpha": 4.0, "targets": ["q", "wo"]}
+    assert theirs.name == "lora-peft-r1-o"
+
+    said = [{"method": "lora", "settings": {"targets": ["v", "q"]}}]
+    assert runs_of(studies.load("smoke", {"runs": said})) == [usual]
+    study = studies.load("smoke", {"lora_targets": ["k"], "runs": [*said, listed[0]]})
+    assert [run.name for run in runs_of(study)] == ["lora-scratch-r8", "lora-scratch-r8-k"]
+    assert runs_of(study)[0] == usual
+
+
+def test_the_usual_targets_leave_the_ten_runs_as_they_were() -> None:
+    ten = runs_of(studies.load("smoke"))
+    assert not any("targets" in run.settings for run in ten)
+    wider = runs_of(studies.load("smoke", {"lora_targets": ["q", "k", "v", "o"]}))
+    assert [run for run in wider if run.method != "lora"] == ten[:7]
+    assert [run.name for run in wider[7:]] == [f"{run.name}-q-k-v-o" for run in ten[7:]]
+
+
+def test_settings_are_told_in_words() -> None:
+    assert (
+        told({"rank": 8, "alpha": 4.0, "targets": ["q", "wo"]}) == "rank 8, alpha 4, targets q wo"
+    )
+    assert told({}) == ""
+
+
 @pytest.mark.parametrize(
     ("run", "found"),
     [
@@ -122,6 +157,11 @@ def test_a_listed_run_has_what_it_says_and_for_the_rest_the_studys_own() -> None
         ({"method": "lora", "settings": {"alpha": "4"}}, "alpha '4'"),
         ({"method": "lora", "settings": {"alpha": float("nan")}}, "alpha nan"),
         ({"method": "lora", "settings": {"alpha": 10**400}}, "a positive number"),
+        ({"method": "lora", "settings": {"targets": []}}, "targets [], expected some of q, k, v, "),
+        ({"method": "lora", "settings": {"targets": "q"}}, "targets 'q', expected some of q, k"),
+        ({"method": "lora", "settings": {"targets": ["q", "x"]}}, "['q', 'x'], expected some of q"),
+        ({"method": "lora", "settings": {"targets": ["q", "q"]}}, "wi, wo, each once"),
+        ({"method": "ia3", "settings": {"targets": ["q"]}}, "of ia3, expected no settings"),
         ({"method": "soft-prompt", "settings": {"tokens": 31}}, "tokens 31, expected a whole numb"),
         ({"method": "adapter", "rate": 0}, "rate 0, expected a positive learning rate"),
         ({"method": "ia3"}, "no rate, expected a positive learning rate for ia3"),

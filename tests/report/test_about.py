@@ -67,6 +67,9 @@ def test_the_first_page_names_every_other_setting(exercise: Study) -> None:
     assert "departs from 2 of them (@sec-differences): `batch_size` 8 instead of 32" in text
     assert "`lora_rank` 16 instead of 8." in text
     assert "parameters of" not in text
+    other = dataclasses.replace(exercise, lora_targets=("q", "k"))
+    text = about.departures(other, exercise, counts.models(exercise))
+    assert "`lora_targets` q, k instead of q, v." in text
 
 
 def test_every_setting_that_differs_is_listed_with_its_reason(exercise: Study) -> None:

@@ -35,6 +35,9 @@ def test_derived_and_counted_stand_in_their_columns(exercise: Study) -> None:
 def test_the_familys_shares_are_of_the_model(exercise: Study) -> None:
     table = derivations.family({"lora": {"rank": 8, "alpha": 4.0}})
     assert cells(table)[0] == ["t5-small", "60,506,624", "294,912 (0.4850)"]
+    assert [row[0] for row in cells(table)] == [
+        *("t5-small", "t5-base", "t5-large", "t5-3b", "t5-11b")
+    ]
 
 
 def test_the_parts_add_up_to_the_model() -> None:
@@ -43,10 +46,28 @@ def test_the_parts_add_up_to_the_model() -> None:
 
 
 def test_each_formula_stands_in_its_column() -> None:
-    row = cells(derivations.method_table())[2]
-    adapter = formulas.FORMULAS["adapter"]
-    parts = (adapter.sites, adapter.share, adapter.added)
-    assert row == ["adapter", *(f"${formulas.latex(x)}$" for x in parts)]
+    settings = {"adapter": {"bottleneck": 8}, "lora": {"rank": 8, "targets": ["q", "wo"]}}
+    derived = {name: formulas.derive(name, "t5-small", x) for name, x in settings.items()}
+    full, adapter, lora, other = cells(derivations.method_table(derived))
+    assert full == ["full fine-tuning", "$0$", "$0$", "$0$"]
+    formula = formulas.FORMULAS["adapter"]
+    parts = (formula.sites, formula.share, formula.added)
+    assert adapter == ["adapter", *(f"${formulas.latex(x)}$" for x in parts)]
+    assert lora[:2] == ["LoRA", r"$L_{e} + 2 \, L_{d}$"]
+    assert other[:2] == ["LoRA", "$L_{e} + L_{d}$"]
+
+
+def test_a_derivation_names_each_kind_of_sites() -> None:
+    settings = {"rank": 8, "targets": ["q", "k", "wi"]}
+    text = derivations.derivation(formulas.derive("lora", "t5-small", settings))
+    lines = text.split("\n")
+    assert [line[:12] for line in lines[:4]] == [
+        *("1. **Sites:*", "2. **Paramet", "3. **Sites:*", "4. **Paramet")
+    ]
+    assert "2 projections q and k of each attention" in lines[0]
+    assert "Their number is $L_{e} + L_{d} = 6 + 6 = 12$" in lines[2]
+    assert r"$A$ has $d \, r$, $B$ has $r \, d_{\text{ff}}$; together" in lines[3]
+    assert len(lines) == 7
 
 
 def test_the_letters_have_each_models_values(exercise: Study) -> None:

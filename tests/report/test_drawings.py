@@ -24,7 +24,7 @@ def test_every_figure_is_the_same_bytes_each_time(records: list[Any]) -> None:
     drawings.use_style()
     added = {"soft prompt": 5120, "LoRA": 294_912}
     for draw in (
-        *((lambda m=m: drawings.method_in_t5(m)) for m in EXERCISE),
+        *((lambda m=m: drawings.method_in_t5(m, ("q", "wo"))) for m in EXERCISE),
         lambda: drawings.parameter_map("t5-small", added),
         lambda: plots.learning_curves(records[:4]),
         lambda: plots.all_curves(records),
@@ -35,13 +35,14 @@ def test_every_figure_is_the_same_bytes_each_time(records: list[Any]) -> None:
 
 
 def test_a_method_draws_what_it_trains_dark() -> None:
-    def dark(method: str) -> int:
-        (ax,) = drawings.method_in_t5(method).axes
+    def dark(method: str, *targets: str) -> int:
+        (ax,) = drawings.method_in_t5(method, targets).axes
         trained = matplotlib_rgb(drawings.TRAINED["facecolor"])
         return sum(patch.get_facecolor()[:3] == trained for patch in ax.patches)
 
     assert dark("adapter") == 2 + 2  # one a layer; W_down and W_up of the detail
-    assert dark("lora") == 3 * 2 + 2  # q and v of three attentions; A and B of the detail
+    assert dark("lora", "q", "v") == 3 * 2 + 2  # of three attentions; A and B of the detail
+    assert dark("lora", "o", "wi", "wo") == 3 + 2 * 2 + 2
     assert dark("soft-prompt") == 2 + 3
     assert dark("full") > 15
 
@@ -64,8 +65,9 @@ def test_the_map_is_true_to_area() -> None:
     )
 
 
-def test_the_figure_of_lora_has_its_update_at_q_and_v() -> None:
-    (ax,) = drawings.method_in_t5("lora").axes
+@pytest.mark.parametrize("targets", [("q", "v"), ("k", "o")])
+def test_the_figure_of_lora_has_its_update_at_its_targets(targets: tuple[str, ...]) -> None:
+    (ax,) = drawings.method_in_t5("lora", targets).axes
     spots = {
         (round(t.get_position()[0], 2), round(t.get_position()[1], 2)): t.get_text()
         for t in ax.texts
@@ -77,7 +79,7 @@ def test_the_figure_of_lora_has_its_update_at_q_and_v() -> None:
         for (b, z), x in spots.items()
         if z == y and 0 < a - b < 4
     ]
-    assert beside == 3 * ["$q$", "$v$"]
+    assert beside == 3 * [f"${target}$" for target in targets]
     assert {x for x in spots.values() if "times" in x} >= {"$\\times\\, L_e$", "$\\times\\, L_d$"}
     (left,) = (p[0] for p, x in spots.items() if "L_e" in x)
     (right,) = (p[0] for p, x in spots.items() if "L_d" in x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -26,6 +27,8 @@ SETTINGS = ({"tokens": 10}, {"bottleneck": 8}, {"rank": 8, "alpha": 4.0})
 LISTED = (
     Listed("lora", settings={"rank": 2}),
     Listed("lora", "peft", {"rank": 1, "alpha": 3.0}),
+    Listed("lora", settings={"rank": 2, "targets": ["k", "o", "wi"]}),
+    Listed("lora", "peft", {"rank": 3, "targets": ["wo", "q"]}),
     Listed("ia3", rate=0.1),
     Listed("ia3", "peft", rate=0.1),
     Listed("soft-prompt", settings={"tokens": 3}),
@@ -118,7 +121,7 @@ def test_libraries_open_what_is_exported_and_say_the_same(many: Study, tmp_path:
         for how in ("peft", "adapterhub", "merged")
         for line in export.in_folders(many, tmp_path, how, [*runs.values()])
     ]
-    assert len(found) == len(LISTED) + 2
+    assert len(found) == len(LISTED) + 4
     *_, nothing = theirs("plain", bare, bare)
     for how, run, line in found:
         folder = Path(line.partition(":")[0])
@@ -132,7 +135,11 @@ def test_libraries_open_what_is_exported_and_say_the_same(many: Study, tmp_path:
         ).logits
         torch.testing.assert_close(logits, own, rtol=1e-4, atol=1e-4)
         assert (logits - nothing).abs().max() > 1e-3, "the method does something"
+        if how == "peft" and run.method == "lora":
+            named = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
+            assert sorted(named) == sorted(run.settings.get("targets", ["q", "v"]))
         card = (folder / "README.md").read_text()
+        assert ("targets k o wi" in card) == (run.settings.get("targets") == ["k", "o", "wi"])
         assert run.name in card
         assert f"{100 * store.load(run, many)['best_accuracy']:.2f}%" in card
         if how == "plain":
@@ -145,4 +152,4 @@ def test_nothing_is_exported_over_and_no_run_of_another_kind(many: Study, tmp_pa
     with pytest.raises(InputError, match="adapter-scratch-b3: found something there"):
         export.in_folders(many, tmp_path, "adapterhub", wanted)
     with pytest.raises(InputError, match="found ia3-scratch, expected a run of lora"):
-        export.in_folders(many, tmp_path, "merged", wanted[2:3])
+        export.in_folders(many, tmp_path, "merged", wanted[4:5])

@@ -141,3 +141,10 @@ def test_runs_without_any_size_are_drawn_too(records: list[Any]) -> None:
     for plot in (plots.accuracy_over_size, plots.accuracy_vs_parameters):
         (ax,) = plot(records[:1]).axes
         assert [text.get_text() for text in ax.texts] == ["full fine-tuning"]
+
+
+def test_a_curve_is_named_by_size_and_by_targets_that_are_not_the_usual() -> None:
+    run = {"method": "lora", "implementation": "peft", "settings": {"rank": 8, "alpha": 4.0}}
+    assert plots.short_name({"run": run}) == "PEFT, r = 8"
+    run["settings"] = {"rank": 8, "alpha": 4.0, "targets": ["q", "o"]}
+    assert plots.short_name({"run": run}) == "PEFT, r = 8, at q and o"

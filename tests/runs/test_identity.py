@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Listed, Study
+from t5peft.base.studies import TARGETS, Listed, Study
 from t5peft.methods.table import runs_of
 from t5peft.runs.identity import identity_of
 
@@ -23,6 +23,7 @@ VALUES: dict[str, some.SearchStrategy[Any]] = {
     "Precision": some.sampled_from(["fp32", "bf16"]),
     "Train": some.sampled_from(["auto", "yes", "no"]),
     "tuple[Listed, ...]": some.sampled_from([(), (Listed("lora"),), (Listed("full"),)]),
+    "tuple[str, ...]": some.sampled_from([("q", "v"), ("q",), TARGETS]),
     "str": some.sampled_from(["random:mini", "made-up", "f00d", "other"]),
 }
 NAMES = {"backbone", "data", "tokenizer"}

@@ -15,7 +15,7 @@ from helpers import distance, dry
 from torch import Tensor
 
 from t5peft.base import paths, studies
-from t5peft.base.studies import Study
+from t5peft.base.studies import TARGETS, Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import METHODS, Run, runs_of
 from t5peft.training import evaluation, fast, jobs, loop
@@ -23,6 +23,8 @@ from t5peft.training.jobs import Job
 
 RUNS = runs_of(studies.load(paths.CHECKOUT / "params" / "smoke.yaml"))
 RUNS += [Run(n, "ia3", kind, {}, 0.003) for n, kind in ((11, "scratch"), (12, "peft"))]
+WIDE = {"rank": 8, "alpha": 4.0, "targets": [*TARGETS]}
+RUNS += [Run(n, "lora", kind, WIDE, 1e-4) for n, kind in ((13, "scratch"), (14, "peft"))]
 
 
 def made(run: Run, study: Study, quick: bool, dropout: bool = False) -> Job:

@@ -73,8 +73,10 @@ def check_types(settings: Any) -> None:
 def meant(value: Any, kind: Any) -> Any:
     """A setting as YAML 1.1 reads it (papermill's files), taken for what was written.
 
-    There `yes` is True, and 1e-4 a text.
+    There `yes` is True, and 1e-4 a text. A list is a tuple here.
     """
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(value)
     if isinstance(value, bool) and typing.get_origin(kind) is Literal:
         word = "yes" if value else "no"
         return word if word in typing.get_args(kind) else value

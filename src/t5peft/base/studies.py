@@ -22,6 +22,16 @@ BACKBONES = "backbone"
 Precision = Literal["fp32", "bf16"]
 Train = Literal["auto", "yes", "no", "partial"]
 
+TARGETS = ("q", "k", "v", "o", "wi", "wo")
+"""The maps of a T5's attentions and feed-forwards that LoRA may change."""
+
+
+def in_order(targets: Any) -> tuple[str, ...]:
+    """Targets of LoRA in the order of `TARGETS`; () for none, an unknown one, or one twice."""
+    given = targets if isinstance(targets, list | tuple) else ()
+    known = tuple(target for target in TARGETS if target in given)
+    return known if len(known) == len(given) else ()
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -74,6 +84,7 @@ class Study:
     lora_rank: int
     lora_rank_small: int
     lora_alpha: float
+    lora_targets: tuple[str, ...] = ("q", "v")
 
     micro_batch_size: int = 0  # reviews in memory at once; 0: as is fastest, 8 on a CPU
     text_column: str = ""  # of data in a table; "": text, review or sentence
@@ -89,6 +100,9 @@ class Study:
         if isinstance(self.labels, list | tuple):
             object.__setattr__(self, "labels", tuple(map(str, self.labels)))
         check_types(self)
+        targets = in_order(self.lora_targets)
+        require(self, "lora_targets", targets != (), f"some of {', '.join(TARGETS)}, each once")
+        object.__setattr__(self, "lora_targets", targets)
         require_name(self, "study")
         differing = len({label.lower() for label in self.labels})
         require(self, "labels", len(self.labels) == differing in (0, 2), "two words, or none")
@@ -123,7 +137,8 @@ class Study:
 
 def plain(study: Study) -> dict[str, Any]:
     """The settings as YAML and JSON hold them."""
-    return asdict(study) | {"runs": [asdict(run) for run in study.runs]}
+    values = asdict(study)
+    return {name: [*x] if isinstance(x, tuple) else x for name, x in values.items()}
 
 
 def listed(number: int, run: Any) -> Listed:
@@ -184,8 +199,10 @@ def changed(study: Study, base: Study) -> list[str]:
     """KEY=VALUE of each setting that differs, but for `train`: a render's word, not a command's."""
     usual = plain(base) | {"train": study.train}
     changes = {name: value for name, value in plain(study).items() if value != usual[name]}
-    changes |= {"runs": json.dumps(changes["runs"])} if "runs" in changes else {}
-    return [f"{name}={value}" for name, value in changes.items()]
+    return [
+        f"{name}={json.dumps(value) if isinstance(value, list) else value}"
+        for name, value in changes.items()
+    ]
 
 
 def with_seed(study: Study, seed: int) -> Study:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from t5peft.base import files, paths
 from t5peft.base.errors import InputError, first_line
 from t5peft.base.studies import Study
 from t5peft.inputs import hub, int8, tokenizers
-from t5peft.inputs.sizes import SIZES, config
+from t5peft.inputs.sizes import CLASSIC, KNOWN, SIZES, Size, config
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -63,7 +64,7 @@ def load_on_meta(name: str) -> T5ForConditionalGeneration:
     from transformers import T5ForConditionalGeneration
 
     size = random_size(name) if name.startswith(RANDOM) else name
-    settings = config(size) if size in SIZES else read_config(name)
+    settings = config(size) if size in CLASSIC else read_config(name)
     with torch.device("meta"):
         return T5ForConditionalGeneration(settings)
 
@@ -71,10 +72,9 @@ def load_on_meta(name: str) -> T5ForConditionalGeneration:
 def random_size(name: str) -> str:
     """The size in `random:SIZE`. Raises `InputError` for one that is unknown."""
     size = name.removeprefix(RANDOM)
-    if size not in SIZES:
-        raise InputError(
-            f"backbone {name}", f"size {size!r}", "one of " + ", ".join(SIZES), "name a known size"
-        )
+    if size not in CLASSIC:
+        expected = "one of " + ", ".join(CLASSIC)
+        raise InputError(f"backbone {name}", f"size {size!r}", expected, "name one of these")
     return size
 
 
@@ -83,13 +83,7 @@ def read_config(name: str) -> Any:
 
     Raises `InputError` where there is none, or it is another model's.
     """
-    from transformers import AutoConfig
-
-    folder = hub.fetch(name, hub.CONFIG)
-    try:
-        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # of many kinds
-        raise hub.unreachable(name, first_line(error)) from error
+    settings = any_config(name)
     if settings.model_type != "t5":
         raise InputError(f"backbone {name}", settings.model_type, "a T5", "give a T5 checkpoint")
     if settings.is_gated_act:
@@ -100,6 +94,49 @@ def read_config(name: str) -> Any:
             "give a t5-small, t5-base, ... checkpoint",
         )
     return settings
+
+
+def any_config(name: str) -> Any:
+    """The configuration behind a hub name or folder, of any model; `InputError` for none."""
+    from transformers import AutoConfig
+
+    folder = hub.fetch(name, hub.CONFIG)
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # of many kinds
+        raise hub.unreachable(name, first_line(error)) from error
+
+
+def sized(name: str) -> Any:
+    """What is to be counted: a known size by its name, with or without an organisation's before it,
+    or as a `T5Config` that of a folder, whose T5 may be of any form.
+
+    Raises `InputError` where it is neither, or another model whose parameters lie elsewhere.
+    """
+    short = name.rpartition("/")[2]
+    if name in SIZES or (short in SIZES and not paths.local(name)):
+        return short
+    if not paths.local(name):
+        way_out = "name one of these, or give a folder with a config.json"
+        raise InputError("size", repr(name), f"one of {KNOWN}", way_out)
+    thing, expected = f"size {name}", "a folder whose config.json is a T5's, an mT5's or a ByT5's"
+    try:
+        found = any_config(name)
+    except InputError as error:
+        raise InputError(thing, error.found, expected, "give another") from error
+    if found.model_type not in ("t5", "mt5"):  # umT5 has relative positions in each layer
+        raise InputError(thing, found.model_type, expected, "give another")
+    names = [*(field.name for field in fields(Size)), "relative_attention_num_buckets"]
+    numbers = {key: getattr(found, key) for key in names}
+    for key, x in numbers.items():
+        if not isinstance(x, int) or isinstance(x, bool) or not 0 < x < 10**6:
+            expected = "a whole number from 1, below 10^6"
+            raise InputError(thing, f"{key} {x!r}", expected, "mend its config.json")
+    from transformers import T5Config
+
+    inner = "gated-gelu" if found.is_gated_act else "relu"  # which function counts nothing
+    tied = bool(found.tie_word_embeddings)
+    return T5Config(**numbers, feed_forward_proj=inner, tie_word_embeddings=tied)
 
 
 # --- fingerprint -------------------------------------------------------------------------------
@@ -122,7 +159,7 @@ def fingerprint(study: Study) -> str:
     """
     name, expected = study.backbone, study.backbone_fingerprint
     if name.startswith(RANDOM):
-        found = hashlib.sha256(repr(SIZES[random_size(name)]).encode()).hexdigest()
+        found = hashlib.sha256(repr(CLASSIC[random_size(name)]).encode()).hexdigest()
     else:
         folder = at_hand(study)
         found = contents(folder, needed(study)) if folder else expected

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from t5peft.base.errors import InputError
 from t5peft.base.settings import read_yaml
-from t5peft.base.studies import Study
+from t5peft.base.studies import Study, in_order
 from t5peft.inputs import backbone, checks
 from t5peft.methods import counting, formulas, matching
 from t5peft.methods.formulas import Model
-from t5peft.methods.table import Run
+from t5peft.methods.table import Run, told
 from t5peft.runs import reopen
 from t5peft.training import jobs, loop
 
@@ -108,7 +108,8 @@ def said(path: Path, content: Any) -> dict[str, Any]:
     Raises `InputError` for a folder of a kind that our method is not.
     """
     if isinstance(content, Mapping) and isinstance(content.get("settings"), Mapping):
-        return {"method": content.get("method"), **content["settings"]}
+        usual = {"targets": [*Study.lora_targets]} if content.get("method") == "lora" else {}
+        return {"method": content.get("method"), **usual, **content["settings"]}
     if not (path / CONFIG).is_file():
         return {}
     whole = read_yaml(path / CONFIG)  # as JSON is YAML
@@ -118,8 +119,18 @@ def said(path: Path, content: Any) -> dict[str, Any]:
             thing, expected = f"file {path / CONFIG}", f"{key} {usual}, as our method has it"
             raise InputError(thing, f"{key} {value}", expected, "this kind is not known here")
     if "lora_alpha" in config:
-        return {"rank": config["r"], "alpha": float(config["lora_alpha"])}
+        return {"rank": config["r"], "alpha": float(config["lora_alpha"])} | targets(config)
     return {"tokens": config["num_virtual_tokens"]} if "num_virtual_tokens" in config else {}
+
+
+def targets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The targets that PEFT's configuration lists; {} where it has a pattern."""
+    names = config.get("target_modules")
+    if not isinstance(names, list):
+        return {}
+    last = [str(name).rpartition(".")[2] for name in names]
+    ours = sorted({"wi" if name in ("wi_0", "wi_1") else name for name in last})
+    return {"targets": [*(in_order(ours) or ours)]}
 
 
 # --- what is what ------------------------------------------------------------------------------
@@ -129,8 +140,9 @@ def identify(
     path: Path, content: Any, method: str, model: Model, settings: Mapping[str, Any]
 ) -> Handed:
     """Which tensor of the content is what. Raises `InputError` where they are not the method's."""
+    asked = {"method": method, "targets": [*Study.lora_targets], **settings}
     for key, other in said(path, content).items():
-        if (value := {"method": method, **settings}.get(key, other)) != other:
+        if (value := asked.get(key, other)) != other:
             raise InputError(f"file {path}", f"{key} {other}", f"{key} {value}", f"give {other}")
     thing, derived = f"file {path}", formulas.derive(method, model, settings).derived
     found = {name: x for name, x in flat(content) if x.dim()}  # a number is a scale or a step
@@ -188,5 +200,5 @@ def accuracy(
         reopen.put(model, handed.tensors, str(handed.path))
     job = jobs.with_fast_model(run, study, model)
     found = loop.accuracy(job, job.test, "test reviews")
-    told = ", ".join(f"{key} {value:g}" for key, value in settings.items())
-    yield f"accuracy {100 * found:.2f}% of {len(job.test):,} test reviews ({told or 'full'})"
+    how = told(settings) or "full"
+    yield f"accuracy {100 * found:.2f}% of {len(job.test):,} test reviews ({how})"

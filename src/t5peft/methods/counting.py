@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from t5peft.base import studies
 from t5peft.base.errors import InputError
+from t5peft.inputs import backbone
 from t5peft.inputs.sizes import config
 from t5peft.methods import formulas
 from t5peft.methods.formulas import Model
@@ -110,14 +111,15 @@ def command(
 ) -> tuple[str, bool]:
     """What `t5peft count` prints, and whether derived and counted agree.
 
-    Without settings, those of the exercise. Raises what `count` raises.
+    size: as `backbone.sized` takes it. Settings that are left out are those of the exercise. Raises
+    what `sized` and `count` raise.
     """
-    settings = settings or _exercise(method)
-    derivation = formulas.derive(method, size, settings)
-    counted = count(method, size, settings, implementation)
+    model, settings = backbone.sized(size), {**_exercise(method), **settings}
+    derivation = formulas.derive(method, model, settings)
+    counted = count(method, model, settings, implementation)
     lines = {
         "method": f"{method} on {size}, {implementation}",
-        "added": derivation.rule,
+        "added": "; ".join(kind.rule for kind in derivation.kinds),
         "formula": formulas.text(derivation.added),
         **{
             f"  {symbol}": f"{formulas.MEANING[symbol]}: {x}"

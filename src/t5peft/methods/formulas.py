@@ -11,7 +11,7 @@ Nothing here needs torch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -19,7 +19,8 @@ import sympy
 from sympy import Add, Expr, Integer, Mul, Symbol
 
 from t5peft.base.errors import InputError
-from t5peft.inputs.sizes import SIZES
+from t5peft.base.studies import TARGETS, in_order
+from t5peft.inputs.sizes import KNOWN, SIZES, Size
 
 if TYPE_CHECKING:
     from transformers import T5Config
@@ -64,11 +65,16 @@ DIMENSIONS = {
 BUCKETS = 32  # in every released T5
 
 
-def dimensions(model: Model) -> dict[Symbol, int]:
-    """A T5's dimensions by symbol. Raises InputError for an unknown size."""
+def shape(model: Model) -> Size | T5Config:
+    """What has a T5's dimensions and form. Raises InputError for an unknown size."""
     if isinstance(model, str) and model not in SIZES:
-        raise InputError("size", repr(model), "one of " + ", ".join(SIZES), "name a known size")
-    size = SIZES[model] if isinstance(model, str) else model
+        raise InputError("size", repr(model), f"one of {KNOWN}", "name one of these")
+    return SIZES[model] if isinstance(model, str) else model
+
+
+def dimensions(model: Model) -> dict[Symbol, int]:
+    """A T5's dimensions by symbol. Raises what `shape` raises."""
+    size = shape(model)
     return {symbol: getattr(size, name, BUCKETS) for name, symbol in DIMENSIONS.items()}
 
 
@@ -90,20 +96,67 @@ class Formula:
     also: Formula | None = None
 
     @property
+    def kinds(self) -> Iterator[Formula]:
+        """The formula of each kind of sites."""
+        yield self
+        if self.also:
+            yield from self.also.kinds
+
+    @property
     def terms(self) -> dict[str, Expr]:
         """What each tensor of a site has."""
         terms = Add.make_args(self.share) if len(self.tensors) > 1 else (self.share,)
         return dict(zip(self.tensors, terms, strict=False))  # none where nothing is added
 
     @property
-    def added(self) -> Expr:
+    def own(self) -> Expr:
         """sites x share, not simplified; one site is no factor."""
         if self.sites == 0:
             return Integer(0)
         if self.sites == 1:
             return self.share
-        own = Mul(*Mul.make_args(self.sites), *Mul.make_args(self.share), evaluate=False)
-        return Add(own, self.also.added, evaluate=False) if self.also else own
+        return Mul(*Mul.make_args(self.sites), *Mul.make_args(self.share), evaluate=False)
+
+    @property
+    def added(self) -> Expr:
+        """The sum over all kinds."""
+        terms = [kind.own for kind in self.kinds]
+        return Add(*terms, evaluate=False) if len(terms) > 1 else self.own
+
+
+with sympy.evaluate(False):
+    ATTENTION = "attention (encoder layers have one, decoder layers two)", L_e + 2 * L_d
+    FEED_FORWARD = "feed-forward sublayer", L_e + L_d
+    MAPS: dict[str, tuple[Any, ...]] = {
+        **dict.fromkeys(("q", "k", "v"), (ATTENTION, (d,), (h, d_kv))),
+        "o": (ATTENTION, (h, d_kv), (d,)),
+        "wi": (FEED_FORWARD, (d,), (d_ff,)),
+        "wo": (FEED_FORWARD, (d_ff,), (d,)),
+    }
+"""Where each target of LoRA is, and the factors of its widths: what it reads, what it writes."""
+
+
+def lora(targets: Sequence[str], gated: bool = False) -> Formula:
+    """LoRA's formula: a kind of sites for all targets of one place and shape.
+
+    gated: `wi` is two maps, wi_0 and wi_1.
+    """
+    both = {"wi": ("wi_0", "wi_1")} if gated else {}
+    alike: dict[Any, list[str]] = {}
+    for target in targets:
+        alike.setdefault(MAPS[target], []).extend(both.get(target, (target,)))
+    formula = None
+    for ((where, places), reads, writes), names in reversed(alike.items()):
+        *some, last = names
+        maps = f"{len(names)} projections {', '.join(some)} and" if some else "projection"
+        with sympy.evaluate(False):
+            sites = len(names) * places if some else places
+            share = Add(Mul(*reads, r), Mul(r, *writes))
+        formula = Formula(
+            f"beside the {maps} {last} of each {where}", sites, share, ("A", "B"), formula
+        )
+    assert formula, "at one target at least"
+    return formula
 
 
 with sympy.evaluate(False):  # in the order in which the walk over the model finds them
@@ -116,13 +169,7 @@ with sympy.evaluate(False):  # in the order in which the walk over the model fin
             Add(d * b, b, b * d, d),
             ("W_down", "b_down", "W_up", "b_up"),
         ),
-        "lora": Formula(
-            "beside the 2 projections q and v of each attention (encoder layers have one, decoder "
-            "layers two)",
-            2 * (L_e + 2 * L_d),
-            Add(d * r, Mul(r, h, d_kv)),
-            ("A", "B"),
-        ),
+        "lora": lora(("q", "v")),
         "ia3": Formula(
             "behind the 2 projections k and v of each attention",
             2 * (L_e + 2 * L_d),
@@ -141,7 +188,12 @@ with sympy.evaluate(False):  # in the order in which the walk over the model fin
         "relative positions": Mul(2, K, h),  # in the first layer of each stack
         "layer norms": Mul(Add(2 * L_e, 1, 3 * L_d, 1), d),  # a sublayer's, a stack's last
     }
-"""The parameters of a T5, none of which has a bias: Raffel et al. (2020), section 2.1."""
+    GATED: dict[str, Expr] = {
+        "encoder feed-forward": Mul(3, L_e, d, d_ff),  # wi_0, wi_1, wo
+        "decoder feed-forward": Mul(3, L_d, d, d_ff),
+    }
+"""The parameters of a T5, none of which has a bias: Raffel et al. (2020), section 2.1; and those of
+T5 v1.1 and later, whose feed-forward is gated (Shazeer, 2020)."""
 
 HEAD = {"output head": V * d}
 """What a T5 has besides whose output does not share the embedding (`tie_word_embeddings`)."""
@@ -149,7 +201,9 @@ HEAD = {"output head": V * d}
 
 def layout(model: Model) -> dict[str, Expr]:
     """Where a T5's parameters are."""
-    return PARTS | ({} if getattr(model, "tie_word_embeddings", True) else HEAD)
+    form = shape(model)
+    head = {} if form.tie_word_embeddings else HEAD
+    return PARTS | (GATED if form.is_gated_act else {}) | head
 
 
 def parts(model: Model) -> dict[str, int]:
@@ -231,11 +285,10 @@ class Derivation(Formula):
     def steps(self) -> list[Step]:
         """From the sites to the number."""
         where = []
-        for which, one, kind in (("", "one site", self), ("other ", "one of them", self.also)):
-            if kind:
-                sites = substitute(kind.sites, self.values)
-                where.append(Step(f"{which}sites", (kind.sites, sites, value(sites, {}))))
-                where.append(Step(f"{one} adds", (kind.share,)))
+        for kind in self.kinds:
+            sites = substitute(kind.sites, self.values)
+            where.append(Step("sites", (kind.sites, sites, value(sites, {}))))
+            where.append(Step("one site adds", (kind.share,)))
         shorter = [self.simplified] if self.simplified.count_ops() < self.added.count_ops() else []
         return [
             *where,
@@ -254,6 +307,8 @@ def derive(method: str, model: Model, settings: Mapping[str, Any]) -> Derivation
         raise InputError("method", repr(method), "one of " + ", ".join(FORMULAS), "name a method")
     formula, known = FORMULAS[method], dimensions(model)
     values = {**_setting(method, settings, known), **known}
+    if "targets" in settings:
+        formula = lora(in_order(settings["targets"]), shape(model).is_gated_act)
     used = formula.added.free_symbols
     return Derivation(**vars(formula), values={s: x for s, x in values.items() if s in used})
 
@@ -263,11 +318,14 @@ def _setting(
 ) -> dict[Symbol, int]:
     """The value of the setting that decides the count, checked."""
     name, symbol = SETTINGS.get(method, ("", None))
-    allowed = [*([name] if name else []), *(["alpha"] if method == "lora" else [])]
+    allowed = [*([name] if name else []), *(["alpha", "targets"] if method == "lora" else [])]
     for key in settings:
         if key not in allowed:
             expected = "settings of " + method + ": " + (", ".join(allowed) or "none")
             raise InputError(f"setting {key}", settings[key], expected, f"leave out {key}")
+    if "targets" in settings and not in_order(settings["targets"]):
+        expected = f"some of {', '.join(TARGETS)}, each once"
+        raise InputError("targets", repr(settings["targets"]), expected, "give others")
     if symbol is None:
         return {}
     number = settings.get(name)

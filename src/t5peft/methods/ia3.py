@@ -18,7 +18,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
-from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense
+from transformers.models.t5.modeling_t5 import (
+    T5Attention,
+    T5DenseActDense,
+    T5DenseGatedActDense,
+)
 
 from t5peft.methods.sites import Sites, find, replace
 
@@ -48,7 +52,7 @@ class ScaledLinear(nn.Module):
 
 def sites(model: nn.Module) -> Sites:
     """Key and value projection of every attention, and every feed-forward's second map."""
-    parts = {T5Attention: ("k", "v"), T5DenseActDense: ("wo",)}
+    parts = {T5Attention: ("k", "v"), T5DenseActDense: ("wo",), T5DenseGatedActDense: ("wo",)}
     return {
         f"{name}.{part}": getattr(module, part)
         for name, module in find(model, lambda _, module: type(module) in parts).items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -38,15 +39,21 @@ def adapterhub_adapter(model: T5ForConditionalGeneration, bottleneck: int) -> No
     adapted.train_adapter("imdb")
 
 
-def peft_lora(model: T5ForConditionalGeneration, rank: int, alpha: float) -> None:
-    """PEFT's LoRA on `q` and `v` of every attention, without dropout or bias."""
+def peft_lora(
+    model: T5ForConditionalGeneration,
+    rank: int,
+    alpha: float,
+    targets: Sequence[str] = ("q", "v"),
+) -> None:
+    """PEFT's LoRA on the targets in every attention and feed-forward, without dropout or bias."""
     from peft import LoraConfig, get_peft_model
 
+    gated = {"wi": ["wi_0", "wi_1"]} if model.config.is_gated_act else {}
     config = LoraConfig(
         task_type="SEQ_2_SEQ_LM",
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # a float works; PEFT only divides by it
-        target_modules=["q", "v"],
+        target_modules=[name for target in targets for name in gated.get(target, [target])],
         lora_dropout=0.0,
         bias="none",
     )

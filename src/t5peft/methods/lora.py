@@ -15,11 +15,11 @@ No bias, no dropout. Parameters added per site: r (d_in + d_out).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
-from transformers.models.t5.modeling_t5 import T5Attention
 
 from t5peft.methods.sites import Sites, find, replace
 
@@ -46,16 +46,19 @@ class LoRALinear(nn.Module):
         return self.linear(x) + self.scale * (x @ self.A @ self.B)  # x W + (alpha / r) x A B
 
 
-def sites(model: nn.Module) -> Sites:
-    """Query and value projection of every attention: encoder self-, decoder self- and cross-."""
-    attentions = find(model, lambda name, module: isinstance(module, T5Attention))
-    return {
-        f"{name}.{projection}": getattr(attention, projection)
-        for name, attention in attentions.items()
-        for projection in ("q", "v")
-    }
+def sites(model: nn.Module, targets: Sequence[str] = ("q", "v")) -> Sites:
+    """The targets among q, k, v, o of every attention, and wi, wo of every feed-forward.
+
+    `wi` is both wi_0 and wi_1 of a gated one.
+    """
+    return find(model, lambda name, _: name.rpartition(".")[2].partition("_")[0] in targets)
 
 
-def inject(model: T5ForConditionalGeneration, rank: int, alpha: float) -> None:
+def inject(
+    model: T5ForConditionalGeneration,
+    rank: int,
+    alpha: float,
+    targets: Sequence[str] = ("q", "v"),
+) -> None:
     """Put the method into a frozen T5, in place."""
-    replace(model, sites(model), lambda site: LoRALinear(site, rank, alpha))
+    replace(model, sites(model, targets), lambda site: LoRALinear(site, rank, alpha))

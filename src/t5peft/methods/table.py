@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Listed, Study, arguments
+from t5peft.base.studies import TARGETS, Listed, Study, arguments, in_order
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -27,7 +27,7 @@ LETTER = {"tokens": "n", "bottleneck": "b", "rank": "r"}
 SETTINGS = {
     "soft-prompt": {"tokens": "prompt_tokens"},
     "adapter": {"bottleneck": "bottleneck"},
-    "lora": {"rank": "lora_rank", "alpha": "lora_alpha"},
+    "lora": {"rank": "lora_rank", "alpha": "lora_alpha", "targets": "lora_targets"},
 }
 RATES = {
     "full": "full_learning_rate",
@@ -54,7 +54,7 @@ class Run:
         """`full`, `lora-scratch-r8`, `soft-prompt-opendelta-n1`, ..."""
         parts = [self.method] if self.method == "full" else [self.method, self.implementation]
         parts += [f"{LETTER[key]}{value}" for key, value in self.settings.items() if key in LETTER]
-        return "-".join(parts)
+        return "-".join([*parts, *self.settings.get("targets", [])])
 
     @property
     def placeholders(self) -> int:
@@ -122,6 +122,7 @@ def completed(number: int, one: Listed, study: Study) -> Run:
         if expected := expected_of(key, value, study):
             raise refused(number, study, f"{key} {value!r}", expected)
         settings[key] = type(settings[key])(value)  # alpha: 4 is 4.0
+    settings = named(settings)
     rate = one.rate
     if rate is None:
         rate = getattr(study, RATES.get(implementation) or RATES.get(method, ""), 0.0)
@@ -131,8 +132,26 @@ def completed(number: int, one: Listed, study: Study) -> Run:
     return Run(number, method, implementation, settings, rate)
 
 
+def named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a run has them: LoRA's targets, in order, where they are not the usual ones.
+
+    So a run is the same that was stored before targets could be chosen.
+    """
+    targets = in_order(settings.get("targets")) or settings.get("targets")
+    rest = {key: value for key, value in settings.items() if key != "targets"}
+    return rest | ({"targets": [*targets]} if targets and targets != Study.lora_targets else {})
+
+
+def told(settings: Mapping[str, Any]) -> str:
+    """`rank 8, alpha 4, targets q k`."""
+    lists = {key: " ".join(value) for key, value in settings.items() if isinstance(value, list)}
+    return ", ".join(f"{key} {lists.get(key) or format(x, 'g')}" for key, x in settings.items())
+
+
 def expected_of(key: str, value: Any, study: Study) -> str:
     """What a setting must be where this value is none that it may have; else ""."""
+    if key == "targets":
+        return "" if in_order(value) else f"some of {', '.join(TARGETS)}, each once"
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if key == "alpha":
         fits = number and 0 < value <= sys.float_info.max

@@ -8,7 +8,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.settings import check_types, require, require_name
 from t5peft.base.studies import Precision
 from t5peft.inputs import tokenizers
-from t5peft.inputs.sizes import SIZES
+from t5peft.inputs.sizes import CLASSIC
 
 ZERO_SHOT_REVIEWS, ZERO_SHOT_TOKENS = 2000, 256
 """Training reviews, and tokens of each, on which a finished backbone is tried."""
@@ -54,12 +54,12 @@ class BackboneParams:
         require(self, "sst2_weight", self.sst2_weight >= 0, "a number from 0")
         require(self, "seed", 0 <= self.seed < 2**31, "a whole number from 0, below 2^31")
         require_name(self, "name")
-        if self.size not in SIZES:
-            raise InputError("size", self.size, "one of " + ", ".join(SIZES), "name a known size")
-        if self.vocabulary + tokenizers.SENTINELS > SIZES[self.size].vocab_size:
+        if self.size not in CLASSIC:
+            raise InputError("size", self.size, "one of " + ", ".join(CLASSIC), "name one of these")
+        if self.vocabulary + tokenizers.SENTINELS > CLASSIC[self.size].vocab_size:
             raise InputError(
                 "vocabulary",
                 self.vocabulary,
-                f"at most {SIZES[self.size].vocab_size - tokenizers.SENTINELS} for {self.size}",
+                f"at most {CLASSIC[self.size].vocab_size - tokenizers.SENTINELS} for {self.size}",
                 "give fewer pieces",
             )

@@ -122,7 +122,7 @@ THINGS = {
 }
 """What a setting counts, in words."""
 
-COUNTED = ("prompt_tokens", "bottleneck", "lora_rank")
+COUNTED = ("prompt_tokens", "bottleneck", "lora_rank", "lora_targets")
 """How the settings begin on which a method's number of parameters depends."""
 
 
@@ -190,6 +190,8 @@ def value(setting: object) -> str:
     """A setting as it stands in a table; fingerprints are shortened."""
     if setting in ("", ()):
         return DASH
+    if isinstance(setting, tuple) and isinstance(setting[0], str):
+        return ", ".join(setting)
     text = rate(setting) if isinstance(setting, float) else str(setting)
     text = f"{setting:,}" if isinstance(setting, int) else text
     return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text

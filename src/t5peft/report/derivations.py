@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from t5peft.base.studies import Study
-from t5peft.inputs.sizes import SIZES
+from t5peft.inputs.sizes import CLASSIC
 from t5peft.methods import formulas
-from t5peft.methods.formulas import Derivation, Model
-from t5peft.methods.table import EXERCISE, runs_of
+from t5peft.methods.formulas import Derivation, Formula, Model
+from t5peft.methods.table import runs_of
 from t5peft.report.counts import Checked
 from t5peft.report.show import (
     DASH,
@@ -87,11 +87,15 @@ def sums(derived: Mapping[str, Derivation]) -> str:
 
 
 def derivation(derived: Derivation) -> str:
-    """Sites, share, sum, substitution: a step a line."""
-    where, share, added, numbers, result = derived.steps
-    lines = [
-        f"**Sites:** {derived.rule}. Their number is ${where.latex}$.",
-        f"**Parameters of one site:** {terms(derived)}${share.latex}$.",
+    """Sites and share of each kind, sum, substitution: a step a line."""
+    *each, added, numbers, result = derived.steps
+    lines = []
+    for kind, where, share in zip(derived.kinds, each[::2], each[1::2], strict=True):
+        lines += [
+            f"**Sites:** {kind.rule}. Their number is ${where.latex}$.",
+            f"**Parameters of one site:** {terms(kind)}${share.latex}$.",
+        ]
+    lines += [
         f"**Sum over the sites:** ${added.latex}$.",
         f"**Substitution,** with {symbols(derived)}: ${numbers.latex}$.",
         f"**Result:** ${result.latex}$ parameters.",
@@ -99,7 +103,7 @@ def derivation(derived: Derivation) -> str:
     return "\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1))
 
 
-def terms(derived: Derivation) -> str:
+def terms(derived: Formula) -> str:
     """The tensors of a site with their numbers of parameters, before their sum."""
     each = [
         re.sub(r"_(\w+)", r"_{\\text{\1}}", f"${name}$") + f" has ${formulas.latex(term)}$"
@@ -114,13 +118,13 @@ def symbols(derived: Derivation) -> str:
     return ", ".join(f"${formulas.latex(symbol)} = {formulas.latex(x)}$" for symbol, x in values)
 
 
-def method_table() -> str:
-    """Sites, share and sum of each method, as formulas."""
+def method_table(derived: Mapping[str, Derivation]) -> str:
+    """Sites, share and sum of full fine-tuning and of these, by method, as formulas."""
     rows = [
-        (METHOD_NAMES[name], f"${formulas.latex(f.sites)}$", f"${formulas.latex(f.share)}$",
-         f"${formulas.latex(f.added)}$")
-        for name, f in ((name, formulas.FORMULAS[name]) for name in EXERCISE)
-    ]  # fmt: skip
+        (METHOD_NAMES[name], *map("${}$".format, map(formulas.latex, (k.sites, k.share, k.own))))
+        for name, formula in {"full": formulas.FORMULAS["full"], **derived}.items()
+        for k in formula.kinds
+    ]
     return table(rows, ("method", "sites", "parameters of a site", "added"), left=4)
 
 
@@ -179,7 +183,7 @@ def other_backbone(checked: Sequence[Checked], study: Study) -> str:
 def family(settings: Mapping[str, Mapping[str, Any]]) -> str:
     """What each method would add to the published T5 sizes, derived, and its share in percent."""
     rows = []
-    for size in (name for name in SIZES if name.startswith("t5-")):
+    for size in (name for name in CLASSIC if name.startswith("t5-")):
         bare = sum(formulas.parts(size).values())
         added = [formulas.derive(method, size, settings[method]).derived for method in settings]
         cells = (f"{count:,} ({percent(count / (bare + count), 4)})" for count in added)

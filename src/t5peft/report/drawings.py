@@ -5,7 +5,7 @@ Black and white carry the meaning: what is trained is dark, what is frozen is li
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
@@ -54,24 +54,26 @@ def use_style() -> None:
 # --- where a method sits -------------------------------------------------------------------------
 
 
-def method_in_t5(method: str) -> Figure:
-    """One encoder and one decoder layer, what `method` trains drawn dark, and a detail of it."""
+def method_in_t5(method: str, targets: Sequence[str] = ()) -> Figure:
+    """One encoder and one decoder layer, what `method` (LoRA at `targets`) trains drawn dark, and a
+    detail of it.
+    """
     figure = Figure(figsize=(WIDTH, 3.5))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, 126), ylim=(0, 70))
     ax.axis("off")
-    _encoder(ax, method)
-    _decoder(ax, method)
+    _encoder(ax, method, targets)
+    _decoder(ax, method, targets)
     _text(ax, 109, 67.5, DETAIL_TITLES[method], weight="bold")
     DETAILS[method](ax)
     return figure
 
 
-def _encoder(ax: Axes, method: str) -> None:
+def _encoder(ax: Axes, method: str, targets: Sequence[str]) -> None:
     _text(ax, 19, 67.5, "encoder", weight="bold")
     _panel(ax, 2, 16, 34, 43, "$\\times\\, L_e$")
-    _attention(ax, 4, 19, "self-attention", method)
-    _feed_forward(ax, 4, 37, method)
+    _attention(ax, 4, 19, "self-attention", method, targets)
+    _feed_forward(ax, 4, 37, method, targets)
     _box(ax, 4, 61, 30, 4, "norm", method == "full")
     _arrows(
         ax,
@@ -92,12 +94,12 @@ def _encoder(ax: Axes, method: str) -> None:
         _text(ax, 19, 3, "tokens of the review", size=7.5)
 
 
-def _decoder(ax: Axes, method: str) -> None:
+def _decoder(ax: Axes, method: str, targets: Sequence[str]) -> None:
     _text(ax, 63, 67.5, "decoder", weight="bold")
     _panel(ax, 46, 13.5, 34, 47, "$\\times\\, L_d$")
-    _attention(ax, 48, 15, "self-attention", method, 10)
-    _attention(ax, 48, 28.5, "cross-attention", method, 10)
-    _feed_forward(ax, 48, 42, method, 8)
+    _attention(ax, 48, 15, "self-attention", method, targets, 10)
+    _attention(ax, 48, 28.5, "cross-attention", method, targets, 10)
+    _feed_forward(ax, 48, 42, method, targets, 8)
     _box(ax, 48, 62, 30, 3.6, "norm, $E^{\\top}$", method == "full")
     _box(ax, 48, 6, 30, 5, "embedding $E(y)$", method == "full")
     _text(ax, 63, 3, "tokens of the label word", size=7.5)
@@ -111,32 +113,34 @@ def _decoder(ax: Axes, method: str) -> None:
     ax.annotate("", (48, 33.5), (41, 33.5), arrowprops=ARROW)
 
 
-def _attention(ax: Axes, x: float, y: float, name: str, method: str, height: float = 12) -> None:
+def _attention(
+    ax: Axes, x: float, y: float, name: str, method: str, targets: Sequence[str], height: float = 12
+) -> None:
     _box(ax, x, y, 30, height, "", False)
     _text(ax, x + 15, y + height - 2.4, name, size=8)
     for number, projection in enumerate(("q", "k", "v", "o")):
-        left, bottom = x + 1.6 + 7 * number, y + 1.3
-        if method == "lora" and projection in "qv":
-            _box(ax, left, bottom, 2.9, 5, f"${projection}$", False, size=8)
-            _box(ax, left + 2.9, bottom, 3, 5, "$AB$", True, size=6.5)
-        else:
-            _box(ax, left, bottom, 5.9, 5, f"${projection}$", method == "full", size=8)
+        left, changed = x + 1.6 + 7 * number, projection in targets
+        _weight(ax, left, y + 1.3, 5.9, 5, f"${projection}$", method == "full", changed)
 
 
-def _feed_forward(ax: Axes, x: float, y: float, method: str, height: float = 10) -> None:
+def _feed_forward(
+    ax: Axes, x: float, y: float, method: str, targets: Sequence[str], height: float = 10
+) -> None:
     _box(ax, x, y, 30, height, "", False)
     _text(ax, x + 15, y + height - 2.2, "feed-forward", size=8)
-    for number, name in enumerate(("$W_i$", "$W_o$")):
-        _box(
-            ax,
-            x + 1.6 + 14 * number,
-            y + 1,
-            12.8,
-            height - 5,
-            name,
-            method == "full",
-            size=8,
-        )
+    for number, (target, name) in enumerate({"wi": "$W_i$", "wo": "$W_o$"}.items()):
+        left, changed = x + 1.6 + 14 * number, target in targets
+        _weight(ax, left, y + 1, 12.8, height - 5, name, method == "full", changed)
+
+
+def _weight(
+    ax: Axes, x: float, y: float, w: float, h: float, name: str, trained: bool, changed: bool
+) -> None:
+    """A matrix; changed: a frozen one with a LoRA beside it."""
+    beside = 3 if changed else 0
+    _box(ax, x, y, w - beside, h, name, trained, size=8)
+    if changed:
+        _box(ax, x + w - beside, y, beside, h, "$AB$", True, size=6.5)
 
 
 def _adapter(ax: Axes, x: float, y: float) -> None:

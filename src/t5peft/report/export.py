@@ -19,7 +19,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, tokenizers
 from t5peft.methods import counting, matching
-from t5peft.methods.table import LIBRARY, Run, inject, runs_of
+from t5peft.methods.table import LIBRARY, Run, inject, runs_of, told
 from t5peft.runs import store
 from t5peft.runs.records import Record
 from t5peft.training import jobs
@@ -194,7 +194,7 @@ TAGS = {"peft": "peft", "adapterhub": "adapter-transformers", "merged": "transfo
 def card(run: Run, study: Study, record: Record, how: str) -> str:
     """The README.md of an exported run, filled from its record."""
     of_hub = not paths.local(study.backbone) and not study.backbone.startswith(backbone.RANDOM)
-    settings = ", ".join(f"{key} {value:g}" for key, value in run.settings.items())
+    settings = told(run.settings) or "no settings"
     counts, identity = record["parameters"], record["identity"]
     head = [
         f"library_name: {TAGS[how]}",
@@ -210,7 +210,7 @@ def card(run: Run, study: Study, record: Record, how: str) -> str:
 
 # {run.name}
 
-{run.method} ({run.implementation}; {settings or "no settings"}) of a T5, trained on IMDB to write \
+{run.method} ({run.implementation}; {settings}) of a T5, trained on IMDB to write \
 `negative` or `positive`.
 
 - backbone: {study.backbone}{opened}, fingerprint {identity["backbone"][:12]}

@@ -68,7 +68,7 @@ def short_name(record: Record) -> str:
     run = record["run"]
     if run["method"] == "full":
         return "full"
-    sizes = {key: x for key, x in run["settings"].items() if key in LETTER}
+    sizes = {key: x for key, x in run["settings"].items() if key != "alpha"}
     return f"{show.IMPLEMENTATION_NAMES[run['implementation']]}, " + show.setting_name(sizes)
 
 
@@ -250,7 +250,7 @@ def _name_group(ax: Axes, records: Sequence[Record]) -> None:
     """The method's name above its points, and each setting below the points that have it."""
     lowest: dict[tuple[int, str], float] = {}
     for record in records:
-        name = short_name(record).rpartition(", ")[2]
+        name = short_name(record).partition(", ")[2]
         at = (record["parameters"]["trained"], name)
         lowest[at] = min(lowest.get(at, 100.0), 100 * _interval(record)[0])
     method = records[0]["run"]["method"]
