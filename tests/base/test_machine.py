@@ -77,13 +77,21 @@ def rates(monkeypatch: pytest.MonkeyPatch, bf16: float, fp32: float) -> list[int
     """A CPU of these rates; returns the sides of the products that are measured, as they are."""
     sides: list[int] = []
 
-    def product_rate(precision: str, side: int) -> float:
+    def product_rate(precision: str, side: int, turns: int = 5) -> float:
         sides.append(side)
         return bf16 if precision == "bf16" else fp32
 
     monkeypatch.setattr(machine, "has_accelerator", lambda: False)
     monkeypatch.setattr(machine, "product_rate", product_rate)
     return sides
+
+
+def test_a_busy_machine_keeps_its_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where most of the short products wait for others, the one that did not counts."""
+    waits = iter(9 * [1.0] + [1e-4] + 90 * [1.0])
+    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
+    monkeypatch.setattr(machine, "seconds", lambda work: next(waits))
+    assert machine.matrix_rate("bf16") == 2 * 2048**3 / 1.0
 
 
 def test_no_large_product_is_asked_of_a_processor_without_the_precision(

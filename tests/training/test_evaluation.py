@@ -63,6 +63,19 @@ def test_the_answers_are_those_of_generate(
     assert {"positive", "negative"} < set(fast), "label words and others, or nothing is shown"
 
 
+def test_no_more_reviews_are_read_at_once_than_fit(
+    words: Any, babbler: dict[str, torch.Tensor]
+) -> None:
+    model = backbone.load("random:tiny")
+    model.load_state_dict(babbler)
+    wanted, sizes = evaluation.predict(model, words, reviews(), 10), []
+    model.encoder.register_forward_pre_hook(
+        lambda _, args, given: sizes.append(len(given["input_ids"])), with_kwargs=True
+    )
+    assert evaluation.predict(model, words, reviews(), 10, at_once=3) == wanted
+    assert set(sizes) <= {1, 2, 3}
+
+
 def test_a_backbones_own_ways_of_writing_do_not_count(
     words: Any, babbler: dict[str, torch.Tensor]
 ) -> None:
