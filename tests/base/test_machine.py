@@ -86,6 +86,21 @@ def rates(monkeypatch: pytest.MonkeyPatch, bf16: float, fp32: float) -> list[int
     return sides
 
 
+def test_a_container_has_what_its_limit_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
+    monkeypatch.setattr(machine, "LIMIT", tmp_path)
+    all_of_it = machine.free_memory()
+    assert all_of_it > 10**8
+    for most, used, left in (("5000000", "4000000", 1_000_000), ("400", "500", 0)):
+        (tmp_path / "memory.max").write_text(f"{most}\n")
+        (tmp_path / "memory.current").write_text(f"{used}\n")
+        assert machine.free_memory() == left
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.free_memory() > 10**8
+
+
 def test_a_busy_machine_keeps_its_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where most of the short products wait for others, the one that did not counts."""
     waits = iter(9 * [1.0] + [1e-4] + 90 * [1.0])

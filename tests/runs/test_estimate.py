@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from helpers import run_named
 
 from t5peft.base import machine
 from t5peft.base.errors import Missing
 from t5peft.base.studies import Study
+from t5peft.inputs import data
 from t5peft.methods.table import Run, runs_of
 from t5peft.report import evidence
 from t5peft.report.evidence import Evidence
@@ -29,6 +34,65 @@ def test_an_estimate_is_of_the_order_of_the_run(smoke: Study) -> None:
     began = time.perf_counter()
     assert len([*loop.epochs(job)]) == 2
     assert told / 3 < time.perf_counter() - began < 3 * told
+
+
+MEASURE = """
+import sys
+from t5peft.base import machine, studies
+from t5peft.methods.table import runs_of
+from t5peft.runs import estimate
+from t5peft.training import jobs, loop
+
+changes = {"backbone": "random:t5-small", "tokenizer": sys.argv[1], "train": "no"}
+changes |= {"max_length": 128, "micro_batch_size": int(sys.argv[3]), "data": sys.argv[4]}
+study = studies.load("smoke", changes)
+run = next(run for run in runs_of(study) if run.name == sys.argv[2])
+machine.reset_peak_memory()
+told, _ = estimate.memory(run, study), loop.train_epoch(jobs.prepare(run, study), 1, 2)
+print(told, machine.peak_memory())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [0, 2])
+@pytest.mark.parametrize("name", ["full", "lora-scratch-r8"])
+def test_the_memory_that_is_told_is_what_is_taken(
+    name: str, parts: int, smoke: Study, tmp_path: Path
+) -> None:
+    """On reviews that fill the length."""
+    rows = [(20 * text, label) for text, label in data.read(data.MADE_UP, "train")]
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(path := tmp_path / "long.csv")
+    command = [sys.executable, "-c", MEASURE, smoke.tokenizer, name, str(parts), str(path)]
+    told, taken = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert float(told) == pytest.approx(float(taken), rel=0.25)
+
+
+def test_what_there_is_of_memory_is_told_beside(
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "memory", lambda run, study: 1e9 * run.number)
+    monkeypatch.setattr(machine, "resident_memory", lambda: 10**9)
+    monkeypatch.setattr(machine, "free_memory", lambda: 9 * 10**9)
+    runs = runs_of(smoke)[:6]
+    assert estimate.told(runs, smoke) == (
+        "memory: about 6.0 GB (adapter-adapterhub-b8) of 10.0 GB free"
+    )
+    assert estimate.told(runs[4:], smoke, 2) == (
+        "memory: about 11.0 GB (adapter-scratch-b8, adapter-adapterhub-b8) of 9.0 GB free: it may "
+        "not do; lower micro_batch_size, max_length or --jobs"
+    )
+
+
+def test_a_smaller_part_of_a_batch_wants_less_memory(
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "resident_memory", lambda: 0)
+    run, sizes = run_named(smoke, "lora-scratch-r8"), []
+    for parts in (1, 2, 4):
+        study = dataclasses.replace(smoke, micro_batch_size=parts, max_length=512)
+        sizes.append(estimate.memory(run, study))
+    assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]))
+    assert sizes[1] > sizes[0]
 
 
 def test_what_is_not_at_hand_is_estimated_by_arithmetic(

@@ -39,7 +39,8 @@ def test_what_is_stored_is_kept(
     assert schedule.train(wanted, study) == 0
     assert attempted == [OTHER]
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines] == [["keep", NAME], ["train", OTHER]]
+    assert [line.split()[:2] for line in lines[:-1]] == [["keep", NAME], ["train", OTHER]]
+    assert lines[-1].startswith("memory: about ")
     assert schedule.train(wanted[:1], study) == 0
     assert attempted == [OTHER], "nothing was to be done"
 

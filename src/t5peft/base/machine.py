@@ -225,6 +225,32 @@ def reset_peak_memory() -> None:
             Path("/proc/self/clear_refs").write_text("5")
 
 
+def resident_memory() -> int:
+    """Bytes that this process has now; of the GPU's it has none before a run."""
+    import psutil
+
+    return 0 if has_accelerator() else psutil.Process().memory_info().rss
+
+
+LIMIT = Path("/sys/fs/cgroup")
+"""Where a container's share of the memory is told (cgroup v2)."""
+
+
+def free_memory() -> int:
+    """Bytes that a run may take: of the GPU, or of what this machine or its container has left."""
+    if has_accelerator():
+        import torch
+
+        return torch.cuda.mem_get_info()[0]
+    import psutil
+
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # no container, or "max"
+        most, used = (int((LIMIT / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, max(0, most - used))
+    return free
+
+
 def peak_memory() -> int:
     """Bytes at the peak: allocated on the GPU, or resident in this process."""
     if has_accelerator():

@@ -1,7 +1,8 @@
-"""How long runs take here: from two real steps and a few answers of one of them.
+"""How long runs take here, and how much memory.
 
-A trained step goes forward and back: twice the work of an answer where the backbone is frozen,
-three times where all is trained (Kaplan et al., 2020, count 2 forward and 4 backward operations).
+Times are from two real steps and a few answers of one of the runs. A trained step goes forward and
+back: twice the work of an answer where the backbone is frozen, three times where all is trained
+(Kaplan et al., 2020, count 2 forward and 4 backward operations).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from t5peft.base import machine
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks, data, hub
+from t5peft.methods import formulas
 from t5peft.methods.table import Run
 from t5peft.training import evaluation, jobs, loop
 
@@ -41,6 +43,46 @@ def work(run: Run, study: Study) -> float:
 def answered(study: Study) -> int:
     """Reviews that are answered after each epoch."""
     return study.test_examples + min(study.train_sample, study.train_examples)
+
+
+BYTES = {"fp32": 4.0, "bf16": 2.5}
+"""Of a number that is kept for the way back, some of which stay in float32."""
+
+BESIDES = 0.2e9
+"""Bytes of reviews, buffers and kernels; t5-small and the mini then came to within 15% on a CPU."""
+
+
+def memory(run: Run, study: Study) -> float:
+    """Bytes that a run takes, about: the T5, what is trained, and a part of a batch, or answers.
+
+    Of the trained there are gradients, two moments of AdamW and a copy. For each token an encoder
+    layer keeps its inputs, q, k, v and what comes of them, the inner widths, and on a CPU the
+    attention's scores: some 20,500 numbers in t5-small of 256 tokens, as measured; an answer needs
+    half of the others, in one layer.
+    """
+    config = backbone.load_on_meta(study.backbone).config
+    weights = sum(formulas.parts(config).values())
+    added = formulas.derive(run.method, config, run.settings).derived
+    trained = weights if run.method == "full" else added
+    inner = 6 * config.d_model + 5 * config.num_heads * config.d_kv + 4 * config.d_ff
+    device, token = machine.device(), study.max_length * BYTES[study.precision]
+    scores = 4 * config.num_heads * study.max_length if device == "cpu" else 0
+    part = study.micro_batch_size or loop.REVIEWS_AT_ONCE.get(device, study.batch_size)
+    answered = 2 * study.micro_batch_size or evaluation.ENCODED_AT_ONCE.get(device, 500)
+    step, answer = part * config.num_layers * (inner + scores) * token, answered * inner * token / 2
+    fixed = machine.resident_memory() + BESIDES
+    return fixed + 4 * (weights + added) + 16 * trained + max(step, answer)
+
+
+def told(wanted: Sequence[Run], study: Study, jobs: int = 1) -> str:
+    """A line on the memory that runs take, so many side by side, and on what is there."""
+    sizes = {run.name: memory(run, study) for run in wanted}
+    largest = sorted(sizes, key=lambda name: sizes[name])[-jobs:]
+    takes, free = sum(sizes[name] for name in largest), machine.free_memory()
+    free += 0 if jobs > 1 else machine.resident_memory()  # which is of this run
+    line = f"memory: about {takes / 1e9:.1f} GB ({', '.join(largest)}) of {free / 1e9:.1f} GB free"
+    ways_out = "lower micro_batch_size, max_length" + " or --jobs" * (jobs > 1)
+    return line + (f": it may not do; {ways_out}" if takes > free else "")
 
 
 def at_hand(study: Study) -> bool:

@@ -34,8 +34,11 @@ def train(wanted: Sequence[Run], study: Study, jobs: int = 1, replace: bool = Fa
     if not todo:
         return 0
     checks.check(study)
+    from t5peft.runs import estimate  # with torch
+
     if not replace:
         keep_others(store.look(todo, study), study)
+    print(estimate.told(todo, study, min(jobs, len(todo))), flush=True)
     if jobs > 1 and len(todo) > 1:
         return side_by_side(todo, study, jobs, replace)
     files.share(todo, lambda run: attempt(run, study))
