@@ -183,6 +183,10 @@ REFUSED = {
         lambda folder: FRAMES["train"].to_csv(folder / "IMDB.csv"),
         r"nothing of split train \(IMDB.csv\).*--set data='.*IMDB.csv' takes its halves",
     ),
+    "a table that is packed": (
+        lambda folder: (folder / "train.csv.gz").touch(),
+        r"found nothing of split train \(train.csv.gz\), expected a table named train",
+    ),
     "JSON of another form": (
         lambda folder: (folder / "train.json").write_text('[{"text": 1}, 2]'),
         "train.json: found .*, expected a whole .json file in UTF-8",

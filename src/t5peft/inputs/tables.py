@@ -48,7 +48,8 @@ def of_split(folder: Path, split: str) -> list[Path]:
             "give the folder of one with --set data=FOLDER",
         )
     if not mine:
-        others = ", ".join(sorted(path.name for path in found)[:3])
+        there = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        others = ", ".join(sorted(there)[:3])
         alone = len(found) == 1 and not split_of(found[0], folder)
         halves = f"--set data='{found[0]}' takes its halves; or " if alone else ""
         raise InputError(
@@ -100,7 +101,7 @@ def read(path: Path) -> dict[str, list[Any]]:
     """A table's columns by name. Raises `InputError`, which names the file, where it is damaged."""
     if not is_table(path):
         found, expected = f"a file {path.suffix}", "one of " + ", ".join(ENDINGS)
-        raise InputError(f"data {path}", found, expected, "convert it")
+        raise InputError(f"data {path}", found, expected, "unpack or convert it")
     try:
         return table(path).to_pydict()
     except Exception as error:  # pyarrow raises many kinds
