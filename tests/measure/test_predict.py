@@ -49,6 +49,8 @@ def test_a_file_holds_reviews(tmp_path: Path) -> None:
     for missing in ("review.csv", "other.TXT", "data/reviews.jsonl"):
         with pytest.raises(InputError, match=rf"file {missing}: found none"):
             predict.texts([missing])
+    with pytest.raises(InputError, match=r"found a folder, .* give its files, as in .*/\*.txt"):
+        predict.texts([f"{tmp_path}/"])
     lines.write_bytes(b"good\ncaf\xe9\n")
     with pytest.raises(InputError, match="review 2: found bytes that are not UTF-8"):
         predict.check(predict.texts([str(lines)]))

@@ -64,6 +64,9 @@ def texts(arguments: Sequence[str], text_column: str = "") -> list[str]:
         path = Path(argument)
         named = tables.is_table(path) or path.suffix.lower() == ".txt"
         if not os.path.isfile(path):
+            if os.sep in argument and os.path.isdir(path):
+                way_out = f"give its files, as in {path}/*.txt"
+                raise InputError(f"reviews {path}", "a folder", "texts, or files of them", way_out)
             if named and len(argument.split()) == 1:
                 raise InputError(f"file {path}", "none", "one of reviews", "give its whole name")
             found.append(argument)
