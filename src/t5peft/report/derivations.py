@@ -68,7 +68,9 @@ def derivations(derived: Mapping[str, Derivation]) -> str:
     text = f"For {first[0]}, step by step:\n\n{derivation(first[1])}"
     for name, other in others:
         chain = " = ".join(step.latex for step in other.steps[-2:])
-        text += f"\n\nIn the study's backbone {name} the same formula, with {symbols(other)}, gives "
+        text += (
+            f"\n\nIn the study's backbone {name} the same formula, with {symbols(other)}, gives "
+        )
         text += f"${chain}$."  # within the text, where a long one breaks
     return text
 
