@@ -12,11 +12,27 @@ import pytest
 import torch
 from helpers import assert_complete, refused, run_named, trained_once
 
-from t5peft.__main__ import TABLE, main, name_of, parsed
+from t5peft.__main__ import TABLE, interrupted, main, name_of, parsed
 from t5peft.base import studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.training import loop
+
+
+def test_ctrl_c_is_known_behind_what_a_library_makes_of_it() -> None:
+    """As of a zip that is interrupted when it opens a part: it cannot be closed then."""
+
+    def clear_up() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ValueError("an open writing handle")
+
+    with pytest.raises(ValueError, match="open writing handle") as caught:
+        clear_up()
+    assert interrupted(caught.value)
+    assert interrupted(KeyboardInterrupt())
+    assert not interrupted(ValueError())
 
 
 @pytest.mark.usefixtures("smoke")

@@ -50,21 +50,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted(error):
+            leave()
         line = explain(error)
         if line is None:
             raise
         print(f"t5peft: {line}", file=sys.stderr)
         return WRONG_INPUT
-    except KeyboardInterrupt:
-        for again in (signal.SIGINT, signal.SIGTERM):  # the terminal's and `side_by_side`'s
-            signal.signal(again, signal.SIG_IGN)
-        print(
-            "t5peft: stopped; what is stored is whole, and the same command goes on with the rest",
-            file=sys.stderr,
-        )
-        sys.stderr.flush()
-        os._exit(130)  # at once: to unload PyTorch takes seconds
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Is this Ctrl-C, or what a library raised as it cleared up after it, as NumPy's zip does?"""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+def leave() -> NoReturn:
+    """End what was interrupted at once: to unload PyTorch takes seconds."""
+    for again in (signal.SIGINT, signal.SIGTERM):  # the terminal's and `side_by_side`'s
+        signal.signal(again, signal.SIG_IGN)
+    print(
+        "t5peft: stopped; what is stored is whole, and the same command goes on with the rest",
+        file=sys.stderr,
+    )
+    sys.stderr.flush()
+    os._exit(130)
 
 
 def version() -> str:
@@ -72,7 +84,7 @@ def version() -> str:
     return f"t5peft {machine.version('t5peft')}"
 
 
-def explain(error: Exception) -> OneLine | None:
+def explain(error: BaseException) -> OneLine | None:
     """The one line about wrong input, a file that cannot be used or memory that ran out."""
     if isinstance(error, OneLine):
         return error
