@@ -33,19 +33,6 @@ def test_loras_targets_are_told_where_they_are_not_the_usual() -> None:
     assert show.setting_name(settings) == f"r = 8, {show.ALPHA} = 4, at q, k and wi"
 
 
-def test_where_lora_is_in_words() -> None:
-    assert show.places(("q", "v")) == (
-        "the query and the value projection, $q$ and $v$, of each attention: the self-attentions "
-        "of both stacks and the decoder's cross-attention"
-    )
-    assert show.places(("wi", "wo")) == (
-        "the first and the second map, $W_i$ and $W_o$, of each feed-forward sublayer"
-    )
-    both = show.places(("o", "wi"))
-    assert both.startswith("the output projection, $o$, of each attention: ")
-    assert both.endswith("; and to the first map, $W_i$, of each feed-forward sublayer")
-
-
 def test_captions_know_of_one_epoch(records: list[Any]) -> None:
     captions = [x(records) for x in (show.by_epoch, show.best_and_last, plots.caption, plots.marks)]
     assert captions[:2] == ["epoch by epoch", "best epoch and after the last"]

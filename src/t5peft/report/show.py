@@ -66,32 +66,6 @@ def setting_name(settings: Mapping[str, Any]) -> str:
     return ", ".join(letters + targets)
 
 
-PLACES = (
-    (
-        {"q": "query", "k": "key", "v": "value", "o": "output"},
-        "projection",
-        "attention: the self-attentions of both stacks and the decoder's cross-attention",
-    ),
-    ({"wi": "first", "wo": "second"}, "map", "feed-forward sublayer"),
-)
-"""The targets of LoRA in words, what they are, and where."""
-
-MATH = {"wi": "$W_i$", "wo": "$W_o$"} | {x: f"${x}$" for x in ("q", "k", "v", "o")}
-"""How a target is written."""
-
-
-def places(targets: Sequence[str]) -> str:
-    """`the query and the value projection, $q$ and $v$, of each attention: ...`."""
-    told = []
-    for words, what, where in PLACES:
-        here = [target for target in targets if target in words]
-        if here:
-            names = listed([f"the {words[target]}" for target in here])
-            letters = listed([MATH[target] for target in here])
-            told.append(f"{names} {what}, {letters}, of each {where}")
-    return "; and to ".join(told)
-
-
 def run_name(run: Facts) -> str:
     """`LoRA, PEFT, r = 8, (alpha) = 4`."""
     if run["method"] == "full":
