@@ -49,7 +49,7 @@ BYTES = {"fp32": 4.0, "bf16": 2.5}
 """Of a number that is kept for the way back, some of which stay in float32."""
 
 BESIDES = 0.2e9
-"""Bytes of reviews, buffers and kernels; t5-small and the mini then came to within 15% on a CPU."""
+"""Bytes of reviews, buffers and kernels, as found for t5-small on a CPU (`test_estimate`)."""
 
 
 def memory(run: Run, study: Study) -> float:
