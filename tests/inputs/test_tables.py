@@ -132,6 +132,10 @@ def test_columns_and_words_are_named(tmp_path: Path) -> None:
     assert data.contents(path, named) != data.contents(path, turned)
     with pytest.raises(InputError, match=r"label 5, expected labels 0 and 1.*--set labels="):
         data.read(path, "train", Columns("body", "stars"))
+    frame["stars"] = frame["stars"].replace({5: 1, 1: 0})  # 0 stands for neither 1 nor 5
+    frame.to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"label 0, expected 1 or 5, as labels says"):
+        data.read(path, "train", named)
     with pytest.raises(InputError, match=r"columns body, stars, .* column grade; name it: label_c"):
         data.read(path, "train", Columns("body", "grade"))
 

@@ -279,11 +279,14 @@ def test_a_trace_is_made_afterwards_by_the_code_that_made_the_run(
     best = records.read_run(folders[0])["best_epoch"]
     assert held.epochs.tolist() == [best]
     assert np.array_equal(held.after(best), made.after(best))
+    assert held.right_after(best).mean() == records.read_run(folders[0])["best_accuracy"]
     assert held.losses_by == held.answers_by == machine.kind()
     assert len(of_full.losses) == 3
     assert not of_full.answers.size, "it has no weights to answer with"
     assert state(stored).state == "fresh"
     before = [(folder / store.TRACE).read_bytes() for folder in folders]
+    held.right = np.zeros((0, 0), bool)  # as a trace was before it said so
+    store.put(folders[0], records.read_run(folders[0]), {store.TRACE: held.packed()})
     assert main(["trace", *arguments, "--steps", "4"]) == 0
     assert [(folder / store.TRACE).read_bytes() for folder in folders] == before
 

@@ -132,7 +132,12 @@ def _pairs(table: dict[str, list[Any]], thing: str, columns: Columns) -> Reviews
     labels: list[Any] = column(table, thing, "label_column", columns.label, LABEL)
     known = {word.lower(): i for i, word in enumerate(columns.labels)} or WORDS
     if columns.labels or any(isinstance(label, str) for label in labels):
-        labels = [known.get(str(label).strip().lower(), label) for label in labels]
+        names = [str(label).strip().lower() for label in labels]
+        odd = {name for name in names if name not in known and name != "-1"}
+        if columns.labels and odd:  # a 0 may be among them
+            expected = f"{' or '.join(columns.labels)}, as labels says"
+            raise InputError(f"data {thing}", f"label {min(odd):.60}", expected, "name the two")
+        labels = [known.get(name, label) for name, label in zip(names, labels, strict=True)]
     return list(zip(texts, labels, strict=True))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from t5peft.base import deciding, machine
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
+from t5peft.inputs import data
 from t5peft.methods.table import Run
 from t5peft.runs import records, reopen, store
 from t5peft.runs.records import Verified
@@ -149,19 +150,21 @@ def add_losses(run: Run, study: Study, steps: int) -> str:
 
 
 def add_answers(run: Run, study: Study) -> str:
-    """Add those of the stored tensors to a run that has none.
+    """Add those of the stored tensors to a run that has none, and which of them are right.
 
     Raises `InputError` where they give another accuracy than is recorded.
     """
     where = store.folder(run, study)
     held, record = reopen.trace_of(where), records.read_run(where)
-    if store.DELTA not in record["files"]:
+    if not held.answers.size and store.DELTA not in record["files"]:
         return "full fine-tuning stores no weights: no answers"
     if not held.answers.size:
         job = reopen.job(run, study)
         held.answers, held.answers_by = answers(job, len(job.test))[None], machine.kind()
         held.epochs = np.array([record["best_epoch"]])
-        right = float((held.answers[0] == job.test.labels).mean())
+    if not held.right.size:
+        held.mark(data.tokens(study, "test").labels)
+        right = float(held.right_after(record["best_epoch"]).mean())
         recorded = record["best_accuracy"]
         if abs(right - recorded) > ACCURACY:
             expected = f"{100 * recorded:.2f}%, as recorded, to {100 * ACCURACY:.1f} points"

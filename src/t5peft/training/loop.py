@@ -174,7 +174,7 @@ def epochs(job: Job) -> Iterator[Epoch]:
                 "test_seconds": round(ended - middle, 3),
             }
         )
-        job.trace.add(number, losses, said)
+        job.trace.add(number, losses, said, job.test.labels)
         keep_best(job)
         yield job.history[-1]
 

@@ -31,22 +31,35 @@ class Trace:
         default_factory=lambda: np.zeros((0, 0), np.uint8)
     )  # (epochs, reviews)
     answers_by: str = ""
+    right: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))  # as answers
 
-    def add(self, epoch: int, losses: np.ndarray, answers: Sequence[str]) -> None:
+    def add(
+        self, epoch: int, losses: np.ndarray, answers: Sequence[str], labels: np.ndarray
+    ) -> None:
         """Note an epoch's losses and the answers after it, as made on this machine."""
         said = codes(answers)[None]
         self.losses = np.concatenate([self.losses, losses])
         self.answers = np.concatenate([self.answers, said]) if self.answers.size else said
+        self.mark(labels)
         self.epochs = np.append(self.epochs, epoch)
         self.losses_by, self.answers_by = self.losses_by or machine.kind(), machine.kind()
+
+    def mark(self, labels: np.ndarray) -> None:
+        """Note which answers are the labels (reviews,) of the test reviews."""
+        self.right = self.answers == labels
 
     def after(self, epoch: int) -> np.ndarray:
         """The answers (reviews,) after an epoch; none where they were not kept."""
         kept = self.answers[self.epochs == epoch]
         return kept[0] if len(kept) else np.zeros(0, np.uint8)
 
+    def right_after(self, epoch: int) -> np.ndarray:
+        """Which of them were right (reviews,); none where that was not kept."""
+        kept = self.right[self.epochs == epoch] if self.right.size else self.right
+        return kept[0] if len(kept) else np.zeros(0, bool)
+
     def packed(self) -> bytes:
-        """As a file holds it: about 1.3 bits an answer."""
+        """As a file holds it: about 2 bits an answer."""
         content = io.BytesIO()
         np.savez_compressed(content, **vars(self))
         return content.getvalue()
