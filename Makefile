@@ -30,11 +30,14 @@ venv: $(READY)
 
 # torch first and by its exact version: other packages then take it as it is. opendelta alone,
 # since what it requires cannot be installed any more; what it needs is among our own pins.
+# Kernels, also those that Quarto starts, say what fails, and nothing of their own transport.
 $(READY): pyproject.toml requirements.lock Makefile
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet $$(grep '^torch==' requirements.lock)
 	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-deps $$(grep '^opendelta==' requirements.lock)
+	mkdir -p .venv/etc/ipython
+	echo '{"IPKernelApp": {"log_level": 40}}' > .venv/etc/ipython/ipython_kernel_config.json
 	touch $@
 
 # Without the build's own mark, as in torch 2.13.0+cpu.

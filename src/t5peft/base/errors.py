@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 
 class OneLine(Exception):
     """An error whose line says all: a notebook shows it alone, without the stack."""
@@ -10,8 +13,14 @@ class OneLine(Exception):
         super().__init__(" ".join(line.split()))
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython, and so Jupyter, papermill and Quarto, show of it."""
-        return [f"{type(self).__name__}: {self}"]
+        """What IPython, and so Jupyter, papermill and Quarto, show of it.
+
+        Quarto shows the whole cell before it, so there a kernel writes it to the terminal at once.
+        """
+        line = f"{type(self).__name__}: {self}"
+        if "QUARTO_DOCUMENT_PATH" in os.environ:
+            os.write(sys.stderr.fileno(), f"\n{line}\n".encode())  # past the cell's own stderr
+        return [line]
 
 
 class InputError(OneLine):

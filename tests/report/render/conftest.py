@@ -45,7 +45,7 @@ See @sec-lora, [@tbl-static; @tbl-div], [-@eq-update], [Fig. @fig-box] and @fig-
 
 : From *markdown*. {#tbl-md}
 
-{{< include chapters/lora.qmd >}}
+{{< include chapters/_lora.qmd >}}
 
 # References {.unnumbered}
 
@@ -112,7 +112,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory):
     root = tmp_path_factory.mktemp("toy")
     (root / "chapters").mkdir()
     (root / "report.qmd").write_text(REPORT)
-    (root / "chapters" / "lora.qmd").write_text(LORA)
+    (root / "chapters" / "_lora.qmd").write_text(LORA)
     (root / "references.bib").write_text(BIBLIOGRAPHY)
     (root / "box.svg").write_text(SVG)
     for name in ("_quarto.yml", "params/smoke.yaml"):

@@ -122,7 +122,7 @@ def test_papermill_command_line_injects_parameters(own: Path, toy: Path) -> None
     assert last.outputs[0].text == "smoke 16 16\n"
 
 
-CHAPTERS = sorted(path.stem for path in (paths.CHECKOUT / "chapters").glob("*.qmd"))
+CHAPTERS = sorted(path.stem[1:] for path in (paths.CHECKOUT / "chapters").glob("*.qmd"))
 
 
 @pytest.fixture
@@ -148,7 +148,8 @@ def test_the_report_and_its_chapters_are_notebooks(project: str, chapter: str | 
 
 
 def test_each_figure_says_in_words_what_it_shows(project: str) -> None:
-    shown = [c for c in notebook.build().cells if re.search(r"^(drawings|plots)\.", c.source, re.M)]
+    drawn = r"^(drawings|plots)\.|^learned\.figure"
+    shown = [c for c in notebook.build().cells if re.search(drawn, c.source, re.M)]
     assert len(shown) == project.count("{#fig-") > 0
     for cell in shown:
         assert notebook.options(cell.source)["fig-alt"].endswith("."), cell.source

@@ -2,18 +2,23 @@
 
 import os
 import re
+import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import nbclient
 import nbformat
+import pypandoc
 import pytest
+import yaml
 from nbformat import v4
 
 from t5peft.base import files, paths
 from t5peft.base.errors import InputError
 from t5peft.report.render import notebook, render
+
+CHECKOUT = paths.CHECKOUT
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +34,8 @@ def whole(toy: Path) -> Path:
 
 def sheet(*sources: str) -> nbformat.NotebookNode:
     """A notebook of markdown alone: no kernel is needed to typeset it."""
-    return v4.new_notebook(cells=[v4.new_markdown_cell(source) for source in sources])
+    front = v4.new_raw_cell("---\ntitle: T\n---")  # PDF/UA wants one
+    return v4.new_notebook(cells=[front, *map(v4.new_markdown_cell, sources)])
 
 
 def typeset(*sources: str) -> Path:
@@ -66,7 +72,7 @@ def test_cells_are_shown_as_their_options_say(whole: Path) -> None:
 def test_captions_kinds_and_callouts_in_typst(whole: Path) -> None:
     text = (whole / "report.typ").read_text()
     assert text.count("kind: table") == 3 + 1  # three tables, and the rule that places captions
-    assert "caption: [A caption with $r$.]" in text
+    assert 'caption: [A caption with #math.equation($r$, alt: "r").]' in text
     assert "[Fig.]" in text
     assert "#ref(<eq-update>, supplement: none)" in text
     assert '#callout(icon_color: rgb("#CC1914"), title: [' in text
@@ -104,11 +110,74 @@ def test_html_numbers_what_it_refers_to(whole: Path) -> None:
         '<a href="#sec-lora">Section\u00a02</a>',
         "Table 3. ",
         '<a href="#eq-update">1</a>',
+        "</math><span>(1)</span></span>",
     ):
         assert text in page.replace("\n", " ")
+    assert page.count('<div class="scroll" tabindex="0">') == page.count("<table") == 3
+    assert len(re.findall(r'<figure id="tbl-\w+">\s*<div class="scroll"', page)) == 3
+    for file in ("report.css", "report.html"):
+        assert (render.TEMPLATES / file).read_text().strip().splitlines()[-2] in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page), "no network"
     pictures = re.findall(r'<img[^>]*src="([^"]*)"', page)
     assert pictures
     assert all(picture.startswith("data:image/svg+xml") for picture in pictures), "one file"
+
+
+def test_quarto_sets_aside_what_a_render_could_make(tmp_path: Path) -> None:
+    """A render that fails leaves nothing; one that does not, all that it was not to make."""
+    script = render.TEMPLATES.parent / "quarto.sh"
+
+    def hook(name: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+        env = {"PATH": os.defpath, "QUARTO_PYTHON": python, "PYTHONPATH": str(CHECKOUT / "src")}
+        env["QUARTO_PROJECT_OUTPUT_DIR"] = str(tmp_path)
+        command = ["/bin/sh", script, name]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+    pdf, page = tmp_path / "report.pdf", tmp_path / "report.html"
+    pdf.write_text("old")
+    page.write_text("old")
+    assert hook("before").returncode == 0
+    assert not pdf.exists()
+    pdf.write_text("new")
+    assert hook("after").returncode == 0
+    assert (pdf.read_text(), page.read_text()) == ("new", "old")
+
+    bare = tmp_path / "python"
+    bare.write_text("#!/bin/sh\nexit 1\n")
+    bare.chmod(0o755)
+    refused = hook("before", python=str(bare))
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert "found no t5peft" in line
+    assert "make venv" in line
+    assert not pdf.exists()
+    assert hook("before").returncode == 0
+    assert hook("after").returncode == 0
+    assert not pdf.exists(), "it stood there before the render that failed, not before this one"
+
+
+def test_quarto_is_told_what_to_do_with_a_chapter(tmp_path: Path) -> None:
+    said = yaml.safe_load((CHECKOUT / "chapters" / "_metadata.yml").read_text())
+    (script,) = said["filters"]
+    command = [pypandoc.get_pandoc_path(), "--lua-filter", CHECKOUT / "chapters" / script]
+    done = subprocess.run(command, input="# A", capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "quarto render report.qmd" in line
+
+
+def test_each_option_of_quartos_stands_under_its_format(own: Path) -> None:
+    said = yaml.safe_load((own / "_quarto.yml").read_text())
+    everywhere = {"project", "lang", "bibliography", "number-sections", "jupyter", "execute"}
+    assert {*said} == everywhere | {"format"}
+    assert {*notebook.settings("typst")} == everywhere | {*said["format"]["typst"]}
+    page = said["format"]["html"]
+    used = [page["css"], page["include-after-body"], *said["format"]["typst"]["template-partials"]]
+    for name in used:
+        assert (CHECKOUT / name).parent == render.TEMPLATES
+        assert (CHECKOUT / name).exists()
+    typeset("# A")
+    assert 'section-numbering: "1.1"' in (paths.output() / "report.typ").read_text()
 
 
 def test_same_source_and_date_give_the_same_bytes(
@@ -131,13 +200,48 @@ def test_same_source_and_date_give_the_same_bytes(
         ("# A {#sec-a}\n\n# B {#sec-a}\n", "sec-a is given twice"),
         ("$$ \\nonsense{ $$", "nonsense"),
         ("![Gone](gone.svg)", "gone.svg"),
+        ("![](box.svg)", "PDF/UA-1 error: missing alt text"),
     ],
 )
-def test_what_cannot_be_typeset_is_named(own: Path, source: str, complaint: str) -> None:
+def test_what_cannot_be_typeset_is_named(toy: Path, own: Path, source: str, complaint: str) -> None:
+    (own / "box.svg").write_text((toy / "box.svg").read_text())
     with pytest.raises(render.RenderError, match=re.escape(complaint)) as caught:
         typeset(source)
     assert "\n" not in str(caught.value)
     assert not (paths.output() / "report.pdf").exists()
+
+
+def test_the_pdf_can_be_heard(whole: Path) -> None:
+    """Typst has checked it against PDF/UA-1, which wants words for each picture and formula."""
+    assert b"pdfuaid:part" in (whole / "report.pdf").read_bytes()
+    text = (whole / "report.typ").read_text()
+    assert text.count("image(") == text.count('.svg", alt: "') == 2
+    for words in ("a box", "A file.", r"y = x W + \\frac{\\alpha}{r} x A B"):
+        assert f'alt: "{words}' in text
+
+
+def test_what_the_front_matter_says_reaches_the_pdf(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    front = """---
+title: T
+author: [Ada O'Neil, name: Bo-ra]
+abstract: What it says.
+date: 2026-01-02
+keywords: [PEFT, T5 & "LoRA"]
+papersize: a5
+mainfont: Nowhere Serif
+---"""
+    paths.output().mkdir()
+    book = v4.new_notebook(cells=[v4.new_raw_cell(front)])
+    render.typeset(book, paths.output() / "report.pdf")
+    assert "unknown font family: nowhere serif" in capsys.readouterr().err
+    content = (paths.output() / "report.pdf").read_bytes()
+    for said in (b"Ada O&apos;Neil, Bo-ra", b"PEFT, T5 &amp; &apos;LoRA&apos;", b"[0 0 419.5"):
+        assert said in content
+    text = (paths.output() / "report.typ").read_text()
+    for said in ("abstract: [What it says.]", "date: [2026-01-02]"):
+        assert said in text
 
 
 def test_a_failing_cell_makes_no_pdf_and_says_why(own: Path, toy: Path) -> None:
@@ -148,14 +252,19 @@ def test_a_failing_cell_makes_no_pdf_and_says_why(own: Path, toy: Path) -> None:
         "```{python}\n#| label: tbl-lora\nraise ValueError(f'{study}: 8 is not {lora_rank}')\n```\n"
     )
     paths.output().mkdir()
-    (paths.output() / "report.pdf").write_text("old")
+    old, anothers = paths.output() / "report-smoke.pdf", paths.output() / "report.pdf"
+    for path in (old, anothers):
+        path.write_text("old")
     with pytest.raises(render.RenderError) as caught:
         render.render("smoke", {"lora_rank": 16})
     assert str(caught.value) == "cell tbl-lora: ValueError: smoke: 8 is not 16"
-    assert (paths.output() / "report.pdf").read_text() == "old", "nothing is lost"
+    assert not old.exists(), "none is left that could be taken for it"
+    assert anothers.read_text() == "old"
 
 
-def test_a_notebook_shows_wrong_input_without_the_stack() -> None:
+def test_a_notebook_shows_wrong_input_without_the_stack(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     source = (
         "from t5peft.base.errors import InputError\n"
         "def inner(): raise InputError('lora_rank', 0, 'a positive number', 'give another')\n"
@@ -165,6 +274,12 @@ def test_a_notebook_shows_wrong_input_without_the_stack() -> None:
     executed = nbclient.execute(book, allow_errors=True)
     shown = "InputError: lora_rank: found 0, expected a positive number; give another"
     assert executed.cells[0].outputs[0].traceback == [shown]
+    assert shown not in capfd.readouterr().err
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # with which a kernel has no terminal
+    monkeypatch.setenv("QUARTO_DOCUMENT_PATH", "/")  # it will show the whole cell before the line
+    executed = nbclient.execute(book, allow_errors=True)
+    assert executed.cells[0].outputs[0].traceback == [shown]
+    assert f"\n{shown}\n" in capfd.readouterr().err
 
 
 def test_a_time_stamp_that_is_none_is_named(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,9 +347,11 @@ def test_quarto_is_called_with_the_parameters(
         "--metadata handed-in-by:Ada, 42"
     )
     assert "lora_rank: 16\n" in (tmp_path / "values").read_text()
-    quarto.write_text("#!/bin/sh\nexit 3\n")
+    (paths.output() / "report.pdf").write_text("another study's")
+    quarto.write_text("#!/bin/sh\n/bin/rm _output/report.pdf\nexit 3\n")
     with pytest.raises(render.RenderError, match="code 3"):
         render.render("smoke", {})
+    assert (paths.output() / "report.pdf").read_text() == "another study's"
     monkeypatch.setenv("QUARTO", os.fspath(tmp_path / "gone"))
     with pytest.raises(render.RenderError, match="mend QUARTO"):
         render.render("smoke", {})

@@ -37,10 +37,12 @@ OPTIONS = {
 """Cell options that are known. `warning` and `code-fold` change nothing: stderr is never shown."""
 
 
-def settings() -> dict[str, Any]:
-    """What _quarto.yml says of the document."""
+def settings(to: str = "") -> dict[str, Any]:
+    """What _quarto.yml says of the document; of what it says under formats, that of `to` alone."""
     path = paths.root() / "_quarto.yml"
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    said = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    formats = said.pop("format", {})
+    return {**said, **formats.get(to, {})}
 
 
 def echo() -> bool:
@@ -158,12 +160,12 @@ def fill(text: str, namespace: dict[str, Any]) -> Any:
 
 
 def chapter_path(chapter: str) -> Path:
-    """chapters/NAME.qmd, named by NAME. Raises `InputError` where there is none."""
+    """chapters/_NAME.qmd, named by NAME. Raises `InputError` where there is none."""
     folder = paths.root() / "chapters"
-    known = sorted(path.stem for path in folder.glob("*.qmd"))
+    known = sorted(path.stem[1:] for path in folder.glob("_*.qmd"))
     if chapter not in known:
         raise InputError("chapter", repr(chapter), "one of " + ", ".join(known), "give one of them")
-    return folder / f"{chapter}.qmd"
+    return folder / f"_{chapter}.qmd"
 
 
 def build(chapter: str | None = None, without: str = "") -> NotebookNode:
@@ -218,9 +220,9 @@ def write(chapter: str | None, output: Path) -> None:
 def labels(text: str) -> dict[str, str]:
     """Every label of a `.qmd` text, with the headings that it stands below: what can be meant.
 
-    Labels of what Python writes have "", as has what stands before the first heading.
+    What stands before the first heading has "".
     """
-    found, headings, in_cell = dict.fromkeys(sorted(show.WRITTEN), ""), ["", ""], False
+    found, headings, in_cell = {}, ["", ""], False
     for line in text.splitlines():
         in_cell ^= line.startswith("```")
         heading = re.match(r"(##?) (.+?)(?: \{.*\})?$", line)

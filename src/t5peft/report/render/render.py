@@ -65,6 +65,7 @@ def render(
     chapter = chapter or (SIZES if wanted.runs else None)
     quarto = os.environ.get("QUARTO") or shutil.which("quarto")
     with files.lock(paths.output() / ".lock", wait=True):
+        target.unlink(missing_ok=True)  # what fails leaves none that could be taken for it
         if quarto and not chapter and values["train"] != "partial":  # it has no gaps in sentences
             with_quarto(quarto, values, target, author)
         else:
@@ -114,10 +115,12 @@ def with_quarto(quarto: str, values: Mapping[str, Any], target: Path, author: st
             code = subprocess.run(command, cwd=paths.root(), env=env, check=False).returncode
         except OSError as error:
             raise RenderError(f"{quarto}: {error.strerror}; mend QUARTO, or unset it") from None
-    if code:
-        raise RenderError(f"{quarto} ended with code {code}; its last lines say why")
-    if made != target:
-        made.replace(target)
+    try:
+        if code:
+            raise RenderError(f"{quarto} ended with code {code}; its last lines say why")
+        if made != target:
+            made.replace(target)
+    finally:
         if other:
             files.write_bytes(made, other)
 
@@ -167,9 +170,10 @@ def typeset(
     elsewhere = notebook.labels(notebook.read(paths.root() / "report.qmd")) if chapter else {}
     if target.suffix == ".html":
         page = base.with_suffix(".new.html")
-        pandoc(
-            source, page, elsewhere, "--embed-resources", "--number-sections", "--toc", "--mathml"
-        )
+        extra = ["--embed-resources", "--number-sections", "--toc", "--toc-depth=2", "--mathml"]
+        extra += [f"--css={TEMPLATES / 'report.css'}"]
+        extra += [f"--include-after-body={TEMPLATES / 'report.html'}"]
+        pandoc(source, page, elsewhere, *extra)
         page.replace(target)
         return
     typ = base.with_suffix(".typ")
@@ -186,8 +190,11 @@ def pandoc(source: Path, target: Path, elsewhere: Mapping[str, str], *extra: str
     """
     import pypandoc
 
+    said = source.with_suffix(".yml")
+    settings = notebook.settings("typst" if target.suffix == ".typ" else "")
+    said.write_text(yaml.safe_dump(settings), encoding="utf-8")
     command = [pypandoc.get_pandoc_path(), str(source), "--output", str(target), "--standalone"]
-    command += ["--from=markdown", "--fail-if-warnings", "--metadata-file=_quarto.yml"]
+    command += ["--from=markdown", "--fail-if-warnings", f"--metadata-file={said}"]
     command += [f"--lua-filter={TEMPLATES / 'crossref.lua'}", "--citeproc", *extra]
     command += [f"--metadata=elsewhere:{label}={at}" for label, at in elsewhere.items()]
     done = subprocess.run(command, cwd=paths.root(), capture_output=True, text=True, check=False)
@@ -203,14 +210,19 @@ def pandoc(source: Path, target: Path, elsewhere: Mapping[str, str], *extra: str
 def to_pdf(typ: Path, target: Path) -> None:
     """Compile Typst with the fonts that it carries; SOURCE_DATE_EPOCH fixes the time stamp.
 
-    Raises `RenderError` for what it cannot compile.
+    Raises `RenderError` for what it cannot compile, and for what PDF/UA-1 forbids, such as a
+    picture without words for who cannot see it.
     """
     import typst
 
     source = typ.read_bytes()  # bytes stand at the root, so that pictures are found from there
     compiler = typst.Compiler(source, root=paths.root(), ignore_system_fonts=True)
     try:
-        content = compiler.compile(format="pdf", timestamp=stamp())
+        content, warnings = compiler.compile_with_warnings(
+            format="pdf", timestamp=stamp(), pdf_standards=["ua-1"]
+        )
     except typst.TypstError as error:
         raise RenderError(f"{typ.name}: {error.message}; {error.diagnostic}") from None
+    for warning in warnings:  # of a font that it does not carry
+        print(f"{typ.name}: {warning.message}", file=sys.stderr)
     files.write_bytes(target, cast(bytes, content))

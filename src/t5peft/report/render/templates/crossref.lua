@@ -109,6 +109,32 @@ local function captioned(element)
   return element
 end
 
+-- Typst's PDF/UA wants words for each picture and each formula; a formula's are its TeX.
+local function plain(inline)
+  return (pandoc.write(pandoc.Pandoc {pandoc.Plain {inline}}, 'typst'):gsub('%s+$', ''))
+end
+
+local function alt(text)
+  return ', alt: "' .. text:gsub('^%s+', ''):gsub('%s+', ' '):gsub('[\\"]', '\\%0') .. '"'
+end
+
+local function formula(math, how)
+  local block = math.mathtype == 'DisplayMath' and ', block: true' or ''
+  return '#math.equation(' .. plain(math) .. block .. how .. alt(math.text) .. ')'
+end
+
+local worded = {
+  Math = function(math)
+    return pandoc.RawInline('typst', formula(math, ''))
+  end,
+  Image = function(image)
+    local words = image.attributes.alt or pandoc.utils.stringify(image.caption)
+    if words == '' then return nil end  -- which Typst refuses
+    local set = plain(image):gsub('image%("[^"]*"', function(it) return it .. alt(words) end)
+    return pandoc.RawInline('typst', set)
+  end,
+}
+
 local numbering = {
   traverse = 'topdown',
   Header = function(header)
@@ -129,16 +155,22 @@ local numbering = {
       span.content[1].text = span.content[1].text .. '\\tag{' .. numbers[span.identifier] .. '}'
       return span.content[1]
     elseif not typst then
-      span.content:insert(pandoc.Str('\u{2003}(' .. numbers[span.identifier] .. ')'))
+      span.content:insert(pandoc.Span('(' .. numbers[span.identifier] .. ')'))
+      span.classes:insert('equation')
       return span
     end
-    return {
-      pandoc.RawInline('typst', '#math.equation(block: true, numbering: "(1)", ['),
-      span.content[1],
-      pandoc.RawInline('typst', ']) <' .. span.identifier .. '>'),
-    }
+    local set = formula(span.content[1], ', numbering: "(1)"')
+    return pandoc.RawInline('typst', set .. ' <' .. span.identifier .. '>')
   end,
 }
+
+-- HTML's tables scroll in a box of their own; the caption stays outside, and so in sight.
+local function boxed(tbl)
+  local caption, id = tbl.caption, tbl.identifier
+  tbl.caption, tbl.identifier = {long = {}}, ''
+  local box = pandoc.Div(tbl, {class = 'scroll', tabindex = '0'})
+  return #caption.long > 0 and pandoc.Figure(box, caption, {id}) or box
+end
 
 -- [-@tbl-x] is the number alone; in [Tab. @tbl-x] the words before it replace the name.
 local function reference(citation)
@@ -178,5 +210,6 @@ function Pandoc(doc)
     local name, headings = pandoc.utils.stringify(label):match('^(.-)=(.*)$')
     elsewhere[name] = headings
   end
-  return doc:walk(shapes):walk(numbering):walk(references)
+  doc = doc:walk(shapes):walk(numbering):walk(references)
+  return cells and doc or doc:walk(typst and worded or {Table = boxed})
 end
