@@ -24,7 +24,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks, data, hub, tokenizers
 from t5peft.measure import predict
-from t5peft.report import about, export, findings, pack
+from t5peft.report import about, export, learned, pack
 from t5peft.report.evidence import Evidence
 from t5peft.runs import make, records, store
 
@@ -373,7 +373,7 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
 ) -> None:
     kept = Evidence(study).records(*PEFT)
     assert {record["backbone"]["commit"] for record in kept} == {served.main}
-    assert served.main[:12] in about.backbone_section(study, kept[0]["backbone"])
+    assert served.main[:12] in about.backbone(study, kept[0])
     run, own = run_named(study, LORA), served.main
 
     served.commit(tiny | {"README.md": b"another text", "config.json": tiny["config.json"] + b" "})
@@ -386,8 +386,7 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
     assert store.status(run, study).state == "fresh"
     assert Evidence(study).records(*PEFT) == kept
     assert len(export.export(study, tmp_path / "out")) == 3
-    record, start, end = Evidence(study).prompt_rms()
-    assert "not on this machine" in findings.prompt_sentence(record, start, end)
+    assert "not on this machine" in learned.start(learned.Learned(Evidence(study)))
     with pytest.raises(InputError, match=f"backbone {NAME}: found "):
         predict.predict(f"smoke/{LORA}", ["A film."])
 

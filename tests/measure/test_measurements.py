@@ -78,7 +78,8 @@ def test_other_code_makes_it_stale_and_it_is_shown_with_a_mark(
     record = here.load()
     assert record is not None
     assert (record["accuracy"], show.mark(record)) == (0.5, " **(stale)**")
-    assert about.outdated({"this": [record], "that": [{"stale": ""}]}).endswith("as stale: this.")
+    text = about.outdated({"this": [record], "that": [{"stale": ""}]})
+    assert text.endswith("has changed since for this.")
     assert about.outdated({"that": [{"stale": ""}], "nothing": []}) == ""
     assert [each.get("stale") for each in measurements.made([here])] == [""]
     assert made == ["kind/one-8", "kind/one-8"]

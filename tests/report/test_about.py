@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
 from helpers import cells
 
 from t5peft.base import paths, studies
@@ -13,74 +14,55 @@ from t5peft.base.studies import Study
 from t5peft.report import about, counts, show
 
 
-def test_the_banner_names_study_and_backbone_and_warns_of_smoke(
+def test_stale_runs_and_those_of_a_smoke_study_are_warned_of(
     exercise: Study, records: list[Any]
 ) -> None:
-    text = about.banner(exercise, records)
-    assert text.startswith("# Results of the study “assignment”, backbone t5-small {.unnumbered")
+    text = about.warnings(exercise, records)
     assert "mean nothing" not in text
     assert "soft prompt, OpenDelta, n = 10: the training source has changed" in text
-    random = about.banner(dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t"), [])
+    drawn = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t")
+    random = about.warnings(drawn, [])
     assert "These numbers mean nothing" in random
     assert "runs with a random T5. It" in random
     both = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t", data="made-up")
-    assert "runs with a random T5 and made-up reviews. It" in about.banner(both, [])
+    assert "runs with a random T5 and made-up reviews. It" in about.warnings(both, [])
 
 
 def test_other_texts_than_imdb_are_named(exercise: Study, records: list[Any]) -> None:
-    assert "Other reviews" not in about.banner(exercise, records)
+    assert "Other reviews" not in about.warnings(exercise, records)
     records[3]["identity"]["data"] = "f" * 64
     study = dataclasses.replace(exercise, data="IMDB Dataset.csv")
-    text = about.banner(study, records)
+    text = about.warnings(study, records)
     assert "Other reviews than IMDB's, or another split" in text
     assert "those of `IMDB Dataset.csv`" in text
-    assert "Other reviews" not in about.banner(dataclasses.replace(study, data="made-up"), records)
-
-
-def test_the_studies_beside_are_named(records: list[Any]) -> None:
-    assert about.companions({"exercise-rates": [], "ten-epochs": []}) == ""
-    text = about.companions({"exercise-rates": records, "ten-epochs": records})
-    assert "“exercise-rates” (@sec-exercise-rates) and “ten-epochs” (@sec-ten-epochs)" in text
-    assert "ten-epochs" not in about.companions({"exercise-rates": records, "ten-epochs": []})
+    made_up = dataclasses.replace(study, data="made-up")
+    assert "Other reviews" not in about.warnings(made_up, records)
 
 
 def test_the_first_page_says_what_the_numbers_are_not(exercise: Study) -> None:
-    models = counts.models(exercise)
-    assert about.departures(exercise, exercise, models) == ""
-    ours = dataclasses.replace(
-        exercise, backbone="weights/backbone/mini", epochs=1, lora_learning_rate=0.1
-    )
-    models = counts.models(
-        dataclasses.replace(ours, backbone=str(paths.weights() / "backbone/mini"))
-    )
-    text = about.departures(ours, exercise, models)
-    assert "departs from 3 of them (@sec-differences)" in text
-    assert "*mini* with 7,328,000 parameters instead of t5-small with 60,506,624" in text
-    assert "1 instead of 10 epochs; other learning rates" in text
-    assert "tokens a review" not in text
-    assert "The parameters of @tbl-glance are those of *mini*; the exercise's, of t5-small," in text
+    assert about.departures(exercise, exercise, counts.models(exercise)) == ""
+    ours = dataclasses.replace(exercise, backbone="weights/backbone/mini", epochs=1)
+    there = dataclasses.replace(ours, backbone=str(paths.weights() / "backbone/mini"))
+    text = about.departures(ours, exercise, counts.models(there))
+    assert "departs from 2 of the exercise's settings (@sec-differences), among them the " in text
+    assert "*mini* with 7,328,000 parameters instead of t5-small with 60,506,624;" in text
+    assert "\n" not in text
+    moved = dataclasses.replace(exercise, backbone="models/t5-small")
+    text = about.departures(moved, exercise, counts.models(exercise))
+    assert "departs from 1 of the exercise's settings (@sec-differences); its" in text
 
 
-def test_the_first_page_names_every_other_setting(exercise: Study) -> None:
-    wider = dataclasses.replace(exercise, lora_rank=16, batch_size=8)
-    text = about.departures(wider, exercise, counts.models(exercise))
-    assert "departs from 2 of them (@sec-differences): `batch_size` 8 instead of 32" in text
-    assert "`lora_rank` 16 instead of 8." in text
-    assert "parameters of" not in text
-    other = dataclasses.replace(exercise, lora_targets=("q", "k"))
-    text = about.departures(other, exercise, counts.models(exercise))
-    assert "`lora_targets` q, k instead of q, v." in text
-
-
-def test_every_setting_that_differs_is_listed_with_its_reason(exercise: Study) -> None:
-    assert "to the letter" in about.differences_section(exercise, exercise, {})
+def test_every_setting_that_differs_is_listed_with_its_reason(
+    exercise: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cells(about.differences_table(exercise, exercise)) == [["none", *3 * [show.DASH]]]
     ours = dataclasses.replace(exercise, study="x", train="no", epochs=3, max_length=128)
     assert about.differences(ours, exercise) == ["max_length", "epochs"]
     moved = dataclasses.replace(exercise, data="a/folder")
     assert about.differences(moved, exercise) == [], "the texts that are pinned, wherever they lie"
     assert about.differences(dataclasses.replace(moved, data_fingerprint=""), exercise) == ["data"]
-    text = about.differences_section(ours, exercise, {"epochs": "two cores"})
-    assert cells(text) == [
+    monkeypatch.setattr(about, "reasons", lambda _: {"epochs": "two cores"})
+    assert cells(about.differences_table(ours, exercise)) == [
         ["`max_length`", "256", "128", show.DASH],
         ["`epochs`", "10", "3", "two cores"],
     ]
@@ -114,18 +96,19 @@ def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise:
         "zero_shot_sst2": 0.771, "zero_shot_imdb_train": 0.752,
         "span_loss": 4.1, "span_loss_other_input": 5.6,
     }  # fmt: skip
-    text = about.backbone_section(exercise, {"card": card})
-    for fact in ("not Google's", "60 min", "4.500", "77.1", "75.2", "tbl-backbone"):
-        assert fact in text
-    assert "4.10 nats a target token" in text
-    assert "hardly reads" not in text
-    unmeasured = {key: value for key, value in card.items() if "span" not in key}
-    assert "nats a target token" not in about.backbone_section(exercise, {"card": unmeasured})
-    idle = {**card, "span_loss": 5.55}
-    assert "hardly reads" in about.backbone_section(exercise, {"card": idle})
-    assert "published checkpoint" in about.backbone_section(exercise, {"card": {}})
+    rows = dict(cells(about.backbone_table(card)))
+    assert rows["time"] == "60 min"
+    assert rows["loss at the end: span corruption"] == "4.500"
+    assert [x for x in rows.values() if x in ("77.1", "75.2")] == ["77.1", "75.2"]
+    assert "is 4.10 nats" in about.reading(card)
+    assert "with another's: reading is worth 1.50" in about.reading(card)
+    assert about.reading({key: x for key, x in card.items() if "span" not in key}) == ""
+    assert about.backbone(exercise, {"backbone": {"card": card}}) == ""  # the chapter tells
+    there = about.backbone(exercise, {"backbone": {"card": {}, "commit": "f" * 40}})
+    assert "published checkpoint" in there
+    assert "commit `ffffffffffff` of" in there
     tiny = dataclasses.replace(exercise, backbone="random:tiny", tokenizer="x")
-    assert "never pre-trained" in about.backbone_section(tiny, {"card": {}})
+    assert "never pre-trained" in about.backbone(tiny, {"backbone": {"card": {}}})
 
 
 def test_the_notebooks_hold_the_exercises_runs(exercise: Study) -> None:
@@ -142,15 +125,6 @@ def test_the_notebooks_hold_the_exercises_runs(exercise: Study) -> None:
 def test_the_commands_are_those_of_the_study_as_it_is(exercise: Study) -> None:
     text = about.commands(dataclasses.replace(exercise, lora_rank=16))
     assert "t5peft train assignment --set lora_rank=16 " in text
-    assert "-p study assignment -p lora_rank 16" in about.other_rank(exercise)
-    assert "-p study self-contained " in about.other_rank(dataclasses.replace(exercise, study="x"))
-
-
-def test_a_folder_with_a_t5_small_is_not_said_to_be_smaller(exercise: Study) -> None:
-    moved = dataclasses.replace(exercise, backbone="models/t5-small")
-    text = about.departures(moved, exercise, {"t5-small": "t5-small"})
-    assert "departs from 1 of them (@sec-differences): the backbone in `models/t5-small`" in text
-    assert "parameters of @tbl-glance" not in text
 
 
 def test_all_settings_stand_two_a_line(exercise: Study) -> None:

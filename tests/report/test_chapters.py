@@ -13,7 +13,7 @@ from helpers import parameters_cell
 from t5peft.base import paths
 from t5peft.base.studies import Study
 from t5peft.methods.table import EXERCISE
-from t5peft.report import about, findings, show
+from t5peft.report import about
 from t5peft.report.render import notebook
 
 ROOT = paths.CHECKOUT
@@ -38,12 +38,13 @@ def test_a_chapters_cells_are_short_and_it_has_no_front_matter(chapter: Path) ->
     cells = [match[3] for match in notebook.FENCE.finditer(text) if match[2] == "{python}"]
     assert cells
     for cell in cells:
-        assert len(notebook.code(cell).splitlines()) <= 10, cell
+        code = re.sub(r'""".*?"""', "", notebook.code(cell), flags=re.S)  # the text that it shows
+        assert len(code.splitlines()) <= 10, cell
 
 
 def test_peft_chapters_share_their_headings() -> None:
     headings = [
-        re.findall(r"^## (.*?)(?: \{.*)?$", (ROOT / "chapters" / f"{name}.qmd").read_text(), re.M)
+        re.findall(r"^## (.*?)(?: \{.*)?$", (ROOT / "chapters" / f"_{name}.qmd").read_text(), re.M)
         for name in EXERCISE[1:]
     ]
     assert headings[0] == [
@@ -54,10 +55,8 @@ def test_peft_chapters_share_their_headings() -> None:
 
 
 def test_every_citation_is_in_the_bibliography_and_the_reference_run_is_cited() -> None:
-    source = "".join(
-        path.read_text() for path in [*CHAPTERS, Path(about.__file__), Path(findings.__file__)]
-    )
+    source = "".join(path.read_text() for path in [*CHAPTERS, Path(about.__file__)])
     known = set(re.findall(r"^@\w+\{(\S+),", (ROOT / "references.bib").read_text(), re.M))
     cited = set(re.findall(r"@([a-z]+\d{4}\w*)", source))
     assert cited == known
-    assert show.REFERENCE.citation in cited
+    assert {"jrazi2023", "kooshkestani2023"} <= cited

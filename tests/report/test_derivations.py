@@ -45,18 +45,6 @@ def test_the_parts_add_up_to_the_model() -> None:
     assert cells(table)[-1] == ["**all**", "", "**60,506,624**", "**222,903,552**"]
 
 
-def test_each_formula_stands_in_its_column() -> None:
-    settings = {"adapter": {"bottleneck": 8}, "lora": {"rank": 8, "targets": ["q", "wo"]}}
-    derived = {name: formulas.derive(name, "t5-small", x) for name, x in settings.items()}
-    full, adapter, lora, other = cells(derivations.method_table(derived))
-    assert full == ["full fine-tuning", "$0$", "$0$", "$0$"]
-    formula = formulas.FORMULAS["adapter"]
-    parts = (formula.sites, formula.share, formula.added)
-    assert adapter == ["adapter", *(f"${formulas.latex(x)}$" for x in parts)]
-    assert lora[:2] == ["LoRA", r"$L_{e} + 2 \, L_{d}$"]
-    assert other[:2] == ["LoRA", "$L_{e} + L_{d}$"]
-
-
 def test_a_derivation_names_each_kind_of_sites() -> None:
     settings = {"rank": 8, "targets": ["q", "k", "wi"]}
     text = derivations.derivation(formulas.derive("lora", "t5-small", settings))

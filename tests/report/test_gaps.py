@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from typing import Any
 
 import pytest
 from helpers import run_named
@@ -30,15 +31,16 @@ def test_of_incomplete_records_only_what_is_stored_is_used(partial: Study) -> No
     for use in (list, len, lambda x: x[0], lambda x: "a" in x, reversed):
         with pytest.raises(Missing, match="9 of 10 runs missing"):
             use(records)
-    table = tables.results(records)
-    assert "| ours " in table
-    assert table.count("PEFT (missing)") == 2
+    table = tables.ten_results(records)
+    assert [row.split("|")[2].strip() for row in table.splitlines()[2:]] == [
+        *("LoRA", "LoRA (missing)", "LoRA (missing)")
+    ]
     rows = [row for row in tables.ten_results(Evidence(partial).records()).splitlines()[2:] if row]
     assert [int(row.split("|")[1]) for row in rows] == [*range(1, 11)]
     assert sum("(missing)" in row for row in rows) == 9
 
 
-def run(source: str, **names: object) -> list[object]:
+def run(source: str, names: dict[str, Any]) -> list[object]:
     """What a cell shows whose gaps are marked."""
     shown: list[object] = []
     tree = gaps.Gaps().visit(ast.parse(source))
@@ -55,11 +57,25 @@ def test_a_cell_shows_its_last_line_or_its_gap() -> None:
     def ask() -> None:
         raise missing
 
-    assert run("x = 1\nx + 1") == [2]
-    assert run("x = 1") == run("") == []
-    assert run("ask()\n3", ask=ask) == [missing]
+    assert run("x = 1\nx + 1", {}) == [2]
+    assert run("x = 1", {}) == run("", {}) == []
+    assert run("ask()\n3", {"ask": ask}) == [missing]
     with pytest.raises(ZeroDivisionError):
-        run("1 / 0")
+        run("1 / 0", {})
+
+
+def test_what_a_gap_was_to_name_is_as_missing() -> None:
+    missing = Missing("study", "1 of 10 runs missing", "stored runs", "train them")
+
+    def ask() -> None:
+        raise missing
+
+    names: dict[str, Any] = {"ask": ask, "full": "another chapter's"}
+    assert run("full, peft = ask()", names) == [missing]
+    for use in (bool, list, len, lambda gap: gap["run"], lambda gap: gap.name, lambda gap: gap()):
+        with pytest.raises(Missing, match="1 of 10 runs missing"):
+            use(names["full"])
+    assert run("peft[0]", names) == [missing]
 
 
 def test_a_sentence_has_a_dash_where_a_run_is_missing(partial: Study) -> None:

@@ -7,28 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import seeded
 
 from t5peft.methods.table import EXERCISE
 from t5peft.report import plots, show, statistics
 
 FOUR = [show.METHOD_NAMES[method] for method in EXERCISE]
-
-
-def test_a_single_epoch_is_a_line_a_run(records: list[Any]) -> None:
-    once = [{**r, "history": r["history"][:1]} for r in records[7:]]
-    low, high = plots.learning_curves(once[:1]).axes[1].get_xlim()
-    assert high - low >= 5, "one point apart is no gulf"
-    for figure in (plots.learning_curves(once), plots.all_curves(once)):
-        left, right = figure.axes
-        assert len(left.get_yticks()) == 3
-        for row, item in enumerate(once):
-            (epoch,) = item["history"]
-            trained, tested = (
-                line for line in right.lines if np.asarray(line.get_ydata()) == [row]
-            )
-            assert np.asarray(trained.get_xdata()) == pytest.approx([100 * epoch["train_accuracy"]])
-            assert np.asarray(tested.get_xdata()) == pytest.approx([100 * epoch["test_accuracy"]])
-    assert len(plots.all_curves(records).axes) == 4
 
 
 def test_labels_are_kept_apart_and_near() -> None:
@@ -44,14 +28,6 @@ def test_ours_is_filled_and_the_librarys_hollow(records: list[Any]) -> None:
         assert (plots.look(item)["markerfacecolor"] == "white") != ours
 
 
-def test_curves_are_the_records(records: list[Any]) -> None:
-    left, right = plots.learning_curves(records[7:8]).axes
-    heights = [np.asarray(line.get_ydata()) for line in (left.lines[0], *right.lines)]
-    assert heights[0] == pytest.approx([0.7, 0.5])
-    assert heights[1] == pytest.approx([75.0, 80.0])
-    assert heights[2] == pytest.approx([69.0, 68.0])
-
-
 def test_the_ten_results_are_drawn_where_they_are(records: list[Any]) -> None:
     (ax,) = plots.ten_results(records).axes
     for row, item in enumerate(records):
@@ -61,7 +37,7 @@ def test_the_ten_results_are_drawn_where_they_are(records: list[Any]) -> None:
             if np.asarray(line.get_ydata()).tolist() == [row]
         }
         assert mine["|"] == pytest.approx(100 * item["last_accuracy"])
-        assert mine["x"] == show.REFERENCE.accuracy[row]
+        assert mine["x"] == show.reference(row + 1)
         assert mine[plots.MARKERS[item["run"]["method"]]] == pytest.approx(
             100 * item["best_accuracy"]
         )
@@ -78,12 +54,6 @@ def test_a_point_stands_at_its_parameters_with_its_interval(records: list[Any]) 
         assert (bottom, top) == pytest.approx((100 * low, 100 * high))
 
 
-def test_the_curves_names_stand_at_their_ends(records: list[Any]) -> None:
-    _, right = plots.learning_curves(records[7:8]).axes
-    (name,) = right.texts
-    assert name.xy[1] == pytest.approx(68.0), "the last epoch's"  # type: ignore[attr-defined]
-
-
 def test_overfitting_shades_the_gap_of_each_run_of_ours(records: list[Any]) -> None:
     axes = plots.overfitting(records).axes
     titles = [ax.get_title("left") or ax.get_title() for ax in axes]  # the style puts them left
@@ -95,19 +65,34 @@ def test_overfitting_shades_the_gap_of_each_run_of_ours(records: list[Any]) -> N
     assert set(np.asarray(shade.get_paths()[0].vertices)[:, 1]) == {75.0, 80.0, 69.0, 68.0}
 
 
-def test_one_epoch_has_no_gap_to_shade(one_epoch: list[Any]) -> None:
-    left, _ = plots.overfitting(one_epoch).axes
-    assert [text.get_text() for text in left.get_yticklabels()] == FOUR
-    assert plots.beside(one_epoch) == "On the left, the training loss"
+def test_losses_are_smoothed_by_step(records: list[Any], one_epoch: list[Any]) -> None:
+    losses = {r["run"]["name"]: np.zeros(0) for r in one_epoch}
+    losses["lora-scratch-r8"] = np.arange(100.0)
+    (left,) = plots.curves(one_epoch, losses).axes
+    assert [line.get_label() for line in left.lines] == FOUR
+    x, y = (np.asarray(side) for side in left.lines[-1].get_data())
+    assert x[0] == 100 // plots.SMOOTH == 5, "the first mean is of the first five"
+    assert (y[0], y[-1]) == pytest.approx((np.arange(5).mean(), np.arange(95, 100).mean()))
+    assert "by epoch" not in plots.caption(one_epoch)
 
 
-def test_the_shade_is_named_where_there_is_one(records: list[Any]) -> None:
-    assert plots.beside(records) == "Shaded, the gap between the two"
+def test_of_several_epochs_accuracies_stand_before_the_published(records: list[Any]) -> None:
+    losses = {r["run"]["name"]: np.ones(4) for r in records}
+    _, right = plots.curves(records, losses).axes
+    published, ours = right.lines[:10], right.lines[10:]
+    for number, line in enumerate(published, 1):
+        assert np.asarray(line.get_ydata()).max() == pytest.approx(show.reference(number), abs=0.05)
+    assert np.asarray(ours[0].get_ydata()) == pytest.approx([62.0, 61.0])
+    assert "grey: the published run" in plots.caption(records)
 
 
-def test_all_curves_are_of_test_reviews(records: list[Any]) -> None:
-    first = plots.all_curves(records).axes[0]
-    assert np.asarray(first.lines[-1].get_ydata()) == pytest.approx([62.0, 61.0])
+def test_other_seeds_are_dots(records: list[Any]) -> None:
+    seeds = [seeded(records[7], {0: 0.69, 1: 0.7, 2: 0.71})]
+    for plot in (plots.ten_results, plots.accuracy_vs_parameters):
+        (ax,) = plot(records, seeds).axes
+        dots = [line.get_data() for line in ax.lines if line.get_marker() == "."]
+        at = 0 if plot is plots.ten_results else 1
+        assert [float(np.asarray(dot[at])[0]) for dot in dots] == pytest.approx([70, 71])
 
 
 def sized(records: list[Any], method: str, sizes: dict[int, float]) -> list[Any]:

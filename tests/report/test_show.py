@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 
-from t5peft.report import plots, show
+from t5peft.report import show
 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(1e-5, "1e-5"), (2.5e-3, "2.5e-3"), (1e-2, "1e-2"), (0.1, "0.1"), (4.0, "4")],
+    [
+        (1e-5, "10⁻⁵"),
+        (2.5e-3, f"2.5 {show.TIMES} 10⁻³"),
+        (3e-4, f"3 {show.TIMES} 10⁻⁴"),
+        (0.1, "0.1"),
+        (4.0, "4"),
+    ],
 )
 def test_rates_are_written_as_people_write_them(value: float, shown: str) -> None:
     assert show.rate(value) == shown
-    assert float(shown) == value
 
 
 def test_an_inline_text_is_its_own_repr() -> None:
     """Quarto shows what an inline expression gives by its repr."""
     text = show.adamw_defaults()
     assert repr(text) == f"'{text}'"
-    assert text == "β₁ = 0.9, β₂ = 0.999, ε = 1e-8 and λ = 0.01"
+    assert text == "β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸ and λ = 0.01"
 
 
 def test_loras_targets_are_told_where_they_are_not_the_usual() -> None:
@@ -33,30 +37,31 @@ def test_loras_targets_are_told_where_they_are_not_the_usual() -> None:
     assert show.setting_name(settings) == f"r = 8, {show.ALPHA} = 4, at q, k and wi"
 
 
-def test_captions_know_of_one_epoch(records: list[Any]) -> None:
-    captions = [x(records) for x in (show.by_epoch, show.best_and_last, plots.caption, plots.marks)]
-    assert captions[:2] == ["epoch by epoch", "best epoch and after the last"]
-    assert captions[2].startswith("Test accuracy by epoch")
-    assert captions[3].startswith("tick, the last epoch")
-    for record in records:
-        del record["history"][1:]
-    captions = [x(records) for x in (show.by_epoch, show.best_and_last, plots.caption, plots.marks)]
-    assert captions[:2] == ["after the one epoch", "one epoch"]
-    assert captions[2].endswith("after the one epoch, a line a run")
-    assert captions[3] == "grey cross, the published reference run"
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(484_052_992, "484 MB"), (265_568, "0.266 MB"), (20_480, "20.5 kB"), (80, "80 bytes")],
+)
+def test_bytes_are_in_the_unit_that_fits(count: int, shown: str) -> None:
+    assert show.size(count) == shown
 
 
-def test_only_known_labels_are_written_by_python() -> None:
-    assert show.section("sec-seeds", "Seeds") == "## Seeds {#sec-seeds}"
-    for write in (show.section, lambda label, title: show.floating(label, title, "caption")):
-        with pytest.raises(ValueError, match=r"label tbl-x: not in show\.WRITTEN"):
-            write("tbl-x", "a title")
-
-
-def test_percent_has_one_decimal_and_bytes_are_decimal_megabytes() -> None:
+def test_shares_and_probabilities_have_the_digits_that_they_need() -> None:
     assert show.percent(0.87654) == "87.7"
-    assert show.megabytes(1_234_567) == "1.235"
-    assert show.kilobytes(10_240) == "10.2"
+    assert [show.share(x) for x in (1, 0.0949, 0.0047, 0.00001)] == [
+        *("100.0%", "9.5%", "0.47%", "0.001%")
+    ]
+    assert [show.probability(p) for p in (0.0009, 0.0123, 0.731, 1.0)] == [
+        *("< 0.001", "0.012", "0.73", "1")
+    ]
+    assert [show.points(x) for x in (1.24, -0.04, 0.04, -3)] == ["+1.2", "0.0", "0.0", "-3.0"]
+
+
+def test_the_published_runs_are_the_exercises_ten_numbers() -> None:
+    assert [show.reference(number) for number in range(1, 11)] == [
+        *(89.9, 86.6, 84.7, 86.9, 90.9, 90.4, 89.3, 89.2, 88.8, 88.7)
+    ]
+    assert [show.reference(number, "second") for number in (1, 2)] == [90.0, 87.2]
+    assert all(len(x) == 10 for run in show.published().values() for x in run.values())
 
 
 def test_numbers_of_a_table_stand_on_the_right() -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import seeded
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
 
 from t5peft.report import statistics
 
@@ -22,46 +26,86 @@ def test_wilson_is_the_interval_of_the_textbook() -> None:
         statistics.wilson(0.5, 0)
 
 
-def test_two_runs_are_told_apart_by_the_seeds_that_both_have(records: list[Any]) -> None:
-    one, two, three = records[:3]
-    of_two = seeded(two, {0: 0.83, 1: 0.9})
-    seeds = [seeded(one, {0: 0.80, 1: 0.82, 2: 0.50}), of_two]
-    assert statistics.shared_seeds(one, two, seeds) == ([0.80, 0.82], [0.83, 0.9])
-    assert statistics.apart(one, two, seeds), "their ranges share no point"
-    of_two[0]["best_accuracy"] = 0.81
-    assert not statistics.apart(one, two, seeds)
-    assert statistics.shared_seeds(one, three, seeds) is None
+def test_mcnemar_is_a_sign_test_of_the_discordant() -> None:
+    assert statistics.mcnemar(0, 5) == statistics.mcnemar(5, 0) == pytest.approx(2 / 2**5)
+    assert statistics.mcnemar(1, 5) == pytest.approx(2 * (1 + 6) / 2**6)
+    assert statistics.mcnemar(4, 4) == 1
+    assert statistics.mcnemar(0, 0) == 1, "the same answers"
 
 
-def test_without_shared_seeds_a_difference_must_exceed_what_a_seed_moves(
-    records: list[Any],
-) -> None:
-    one, two = records[:2]  # a point apart
-    assert statistics.seed_spreads([seeded(one, {0: 0.8, 1: 0.809})]) == {
-        "full": pytest.approx(0.9)
+def test_holm_is_the_one_of_the_paper() -> None:
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.9, 0.8]) == [1, 1]
+    assert statistics.holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(found: list[float]) -> None:
+    adjusted = statistics.holm(found)
+    for p, after in zip(found, adjusted, strict=True):
+        assert p <= after <= min(1, p * len(found)) + 1e-12
+    assert [adjusted[i] for i in np.argsort(found)] == sorted(adjusted)
+
+
+def test_pairs_are_compared_by_what_one_alone_has_right(records: list[Any]) -> None:
+    right = {
+        records[1]["run"]["name"]: np.array([1, 1, 0, 0, 1], bool),
+        records[0]["run"]["name"]: np.array([0, 1, 1, 0, 0], bool),
     }
-    assert statistics.apart(one, two, [seeded(one, {0: 0.8, 1: 0.809})])
-    assert not statistics.apart(one, two, [seeded(one, {0: 0.8, 1: 0.81})])
-    assert statistics.apart(one, two, []), "no seed moved any"
+    pairs = [(records[1], records[0]), (records[2], records[0])]
+    (pair,) = statistics.compared(pairs, right)
+    assert (pair.first, pair.second) == pairs[0], "the other kept no answers"
+    assert (pair.only_first, pair.only_second, pair.p) == (2, 1, 1)
+    assert not pair.differ
+    assert statistics.all_wrong(right.values()) == [3]
+    several = {name: np.resize(x, 5000) for name, x in right.items()}
+    assert statistics.compared(pairs, several)[0].differ
 
 
-def test_a_lead_is_of_the_best_trial_over_the_second_best() -> None:
-    found = {"full": (0.7, 0.9, 0.85), "lora": (0.6,)}
-    trials: list[Any] = [{"method": m, "accuracy": x} for m, all_ in found.items() for x in all_]
-    assert statistics.leads(trials) == {"full": pytest.approx(0.05)}
+def test_the_pairs_are_twins_sizes_and_ours_against_full(records: list[Any]) -> None:
+    def numbers(pairs: list[Any]) -> list[tuple[int, int]]:
+        return [(one["run"]["number"], other["run"]["number"]) for one, other in pairs]
+
+    assert numbers(statistics.against_full(records)) == [(2, 1), (5, 1), (8, 1)]
+    assert numbers(statistics.against_full(records[1:])) == []
+    assert numbers(statistics.twins(records)) == [(2, 4), (5, 6), (8, 10)]
+    for record in records:
+        record["parameters"]["trained"] *= 1 + ("8" in record["run"]["name"][-1:])
+    assert (10, 9) in numbers(statistics.sizes(records))
+    assert len(statistics.sizes(records)) == 3
 
 
-def test_a_run_moves_by_its_largest_step_between_epochs(one_epoch: list[Any]) -> None:
-    assert statistics.jump(one_epoch) == 0.0
-    first = one_epoch[0]["history"][0]
-    accuracies = (0.5, 0.6, 0.3)
-    one_epoch[0]["history"] = [first | {"test_accuracy": accuracy} for accuracy in accuracies]
-    assert statistics.jump(one_epoch) == pytest.approx(0.3)
+def test_agreement_is_of_every_two_runs() -> None:
+    answers = [np.array(x) for x in ([0, 1, 1, 2], [0, 1, 1, 2], [0, 0, 1, 2])]
+    one = cohen_kappa_score(answers[0], answers[2])
+    assert statistics.agreement(answers) == pytest.approx([1, one, one])
+    assert statistics.agreement(2 * [np.array([2, 2, 2])]) == [1], "of no label word at all"
 
 
-def test_a_gap_is_of_the_epoch_that_is_asked_for(records: list[Any]) -> None:
-    (full, *_) = records
-    assert statistics.gap(full, 1) == pytest.approx(0.75 - 0.62)
-    assert statistics.best_epochs_gap(full) == statistics.gap(full, 1)
-    assert statistics.last_gap(full)[0] == statistics.gap(full, 2) == pytest.approx(0.8 - 0.61)
-    assert statistics.full_first(records[::-1])[0] is full
+def test_points_are_of_what_is_printed(records: list[Any]) -> None:
+    records[0]["best_accuracy"], records[1]["best_accuracy"] = 0.87649, 0.79751
+    assert statistics.points(*records[:2]) == 7.8, "87.6 less 79.8"
+    assert statistics.seed_spread(seeded(records[0], {0: 0.8004, 1: 0.8106})) == 1.1
+
+
+def test_a_gap_is_of_the_best_epoch_or_as_it_was_measured(
+    records: list[Any], kept: dict[str, Any]
+) -> None:
+    found, error = statistics.gap(records[0], {})
+    assert found == pytest.approx(0.75 - 0.62)
+    assert error == pytest.approx((0.75 * 0.25 / 1000 + 0.62 * 0.38 / 25_000) ** 0.5)
+    assert statistics.gap(records[0], kept)[0] == pytest.approx(0.7 - 0.62)
+    assert statistics.known(records[0], kept) == (0.7, 0.62, 1000)
+
+
+def test_a_gap_counts_as_smaller_beyond_the_draw_of_the_reviews(records: list[Any]) -> None:
+    z = 2.7729  # the normal quantile of 1 - 0.05 / (2 x 9)
+    full, *others = records
+    own, error = statistics.gap(full, {})
+    found = [statistics.gap(record, {}) for record in others]
+    beyond = sum(own - x > z * np.hypot(error, e) for x, e in found)
+    assert 0 < beyond < 9
+    assert statistics.smaller_gaps(full, others, {}) == (9, beyond)
+    for record in others:
+        record["history"][0]["train_accuracy"] = 0.99
+    assert statistics.smaller_gaps(full, others, {}) == (0, 0)

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 from conftest import BARE
-from helpers import cells, column
+from helpers import cells, column, seeded
 
-from t5peft.base import studies
-from t5peft.base.studies import Study
 from t5peft.methods.counting import Count
 from t5peft.methods.table import Run
-from t5peft.report import about, sections, show, tables
+from t5peft.report import about, show, tables
 from t5peft.report.counts import Checked
+from t5peft.report.statistics import Pair
 
 
 def test_ten_results_stand_in_the_exercises_order_beside_the_reference(
@@ -23,7 +22,7 @@ def test_ten_results_stand_in_the_exercises_order_beside_the_reference(
     assert column(table, "run") == [str(number) for number in range(1, 11)]
     assert column(table, "accuracy, best epoch (%)") == [f"**{61 + k}.0**" for k in range(1, 11)]
     assert column(table, "accuracy, last epoch (%)") == [f"{60 + k}.0" for k in range(1, 11)]
-    assert column(table, "published reference (%)") == [
+    assert column(table, "published (%)") == [
         *("89.9", "86.6", "84.7", "86.9", "90.9", "90.4", "89.3", "89.2", "88.8", "88.7")
     ]
     for interval in column(table, "95% interval (%)"):
@@ -31,104 +30,93 @@ def test_ten_results_stand_in_the_exercises_order_beside_the_reference(
         assert high - low == pytest.approx(1.2, abs=0.11)  # 25,000 reviews
 
 
-def test_a_stale_run_is_marked_wherever_it_is_shown(records: list[Any]) -> None:
+def test_a_stale_run_or_measurement_is_marked_wherever_it_is_shown(
+    records: list[Any], kept: dict[str, dict[str, Any]]
+) -> None:
     written = (
-        *(tables.ten_results, tables.results, tables.memory),
-        *(tables.storage, tables.gaps, tables.speed),
+        *(tables.ten_results, tables.cost, tables.times),
+        *(lambda found: tables.knowledge(found, {}), lambda found: tables.two_rates(found, found)),
     )
     for table in written:
         rows = table(records).split("\n")[2:]
         assert ["(stale)" in row for row in rows] == [k == 4 for k in range(1, 11)], table
-    own = {**records[7], "stale": "why"}
-    assert "LoRA **(stale)**" in tables.glance([*records[:7], own], [])
-    made = {"params": {"seed": 1, "study": "s"}, "environment": {"device": "a machine"}}
-    assert " **(stale)** (seed 1)" in sections.seeds([[own | made]])
-    settings = vars(studies.load("assignment"))
-    with_settings = {**own, "params": settings}
-    text = sections.exercise_rates([with_settings], [with_settings], [])
-    assert f"{show.ALPHA} = 4 **(stale)** |" in text
+    own = {**records[7], "stale": "why", "params": {"seed": 1}}
+    assert "69.0 (1) **(stale)**" in tables.seeds([[own]])
+    kept["full"]["stale"] = "since"
+    rows = tables.knowledge(records, kept).split("\n")[2:]
+    assert ["(stale)" in row for row in rows] == [k in (1, 4) for k in range(1, 11)]
+    trial: Any = {"run": "full", "method": "full", "loss": 0.5, "accuracy": 0.7}
+    rates = (records[0]["run"]["learning_rate"], 0.2)
+    trials = [trial | {"learning_rate": rate} for rate in rates]
+    trials[1]["stale"] = "since"
+    rows = cells(tables.trials(trials, records))
+    assert [row[0].endswith("(stale)**") for row in rows] == [False, True]
+    assert [row[-1] for row in rows] == ["**70.0**", "70.0"], "bold, the one that was taken"
 
 
-def test_memory_and_storage_are_compared_with_full_fine_tuning(
-    records: list[Any],
+def test_costs_are_compared_with_full_fine_tuning(records: list[Any]) -> None:
+    records[9]["memory"]["peak_bytes"] //= 2
+    table = tables.cost(records)
+    assert column(table, "AdamW, 8 bytes each") == column(table, "AdamW, measured")
+    assert column(table, "AdamW, measured")[0] == "8.00 MB"
+    assert column(table, "peak") == [*9 * ["1,004 MB"], "502 MB"]
+    assert column(table, "of full")[-1] == "0.10%"
+
+
+def test_a_gap_is_train_less_test_in_points(
+    records: list[Any], kept: dict[str, dict[str, Any]]
 ) -> None:
-    memory = tables.memory(records)
-    assert column(memory, "8 bytes each (MB)") == column(memory, "AdamW state, measured (MB)")
-    assert column(memory, "8 bytes each (MB)")[0] == "8.000"
-    assert column(tables.storage(records), "tasks in the space of one")[-1] == "1,000"
+    first = cells(tables.knowledge(records, {}))[0]
+    assert first == ["full fine-tuning", "75.0", "62.0", "+13.0"]
+    first = cells(tables.knowledge(records, kept))[0]
+    assert first == ["full fine-tuning", "70.0", "62.0", "+8.0", "4.00", "+0.50"]
 
 
-def test_gap_is_train_minus_test_in_points(records: list[Any]) -> None:
-    first = cells(tables.gaps(records))[0]
-    assert first == ["full fine-tuning", "1", "75.0", "62.0", "+13.0", "80.0", "61.0", "+19.0"]
+def test_a_log_has_a_line_an_epoch(records: list[Any]) -> None:
+    assert cells(tables.log(records[:1])) == [
+        ["full fine-tuning", "1", "0.7000", "75.0", "62.0"],
+        ["full fine-tuning", "2", "0.5000", "80.0", "61.0"],
+    ]
 
 
-def test_the_first_pages_table_is_of_the_four_methods_of_ours(
-    records: list[Any],
-) -> None:
-    table = tables.glance(records, [])
+def test_pairs_stand_with_their_test(records: list[Any]) -> None:
+    (row,) = cells(tables.pairs([Pair(records[1], records[0], 1200, 30, 0.0001)]))
+    assert row[0].startswith("soft prompt, ours")
+    assert row[1:] == ["full fine-tuning", "+1.0", "1,200", "30", "< 0.001"]
+
+
+def test_the_first_pages_table_is_of_the_four_methods_of_ours(records: list[Any]) -> None:
+    made = [Run(**{k: v for k, v in r["run"].items() if k != "name"}) for r in records]
+    bare = {"t5-small": 50, "mini": 7}
+    checked = [
+        Checked(model, run, Count(run.number, run.number, total + run.number, total + run.number))
+        for model, total in bare.items()
+        for run in made
+    ]
+    table = tables.glance(records, checked)
     assert column(table, "method") == ["full fine-tuning", "soft prompt", "adapter", "LoRA"]
-    assert column(table, "trained parameters") == ["1,000,000", "10", "100", "1,000"]
-    assert column(table, "share trained (%)") == ["100.000", "0.001", "0.010", "0.100"]
+    assert column(table, "added") == ["1", "2", "5", "8"]
+    assert column(table, "Number of parameters") == ["**51**", "**52**", "**55**", "**58**"]
     assert column(table, "test accuracy (%)") == ["**62.0**", "**63.0**", "**66.0**", "**69.0**"]
 
 
-def test_a_chapters_results_stand_in_their_columns(records: list[Any]) -> None:
-    table = tables.results(records[7:])
-    assert column(table, "trained parameters") == 3 * ["1,000"]
-    assert column(table, "all parameters") == 3 * ["1,001,000"]
-    assert column(table, "accuracy, best epoch (%)") == ["**69.0**", "**70.0**", "**71.0**"]
-    assert column(table, "accuracy, last epoch (%)") == ["68.0", "69.0", "70.0"]
-    low, high = map(float, column(table, "95% interval (%)")[0].split(show.DASH))
-    assert low < 69.0 < high
-    assert (low + high) / 2 == pytest.approx(69.0, abs=0.06)
-
-
 def test_of_one_epoch_nothing_is_said_twice(one_epoch: list[Any]) -> None:
-    for table in (tables.results(one_epoch), tables.ten_results(one_epoch)):
-        assert column(table, "test accuracy (%)") == [f"**{61 + k}.0**" for k in range(1, 11)]
-        assert "epoch" not in table
-    assert cells(tables.gaps(one_epoch))[0] == ["full fine-tuning", "75.0", "62.0", "+13.0"]
-
-
-def test_shares_of_full_fine_tuning(records: list[Any]) -> None:
-    records[9]["memory"]["peak_bytes"] //= 2
-    assert column(tables.memory(records), "peak of training (MB)") == [*9 * ["1,004"], "502"]
-    assert column(tables.storage(records), "of full (%)")[-1] == "0.100"
+    table = tables.ten_results(one_epoch)
+    assert column(table, "test accuracy (%)") == [f"**{61 + k}.0**" for k in range(1, 11)]
+    assert "epoch" not in table
 
 
 def test_times_are_of_training_and_of_testing(records: list[Any]) -> None:
-    table = tables.speed(records)
+    table = tables.times(records)
     assert column(table, "time to train")[0] == "8 min"
     assert column(table, "time to test")[0] == "2 min"
     assert column(table, "other words (%)")[0] == "2.00"
     assert about.total_seconds(records) == 10 * 600
 
 
-def test_a_stale_measurement_is_marked_in_its_row_and_where_all_are_in_the_caption(
-    exercise: Study, records: list[Any], kept: dict[str, dict[str, Any]]
-) -> None:
-    trial = {"run": "full", "method": "full", "reviews": 8, "held_out": 2, "loss": 0.5}
-    trials = [trial | {"learning_rate": rate, "accuracy": 0.7} for rate in (0.1, 0.2)]
-
-    fresh = [record | {"stale": ""} for record in records]
-
-    def texts() -> list[str]:
-        shown = sections.retention(exercise, fresh, kept, 1000)
-        return [shown, sections.learning_rates(trials, fresh)]
-
-    assert not any("(stale)" in text for text in texts())
-    for measured in (kept["full"], trials[0]):
-        measured["stale"] = "since"
-    for text in texts():
-        marked = [row[0] for row in cells(text) if "(stale)" in row[0]]
-        assert marked == ["full fine-tuning **(stale)**"]
-        assert text.count("(stale)") == 1
-    for measured in (*kept.values(), *trials):
-        measured["stale"] = "since"
-    for text in texts():
-        assert not any("(stale)" in row[0] for row in cells(text))
-        assert text.count("(stale)") == 1
+def test_seeds_have_a_mean_and_a_spread(records: list[Any]) -> None:
+    (row,) = cells(tables.seeds([seeded(records[7], {0: 0.8, 3: 0.81, 4: 0.85})]))
+    assert row[1:] == ["80.0 (0), 81.0 (3), 85.0 (4)", "82.0", "5.0"]
 
 
 def test_listed_runs_stand_with_their_counts_in_the_studys_backbone(records: list[Any]) -> None:

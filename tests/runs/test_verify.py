@@ -357,13 +357,12 @@ def test_the_report_shows_a_verified_run_without_a_mark_and_says_how_it_was_veri
         compare(stored, name)
     assert not any(record["stale"] for record in shown())
     text = about.verified(shown())
-    assert "all 2 that are shown here are *verified*" in text
-    assert "trained their first 4 steps anew, and no loss differs." in text
-    assert "Of 64 answers made anew with stored tensors, none differs." in text
-    assert "or no answers: 1 of them." in text
+    assert "since 2 of the 2 runs shown here were made" in text
+    assert "(8 in all; no loss differs by more than 0 nats)" in text
+    assert "where weights are stored, answered test reviews again (0 of 64 answers differ)" in text
     mixed = [*shown(), {"verified": None}]
     mixed[0]["verified"] |= {"largest_difference": 0.0123, "answers_differing": 3}
     text = about.verified(mixed)
-    assert "2 of the 3 that are shown here" in text
-    assert "no loss differs by more than 0.012 nats." in text
-    assert "stored tensors, 3 differ." in text
+    assert "since 2 of the 3 runs shown here" in text
+    assert "no loss differs by more than 0.012 nats" in text
+    assert "(3 of 64 answers differ)" in text

@@ -10,7 +10,7 @@ from typing import Any
 
 from t5peft.base import paths
 from t5peft.base.settings import read_yaml, study_file
-from t5peft.base.studies import DEFAULT, Study, arguments, load
+from t5peft.base.studies import Study, arguments, load
 from t5peft.inputs.backbone import RANDOM
 from t5peft.inputs.data import MADE_UP
 from t5peft.measure.measurements import Measured
@@ -27,22 +27,14 @@ from t5peft.report.show import (
     backbone_name,
     callout,
     duration,
-    floating,
     listed,
     number,
     percent,
     rate,
     run_name,
-    study_name,
     table,
 )
 from t5peft.runs.records import Record
-
-
-def banner(study: Study, records: Sequence[Record]) -> str:
-    """The first page's heading, in large type: whose numbers these are, and a loud warning."""
-    heading = f"# Results of the {study_name(study)} {{.unnumbered .unlisted}}"
-    return f"{heading}\n\n{warnings(study, records)}"
 
 
 def warnings(study: Study, records: Sequence[Record]) -> str:
@@ -66,105 +58,48 @@ def warnings(study: Study, records: Sequence[Record]) -> str:
     return "\n".join([*lines, stale_note(records)])
 
 
-def companions(found: Mapping[str, Sequence[Record]]) -> str:
-    """Which other studies the report shows (by name, their records), and how they are made."""
-    shown = [f"“{name}” (@sec-{name})" for name, records in found.items() if records]
-    if not shown:
-        return ""
-    return (
-        f"Other studies stand beside it where a caption says so: {listed(shown)}. Their settings "
-        "lie in `params/`, and `t5peft train NAME` makes them."
-    )
-
-
 def verified(records: Sequence[Record]) -> str:
     """How many runs were verified, and how; "" where all are as the code makes them."""
     found = [one for record in records if (one := record.get("verified"))]
     if not found:
         return ""
-    some = "all" if len(found) == len(records) else f"{len(found)} of the"
-    largest = max(one["largest_difference"] for one in found)
-    losses = f"no loss differs{f' by more than {largest:.2g} nats' if largest else ''}"
-    text = (
-        f"The code that decides has changed since the runs were made, and {some} {len(records)} "
-        "that are shown here are *verified*: `t5peft verify` trained their first "
-        f"{min(one['steps'] for one in found)} steps anew, and {losses}."
+    reviews, steps = (sum(one[key] for one in found) for key in ("reviews", "steps"))
+    differing = sum(one["answers_differing"] for one in found)
+    return (
+        f"Code that decides a result has changed since {number(len(found))} of the "
+        f"{number(len(records))} runs shown here were made. `t5peft verify` trained their first "
+        f"steps anew ({number(steps)} in all; no loss differs by more than "
+        f"{max(one['largest_difference'] for one in found):.2g} nats) and, where weights are "
+        f"stored, answered test reviews again ({number(differing)} of {number(reviews)} answers "
+        "differ)."
     )
-    if answers := sum(one["reviews"] for one in found):
-        differing = sum(one["answers_differing"] for one in found)
-        told = f"{number(differing)} differ" if differing else "none differs"
-        text += f" Of {number(answers)} answers made anew with stored tensors, {told}."
-    if without := sum(not one["reviews"] for one in found):
-        text += (
-            " The steps alone were compared where no weights are stored, as with full fine-tuning, "
-            f"or no answers: {without} of them."
-        )
-    return text
 
 
 def outdated(measured: Mapping[str, Sequence[Measured]]) -> str:
     """Which of what is measured beside the runs is stale (by name, its records); "" where none."""
     names = [name for name, found in measured.items() if any(each.get("stale") for each in found)]
-    if not names:
-        return ""
-    return (
-        "Of what was measured beside the runs, these were measured by code that has changed since, "
-        f"and are marked as stale: {listed(names)}."
-    )
-
-
-THINGS = {
-    "train_examples": "training reviews",
-    "test_examples": "test reviews",
-    "max_length": "tokens a review",
-    "epochs": "epochs",
-    "precision": "arithmetic",
-}
-"""What a setting counts, in words."""
-
-COUNTED = ("prompt_tokens", "bottleneck", "lora_rank", "lora_targets")
-"""How the settings begin on which a method's number of parameters depends."""
+    return f"The code that measures has changed since for {listed(names)}." if names else ""
 
 
 def departures(study: Study, exercise: Study, models: Mapping[str, Model]) -> str:
-    """What the numbers are not, where the study departs from the exercise; "" where it does not.
+    """In one line what the numbers are not, where the study departs from the exercise; else "".
 
-    models: the exercise's model and the study's, by name, as `evidence.models` gives them.
+    models: the exercise's model and the study's, by name, as `counts.models` gives them.
     """
     names = differences(study, exercise)
     if not names:
         return ""
-    told = []
-    for name in names:
-        here, there = (value(getattr(side, name)) for side in (study, exercise))
-        if name == "backbone":
-            sizes = [number(sum(formulas.parts(model).values())) for model in models.values()]
-            told.append(
-                f"the backbone *{backbone_name(study)}* with {sizes[-1]} parameters "
-                f"instead of {backbone_name(exercise)} with {sizes[0]}"
-                if len(models) > 1
-                else f"the backbone in `{study.backbone}`, as large as {backbone_name(exercise)}"
-            )
-        elif not name.endswith("learning_rate"):
-            told.append(
-                f"{here} instead of {there} {THINGS[name]}"
-                if name in THINGS
-                else f"`{name}` {here} instead of {there}"
-            )
-    if any(name.endswith("learning_rate") for name in names):
-        told.append("other learning rates")
-    text = (
-        f"**These are not the exercise's own settings.** The study departs from {len(names)} of "
-        f"them (@sec-differences): {'; '.join(told)}. Its accuracies compare with each other, not "
-        "with published ones."
-    )
-    if len(models) > 1 and not any(name.startswith(COUNTED) for name in names):
-        text += (
-            f" The parameters of @tbl-glance are those of *{backbone_name(study)}*; the "
-            f"exercise's, of {backbone_name(exercise)}, are derived and counted in "
-            "@sec-parameter-counts."
+    sizes = [sum(formulas.parts(model).values()) for model in models.values()]
+    told = f"{len(names)} of the exercise's settings (@sec-differences)"
+    if "backbone" in names and len(models) > 1:
+        told += (
+            f", among them the backbone, *{backbone_name(study)}* with {number(sizes[-1])} "
+            f"parameters instead of {backbone_name(exercise)} with {number(sizes[0])}"
         )
-    return text
+    return (
+        f"**Not the exercise to the letter**: this study departs from {told}; its accuracies "
+        "compare with each other, not with published ones."
+    )
 
 
 def stale_note(records: Sequence[Record]) -> str:
@@ -209,24 +144,17 @@ def differences(study: Study, exercise: Study) -> list[str]:
     return [key for key in ours if key not in NO_DIFFERENCE and ours[key] != theirs[key]]
 
 
-def differences_section(study: Study, exercise: Study, why: Mapping[str, str]) -> str:
-    """What differs from the exercise, and why: a table, or a sentence where nothing does."""
-    names = differences(study, exercise)
-    if not names:
-        return "Nothing: the settings of this study are the exercise to the letter."
+def differences_table(study: Study, exercise: Study) -> str:
+    """Where a study departs from the exercise, and why; or that it does not."""
+    why = reasons(study)
     rows = [
         (f"`{name}`", value(getattr(exercise, name)), value(getattr(study, name)),
          why.get(name, DASH))
-        for name in names
+        for name in differences(study, exercise)
     ]  # fmt: skip
-    body = table(rows, ("setting", "exercise", "here", "why"), left=4)
-    text = f"The study differs in {len(names)} settings; all others are those of the exercise."
-    if "backbone" in names:
-        text += " With the backbone come its tokenizer, vocabulary and dimensions (@tbl-letters)."
-    caption = (
-        f"Settings of the exercise, and of the study “{study.study}” where it departs from it."
+    return table(
+        rows or [("none", DASH, DASH, DASH)], ("setting", "exercise", "here", "why"), left=4
     )
-    return f"{text}\n\n{floating('tbl-differences', body, caption)}"
 
 
 def reasons(study: Study) -> dict[str, str]:
@@ -296,60 +224,29 @@ def backbone_table(card: Mapping[str, Any]) -> str:
     return table(rows, ("pre-training", "value"))
 
 
-HARDLY = 0.1
-"""Nats a target token: a backbone whose input is worth less hardly reads it."""
+def backbone(study: Study, record: Record) -> str:
+    """Where a backbone comes from that is not the project's own; "" of one that is."""
+    made_with = record["backbone"]
+    if study.backbone.startswith(RANDOM):
+        return "The backbone is random: never pre-trained, it has nothing to keep or lose."
+    if made_with["card"]:
+        return ""
+    if paths.local(study.backbone):
+        return f"The backbone is the checkpoint in the folder `{study.backbone}`."
+    commit = made_with.get("commit")
+    at = f", commit `{commit[:12]}` of the hub" if commit else ""
+    return f"The backbone is the published checkpoint `{study.backbone}`{at} [@raffel2020t5]."
 
 
-def reading_sentence(card: Mapping[str, Any]) -> str:
-    """Whether the backbone reads its input; "" where it was not measured."""
+def reading(card: Mapping[str, Any]) -> str:
+    """What reading its input is worth to the backbone; "" where it was not measured."""
     if "span_loss" not in card:
         return ""
     own, other = card["span_loss"], card["span_loss_other_input"]
-    text = (
-        f" On passages of its own text its span loss is {own:.2f} nats a target token with a "
-        f"passage's own input and {other:.2f} with another's"
+    return (
+        f"On passages of its text its span loss is {own:.2f} nats a target token with a passage's "
+        f"own input and {other:.2f} with another's: reading is worth {other - own:.2f}."
     )
-    if other - own < HARDLY:
-        return f"{text}: it hardly reads its input."
-    return f"{text}: the difference is what reading the input is worth to it."
-
-
-def backbone_section(study: Study, made_with: Mapping[str, Any]) -> str:
-    """Where the backbone comes from, and what it cost if it is the project's own.
-
-    made_with: what a record says of it.
-    """
-    name, card = backbone_name(study), made_with["card"]
-    if study.backbone.startswith(RANDOM):
-        return (
-            "The backbone is random: it was never pre-trained, so there is nothing to keep or lose."
-        )
-    if not card and paths.local(study.backbone):
-        return f"The backbone is the checkpoint in the folder `{study.backbone}`."
-    if not card:
-        commit = made_with.get("commit")
-        at = f", commit `{commit[:12]}` of the hub" if commit else ""
-        return f"The backbone is the published checkpoint `{study.backbone}`{at} [@raffel2020t5]."
-    text = (
-        f"The backbone *{name}* is not Google's. This project pre-trained it with the objective of "
-        "T5: span corruption [@raffel2020t5] on the training and the unlabelled reviews of IMDB, "
-        "never a test review, mixed with the labelled sentences of SST-2 [@socher2013sst], whose "
-        "targets are the same two label words; Google's mixture had SST-2 too. The tokenizer, a "
-        "unigram model [@kudo2018subword], is its own. So the backbone has seen film reviews and "
-        "sentiment before, the runs' training reviews among them (without labels), but far less "
-        "text than Google's. Start and optimizer make the most of few tokens: the encoder's heads "
-        "start by looking near, with biases that fall with the distance, as ALiBi's do "
-        "[@press2022alibi]; cross-attention starts with equal query and key projections, in the "
-        "spirit of mimetic initialization [@trockman2023mimetic]; Muon [@jordan2024muon] steps the "
-        "matrices of the blocks, each of which is scaled back to its first root mean square after "
-        "the step, and AdamW [@loshchilov2019adamw] the rest."
-        + reading_sentence(card)
-        + " These figures were measured before the weights were rounded to 8-bit integers with a "
-        "scale for each row, as they are stored; what the integers stand for is the backbone that "
-        "all runs start from."
-    )
-    caption = f"What the pre-training of *{name}* took."
-    return f"{text}\n\n{floating('tbl-backbone', backbone_table(card), caption)}"
 
 
 def commands(study: Study) -> str:
@@ -363,17 +260,6 @@ def commands(study: Study) -> str:
             f"t5peft render {name}": "this document",
             f"t5peft export {name} -o .": "lora.pt, adapter.pt, prompts.pt",
             f"t5peft handin {name} --name NAME --number NUMBER -o .": "what is uploaded",
-        }
-    )
-
-
-def other_rank(study: Study) -> str:
-    """How to see a chapter with another hyper-parameter."""
-    name = study.study if study_file(study.study).exists() else DEFAULT
-    return commented(
-        {
-            "t5peft notebook lora -o lora.ipynb": "the chapter",
-            f"papermill lora.ipynb out.ipynb -p study {name} -p lora_rank 16 -p train yes": "run",
         }
     )
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from t5peft.base.studies import Study
 from t5peft.inputs.sizes import CLASSIC
 from t5peft.methods import formulas
 from t5peft.methods.formulas import Derivation, Formula, Model
-from t5peft.methods.table import runs_of
+from t5peft.methods.table import facts, runs_of
 from t5peft.report.counts import Checked
 from t5peft.report.show import (
     DASH,
-    IMPLEMENTATION_NAMES,
     METHOD_NAMES,
-    backbone_name,
-    floating,
     number,
     percent,
+    run_name,
     setting_name,
     table,
 )
@@ -120,23 +118,12 @@ def symbols(derived: Derivation) -> str:
     return ", ".join(f"${formulas.latex(symbol)} = {formulas.latex(x)}$" for symbol, x in values)
 
 
-def method_table(derived: Mapping[str, Derivation]) -> str:
-    """Sites, share and sum of full fine-tuning and of these, by method, as formulas."""
-    rows = [
-        (METHOD_NAMES[name], *map("${}$".format, map(formulas.latex, (k.sites, k.share, k.own))))
-        for name, formula in {"full": formulas.FORMULAS["full"], **derived}.items()
-        for k in formula.kinds
-    ]
-    return table(rows, ("method", "sites", "parameters of a site", "added"), left=4)
-
-
 def counts(checked: Iterable[Checked]) -> str:
     """Derived and counted numbers side by side; `equal` says whether both pairs agree."""
     rows = [
         (
             item.model,
-            IMPLEMENTATION_NAMES[item.run.implementation],
-            setting_name(item.run.settings) or DASH,
+            run_name(facts(item.run)),
             f"{item.count.derived_added:,}",
             f"{item.count.counted_added:,}",
             f"{item.count.derived_total:,}",
@@ -145,9 +132,9 @@ def counts(checked: Iterable[Checked]) -> str:
         )
         for item in checked
     ]
-    head = ("model", "implementation", "setting", "added, derived", "added, counted",
-            "all, derived", "all, counted", "equal")  # fmt: skip
-    return table(rows, head, left=3)
+    head = ("model", "run", "added, derived", "added, counted", "all, derived", "all, counted",
+            "equal")  # fmt: skip
+    return table(rows, head, left=2)
 
 
 def number_of_parameters(checked: Iterable[Checked], model: str) -> str:
@@ -167,19 +154,6 @@ def number_of_parameters(checked: Iterable[Checked], model: str) -> str:
     head = ("method", "setting", "added, derived", "all, derived", "Number of parameters (counted)",
             "equal")  # fmt: skip
     return table(rows, head, left=2)
-
-
-def other_backbone(checked: Sequence[Checked], study: Study) -> str:
-    """The same table for the study's backbone, where it has other dimensions than t5-small."""
-    others = {item.model for item in checked} - {"t5-small"}
-    if not others:
-        return "The study's backbone has the dimensions of T5-small, so these are its numbers too."
-    caption = (
-        f"The same in the backbone {backbone_name(study)}, on which the study's runs were made."
-    )
-    body = number_of_parameters(checked, others.pop())
-    text = "The study's own backbone has other dimensions and obeys the same formulas:"
-    return f"{text}\n\n{floating('tbl-other-backbone', body, caption)}"
 
 
 def family(settings: Mapping[str, Mapping[str, Any]]) -> str:

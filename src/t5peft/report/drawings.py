@@ -58,7 +58,7 @@ def method_in_t5(method: str, targets: Sequence[str] = ()) -> Figure:
     """One encoder and one decoder layer, what `method` (LoRA at `targets`) trains drawn dark, and a
     detail of it.
     """
-    figure = Figure(figsize=(WIDTH, 3.5))
+    figure = Figure(figsize=(WIDTH, 3.05))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, 126), ylim=(0, 70))
     ax.axis("off")

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from t5peft.base import machine, paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.settings import build, has_default
 from t5peft.base.studies import Study
-from t5peft.inputs import backbone, checks
+from t5peft.inputs import backbone, checks, data, hub
+from t5peft.inputs.data import LABELS, MADE_UP
 from t5peft.measure import measurements
 from t5peft.measure.measurements import Baselines, Bench, Kept, Measured, Trial
 from t5peft.methods.table import Run, facts, ours, require_ten, runs_of
-from t5peft.report import counts, drawings, gaps, show
+from t5peft.report import counts, drawings, gaps, show, statistics
+from t5peft.report.statistics import Pair
 from t5peft.runs import store
 from t5peft.runs.identity import of_study
 from t5peft.runs.records import SHOWN, Incomplete, Planned, Record, Stored
+from t5peft.training.trace import Trace, unpack
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import T5ForConditionalGeneration
 
 COMPANIONS = ("exercise-rates", "ten-epochs")
 """Studies on the default one's backbone that its report shows beside it."""
+
+QUOTED = 180
+"""Letters of a quoted review."""
 
 A_MINUTE = 90.0
 """Seconds that a run may take for `train: auto` to train it on a CPU."""
@@ -64,11 +74,13 @@ def study_of(namespace: Mapping[str, Any]) -> Study:
 
 
 def use_svg() -> None:
-    """Plots as SVG in the report's style, the same bytes each time."""
+    """Plots in the report's style, the same bytes each time; as SVG, or as Quarto wants them."""
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     drawings.use_style()
-    set_matplotlib_formats("svg", metadata={"Date": None})
+    form = os.environ.get("QUARTO_FIG_FORMAT", "svg")
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    set_matplotlib_formats(form, metadata=undated.get(form, {}))
 
 
 class Evidence:
@@ -121,6 +133,54 @@ class Evidence:
             counts.check_records(self.study, [record])
             self.shown[run.name] = record
         return self.shown[run.name]
+
+    @property
+    def stored(self) -> list[Record]:
+        """The records of the study's runs that may be shown by now."""
+        return [self.record(run) for run in self.runs if self.found[run.name][0].state in SHOWN]
+
+    def trace(self, record: Record) -> Trace:
+        """A stored run's; an empty one where it has none."""
+        where, name = paths.weights() / record["study"] / record["run"]["name"], store.TRACE
+        if name not in record["files"]:
+            return Trace()
+        return unpack(store.content(where, name, record["files"][name]["sha256"]))
+
+    @property
+    def full(self) -> Record | None:
+        """Full fine-tuning's, if it is stored."""
+        return next((r for r in self.stored if r["run"]["method"] == "full"), None)
+
+    @property
+    def answers(self) -> dict[str, np.ndarray]:
+        """By stored run, its answers (reviews,) after its best epoch, as `trace.codes`."""
+        traced = {r["run"]["name"]: self.trace(r).after(r["best_epoch"]) for r in self.stored}
+        return {name: answers for name, answers in traced.items() if answers.size}
+
+    @property
+    def right(self) -> dict[str, np.ndarray]:
+        """By stored run, which test reviews (reviews,) it has right after its best epoch.
+
+        Without those that kept no answers.
+        """
+        traced = {r["run"]["name"]: self.trace(r).right_after(r["best_epoch"]) for r in self.stored}
+        return {name: right for name, right in traced.items() if right.size}
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """All pairs of stored runs that the report compares, with one error rate."""
+        stored, of = self.stored, (statistics.against_full, statistics.twins, statistics.sizes)
+        return statistics.compared([pair for one in of for pair in one(stored)], self.right)
+
+    def quoted(self, places: Sequence[int]) -> str:
+        """How these test reviews begin, as a list; "" where they are not on this machine."""
+        study = self.study
+        if study.data != MADE_UP and not hub.at_hand(study.data, *hub.REVIEWS):
+            return ""
+        reviews = data.read(study.data, "test", data.columns_of(study))
+        some = [reviews[place] for place in places]
+        texts = [(LABELS[label], data.normalize(text)[:QUOTED]) for text, label in some]
+        return "\n".join(f"- {label}: “{text.rsplit(' ', 1)[0]} …”" for label, text in texts)
 
     @cached_property
     def seeds(self) -> list[list[Record]]:
@@ -193,7 +253,7 @@ class Evidence:
         """All that is measured beside the runs, by what the report calls it."""
         return {
             "the trials of learning rates (@tbl-rates)": self.trials,
-            "what the runs keep (@tbl-retention)": [*self.kept.values()],
+            "what the runs keep (@tbl-knowledge)": [*self.kept.values()],
             "the landmarks (@sec-ten)": [self.landmarks] if self.landmarks else [],
             "the exercise's own loop (@tbl-bench)": self.benches,
         }
@@ -204,6 +264,14 @@ class Evidence:
         own = [*self.records(), *(record for each in self.seeds for record in each[1:])]
         return own + [record for name in COMPANIONS for record in self.companions[name]]
 
+    @cached_property
+    def backbone(self) -> T5ForConditionalGeneration | None:
+        """The model that the runs started from; None where it is not on this machine."""
+        study = self.study
+        if not study.backbone.startswith(backbone.RANDOM) and not backbone.at_hand(study):
+            return None
+        return backbone.load(study.backbone, study.seed)
+
     def prompt_rms(self) -> tuple[Stored, float | None, float]:
         """Our soft prompt's record, and the root mean square of P's entries: at the start, stored.
 
@@ -213,10 +281,8 @@ class Evidence:
         list(self.records("soft-prompt"))  # trains it, or is refused, where it is missing
         record, tensors = store.tensors(store.folder(run, study))
         (rows,) = tensors.values()
-        if not study.backbone.startswith(backbone.RANDOM) and not backbone.at_hand(study):
-            return record, None, rms(rows)
-        embedding = backbone.load(study.backbone, study.seed).shared.weight
-        return record, rms(embedding[: len(rows)]), rms(rows)
+        start = rms(self.backbone.shared.weight[: len(rows)]) if self.backbone else None
+        return record, start, rms(rows)
 
 
 def stored(study: Study) -> dict[str, Record]:

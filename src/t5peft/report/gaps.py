@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from typing import Any, NoReturn
 
 from t5peft.base.errors import Missing
 
@@ -13,6 +13,7 @@ try:
     pass
 except _gaps.Missing as _gap:
     _gaps.display(_gap)
+    globals().update(dict.fromkeys({names!r}, _gaps.Gap(_gap)))
 """
 
 
@@ -30,13 +31,32 @@ class Gaps(ast.NodeTransformer):
 
     def visit_Module(self, node: ast.Module) -> ast.Module:
         """The cell's syntax tree."""
-        around: Any = ast.parse(CELL)
+        named = [x.id for x in ast.walk(node) if isinstance(x, ast.Name) and is_set(x)]
+        around: Any = ast.parse(CELL.format(names=named))
         *before, last = node.body or [ast.Pass()]
         if isinstance(last, ast.Expr):
             shown: Any = ast.parse("_gaps.display()").body[0]
             shown.value.args, last = [last.value], shown
         around.body[1].body = [*before, last]
         return ast.fix_missing_locations(around)
+
+
+def is_set(name: ast.Name) -> bool:
+    """Does the cell give the name its value?"""
+    return isinstance(name.ctx, ast.Store)
+
+
+class Gap:
+    """What a cell was to name and could not: whatever is asked of it is as missing."""
+
+    def __init__(self, missing: Missing) -> None:
+        self.missing = missing
+
+    def refuse(self, *_: object) -> NoReturn:
+        """Raise `Missing`."""
+        raise self.missing
+
+    __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = __call__ = refuse
 
 
 def display(value: Any) -> None:

@@ -5,7 +5,7 @@ A method has its marker and colour everywhere; filled marks are ours, hollow one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from sklearn.isotonic import isotonic_regression
 
-from t5peft.methods.table import EXERCISE, LETTER, METHODS
+from t5peft.methods.table import LETTER, METHODS
 from t5peft.report import show, statistics
 from t5peft.report.drawings import FAINT, INK, WIDTH
 from t5peft.runs.records import Record
@@ -77,24 +77,45 @@ def accuracies(record: Record, key: str = "test_accuracy") -> list[float]:
     return [100 * item[key] for item in record["history"]]
 
 
-def learning_curves(records: Sequence[Record]) -> Figure:
-    """The runs of one method: loss on the left, test (and, thin, train) accuracy on the right."""
-    if show.one_epoch(records):
-        return single_epoch(records, [short_name(record) for record in records])
-    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
-    for record in records:
-        left.plot(_epochs(record), [item["loss"] for item in record["history"]], **look(record))
-        _train_and_test(right, record)
-    left.set(title="training loss (nats a token)", xlabel="epoch")
-    right.set(title="test accuracy (%); dash marks: on training reviews", xlabel="epoch")
-    right.margins(y=0.15)
-    _label_ends(
-        right, [(accuracies(r)[-1], short_name(r), COLOURS[r["run"]["method"]]) for r in records]
+SMOOTH = 20
+"""A loss is drawn as the running mean over this part of all steps."""
+
+
+def curves(records: Sequence[Record], losses: Mapping[str, np.ndarray]) -> Figure:
+    """Smoothed training losses (steps,) of the from-scratch runs, by run's name.
+
+    Of several epochs, beside it all runs' test accuracies, the published ones grey behind.
+    """
+    several = not show.one_epoch(records)
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    left, *right = figure.subplots(1, 1 + several, squeeze=False)[0]
+    for record in show.only(records, implementation="scratch"):
+        loss = losses[record["run"]["name"]]
+        width = max(1, len(loss) // SMOOTH)
+        smooth = np.convolve(loss, np.full(width, 1 / width), "valid") if loss.size else loss
+        style = {**look(record), "marker": "", "label": show.METHOD_NAMES[record["run"]["method"]]}
+        left.plot(np.arange(len(smooth)) + width, smooth, **style)
+    left.set(ylabel="training loss (nats a token)", xlabel="step")
+    left.legend(
+        frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4 - 2 * several
     )
-    for ax in (left, right):
+    for ax in right:
+        for number in sorted(record["run"]["number"] for record in records):
+            published = 100 * np.array(show.published()["first"].get(number, []))
+            ax.plot(np.arange(len(published)) + 1, published, color="#d4d4d0", lw=0.8)
+        for record in records:
+            ax.plot(_epochs(record), accuracies(record), **{**look(record), "markersize": 3})
+        ax.set(ylabel="test accuracy (%)", xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
+
+
+def caption(records: Sequence[Record]) -> str:
+    """What `curves` shows."""
+    text = f"Training loss of the from-scratch runs, running mean over a {SMOOTH}th of the steps"
+    if show.one_epoch(records):
+        return text
+    return f"{text}; beside it, test accuracy by epoch, grey: the published run"
 
 
 def _train_and_test(ax: Axes, record: Record) -> None:
@@ -104,75 +125,9 @@ def _train_and_test(ax: Axes, record: Record) -> None:
     ax.plot(_epochs(record), accuracies(record), **look(record))
 
 
-def single_epoch(records: Sequence[Record], names: Sequence[str]) -> Figure:
-    """Loss and accuracies where there is one epoch, and so no curve: a line a run."""
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.22 * len(records)), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.35), sharey=True)
-    for row, record in enumerate(records):
-        style = {**look(record), "linestyle": "none", "markersize": 6}
-        left.plot(record["history"][0]["loss"], row, **style)
-        right.plot(accuracies(record, "train_accuracy"), [row], **{**style, "marker": "|"})
-        right.plot(accuracies(record), [row], **style)
-    left.set_yticks(range(len(records)), names)
-    left.set(title="training loss (nats a token)", ylim=(len(records) - 0.5, -0.5))
-    right.set(title="test accuracy (%); dash marks: on training reviews")
-    for ax, least in ((left, 0.1), (right, 5.0)):
-        ax.tick_params(axis="y", length=0)
-        ax.grid(axis="y", color="#ececea", lw=0.6)
-        ax.set_axisbelow(True)
-        ax.margins(x=0.1)
-        widen(ax, least)
-    return figure
-
-
-def widen(ax: Axes, least: float) -> None:
-    """Let the x axis span so much: on a narrower one a hair looks like a difference."""
-    low, high = ax.get_xlim()
-    lack = max(0.0, least - (high - low)) / 2
-    ax.set_xlim(low - lack, high + lack)
-
-
-def caption(records: Sequence[Record]) -> str:
-    """What `all_curves` shows."""
-    if show.one_epoch(records):
-        return "Training loss and accuracy after the one epoch, a line a run"
-    return "Test accuracy by epoch; grey, the runs of the other methods"
-
-
-def all_curves(records: Sequence[Record]) -> Figure:
-    """Four small plots on one scale, a method each, the other methods' runs grey behind it."""
-    if show.one_epoch(records):
-        return single_epoch(records, [show.run_name(record["run"]) for record in records])
-    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
-    grid = figure.subplots(2, 2, sharex=True, sharey=True)
-    for ax, method in zip(grid.flat, EXERCISE, strict=True):
-        ends = []
-        for record in sorted(records, key=lambda r: (r["run"]["method"] == method, filled(r))):
-            mine = record["run"]["method"] == method
-            style = (
-                look(record) if mine else {"color": "#d4d4d0", "lw": 0.8, "marker": ".", "ms": 3}
-            )
-            ax.plot(_epochs(record), accuracies(record), **style)
-            if mine:
-                ends.append((accuracies(record)[-1], short_name(record), COLOURS[method]))
-        ax.set_title(show.METHOD_NAMES[method], color=COLOURS[method], weight="bold")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        ax.margins(y=0.15)
-        if method != "full":
-            _label_ends(ax, ends, least=0.12)
-    figure.supylabel("test accuracy (%)", fontsize=9)
-    figure.supxlabel("epoch", fontsize=9)
-    return figure
-
-
 def overfitting(records: Sequence[Record]) -> Figure:
-    """A small plot a from-scratch run, on one scale; the gap of training and test is shaded.
-
-    Of one epoch there is no curve: `single_epoch`.
-    """
+    """A small plot a from-scratch run, on one scale; the gap of training and test is shaded."""
     ours = show.only(records, implementation="scratch")
-    if show.one_epoch(ours):
-        return single_epoch(ours, [show.METHOD_NAMES[record["run"]["method"]] for record in ours])
     figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
     row = figure.subplots(1, len(ours), sharey=True, squeeze=False)[0]
     for ax, record in zip(row, ours, strict=True):
@@ -187,24 +142,25 @@ def overfitting(records: Sequence[Record]) -> Figure:
     return figure
 
 
-def beside(records: Sequence[Record]) -> str:
-    """What else `overfitting` shows, in its caption."""
-    if show.one_epoch(records):
-        return "On the left, the training loss"
-    return "Shaded, the gap between the two"
+def accuracy_vs_parameters(
+    records: Sequence[Record], seeds: Iterable[Sequence[Record]] = ()
+) -> Figure:
+    """Best test accuracy, with its interval, against the number of trained parameters.
 
-
-def accuracy_vs_parameters(records: Sequence[Record]) -> Figure:
-    """Best test accuracy, with its interval, against the number of trained parameters."""
+    seeds: the records of each run with several, its own first; the others are dots.
+    """
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     ax = figure.subplots()
     for record in records:
-        low, high = _interval(record)
+        low, high = statistics.interval(record)
         y, x = 100 * record["best_accuracy"], record["parameters"]["trained"]
         style = {**look(record), "linestyle": "none", "markersize": 6, "zorder": 3}
         if record["run"]["implementation"] != "scratch":  # a ring: a mark below it stays in sight
             style |= {"markersize": 8, "markerfacecolor": "none"}
         ax.errorbar(x, y, [[y - 100 * low], [100 * high - y]], elinewidth=0.8, **style)
+    for _, *others in seeds:
+        for record in others:
+            ax.plot(record["parameters"]["trained"], 100 * record["best_accuracy"], **dot(record))
     ax.set(xscale="log", xlabel="trained parameters", ylabel="best test accuracy (%)")
     ax.margins(x=0.09, y=0.16)
     ax.grid(axis="y", color="#e4e4e0", lw=0.5)
@@ -226,7 +182,7 @@ def accuracy_over_size(records: Sequence[Record]) -> Figure:
         names = [show.METHOD_NAMES[method], *([show.implementation(alike[0])] * (method != "full"))]
         if method in show.SIZES:
             names[0] += f" ({show.SIZES[method]})"
-            spans = [_interval(record) for record in alike]
+            spans = [statistics.interval(record) for record in alike]
             low = [y - 100 * span[0] for y, span in zip(scores, spans, strict=True)]
             high = [100 * span[1] - y for y, span in zip(scores, spans, strict=True)]
             ax.errorbar([*map(size, alike)], scores, [low, high], elinewidth=0.8, **style)
@@ -252,10 +208,10 @@ def _name_group(ax: Axes, records: Sequence[Record]) -> None:
     for record in records:
         name = short_name(record).partition(", ")[2]
         at = (record["parameters"]["trained"], name)
-        lowest[at] = min(lowest.get(at, 100.0), 100 * _interval(record)[0])
+        lowest[at] = min(lowest.get(at, 100.0), 100 * statistics.interval(record)[0])
     method = records[0]["run"]["method"]
     right = max(x for x, _ in lowest)
-    tops = (_interval(r)[1] for r in records if r["parameters"]["trained"] == right)
+    tops = (statistics.interval(r)[1] for r in records if r["parameters"]["trained"] == right)
     above: dict[str, Any] = {
         "xytext": (0, 5),
         "textcoords": "offset points",
@@ -277,28 +233,26 @@ def _name_group(ax: Axes, records: Sequence[Record]) -> None:
             ax.annotate(name, (x, y), fontsize=8, color=INK, **below)
 
 
-def _interval(record: Record) -> tuple[float, float]:
-    return statistics.wilson(record["best_accuracy"], record["test_examples"])
+def dot(record: Record) -> dict[str, Any]:
+    """The mark of another seed's run."""
+    return {"marker": ".", "ms": 4, "alpha": 0.6, "ls": "none", "color": look(record)["color"]}
 
 
-def marks(records: Sequence[Record]) -> str:
-    """The small marks of `ten_results`, in its caption."""
-    tick = "" if show.one_epoch(records) else "tick, the last epoch where it is another; "
-    return f"{tick}grey cross, the published reference run"
-
-
-def ten_results(records: Sequence[Record]) -> Figure:
-    """A line a run: best accuracy with its interval, the last epoch, the published reference."""
+def ten_results(records: Sequence[Record], seeds: Iterable[Sequence[Record]] = ()) -> Figure:
+    """A line a run: best accuracy with its interval, other seeds, the last epoch, the published."""
+    others = {own["run"]["name"]: rest for own, *rest in seeds}
     figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     ax = figure.subplots()
     for row, record in enumerate(records):
-        low, high = _interval(record)
+        low, high = statistics.interval(record)
         style = {**look(record), "linestyle": "none", "markersize": 6}
         ax.axhline(row, color="#ececea", lw=0.6, zorder=0)
         ax.plot([100 * low, 100 * high], [row, row], color=INK, lw=1)
         if record["last_accuracy"] != record["best_accuracy"]:
             ax.plot(100 * record["last_accuracy"], row, marker="|", color=INK, ms=9, ls="none")
-        ax.plot(show.REFERENCE.accuracy[record["run"]["number"] - 1], row, "x", color=FAINT, ms=5)
+        for other in others.get(record["run"]["name"], []):
+            ax.plot(100 * other["best_accuracy"], row, **dot(record))
+        ax.plot(show.reference(record["run"]["number"]), row, "x", color=FAINT, ms=5)
         ax.plot(100 * record["best_accuracy"], row, **style)
     names = [f"{r['run']['number']}  {show.run_name(r['run'])}" for r in records]
     ax.set_yticks(range(len(records)), names)

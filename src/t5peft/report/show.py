@@ -6,20 +6,24 @@ A record is what `store.load` gives. Accuracies are shares of 1 in a record and 
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from t5peft.base.settings import read_yaml
 from t5peft.base.studies import Study
 from t5peft.methods.table import LETTER, SETTINGS, Facts
-from t5peft.report.statistics import wilson
 from t5peft.runs.records import Planned, Record
 
 DASH, TIMES, ALPHA = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER ALPHA}"
+
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 METHOD_NAMES = {
     "full": "full fine-tuning",
@@ -43,18 +47,16 @@ ADAMW_BYTES = 8
 """State of AdamW for one trained parameter: two moments of 4 bytes each (float32)."""
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A published run of the same exercise, by somebody else, on Google's t5-small."""
-
-    citation: str  # key in references.bib
-    accuracy: tuple[float, ...]  # percent, best of 10 epochs on the test reviews, runs 1 to 10
+@cache
+def published() -> dict[str, dict[int, list[float]]]:
+    """Two published runs of the exercise: test accuracy by its number, and by epoch."""
+    return read_yaml(Path(__file__).with_name("published.yaml"))
 
 
-REFERENCE = Reference(
-    "jrazi2023",
-    (89.9, 86.6, 84.7, 86.9, 90.9, 90.4, 89.3, 89.2, 88.8, 88.7),
-)
+def reference(number: int, which: str = "first") -> float:
+    """What a published run reached with one of the exercise's ten, percent."""
+    return round(100 * max(published()[which][number]), 1)
+
 
 # --- words and numbers ---------------------------------------------------------------------------
 
@@ -86,26 +88,48 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}"
 
 
+def share(part: float) -> str:
+    """0.00469 -> `0.47%`: to two digits, where it is below a hundredth."""
+    return f"{100 * part:.{1 if part >= 0.01 else 2 if part >= 0.001 else 3}f}%"
+
+
+def points(difference: float) -> str:
+    """Percentage points with their sign: `+1.2`, `0.0`."""
+    return f"{difference:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0")
+
+
+def probability(p: float) -> str:
+    """0.0123 -> `0.012`; below a thousandth, `< 0.001`."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def number(count: float) -> str:
     """25000 -> `25,000`, 4.0 -> `4`."""
     return f"{count:,}" if isinstance(count, int) else f"{count:,g}"
 
 
-def megabytes(count: float) -> str:
-    """Bytes as MB (10^6 bytes), to the kB."""
-    return f"{count / MEGABYTE:,.3f}"
+def size(count: float) -> str:
+    """Bytes, in MB of 10^6 or kB of 10^3, to three digits: `484 MB`, `20.5 kB`, `80 bytes`."""
+    if count < 1e3:
+        return f"{count:.0f} bytes"
+    figure, unit = (count / MEGABYTE, "MB") if count >= 1e5 else (count / 1e3, "kB")
+    return f"{three_digits(figure)} {unit}"
 
 
-def kilobytes(count: float) -> str:
-    """Bytes as kB (10^3 bytes), with one decimal."""
-    return f"{count / 1e3:,.1f}"
+def three_digits(figure: float) -> str:
+    """11551.25 -> `11,600`, 1.652 -> `1.65`: no more than a measurement tells."""
+    rounded = float(f"{figure:.3g}")
+    return f"{rounded:,.{max(0, 2 - math.floor(math.log10(rounded)))}f}" if rounded else "0"
 
 
 def rate(learning_rate: float) -> str:
-    """0.0001 -> `1e-4`, 0.1 -> `0.1`."""
+    """0.0003 -> `3 x 10^-4` with the signs for it, 0.1 -> `0.1`."""
     if learning_rate >= 0.1:
         return f"{learning_rate:g}"
-    return re.sub(r"\.?0*e-0?", "e-", f"{learning_rate:.3e}")
+    figure, power = f"{learning_rate:.3e}".split("e")
+    figure = figure.rstrip("0").rstrip(".")
+    raised = f"10{str(int(power)).translate(RAISED)}"
+    return raised if figure == "1" else f"{figure} {TIMES} {raised}"
 
 
 def duration(seconds: float) -> str:
@@ -113,12 +137,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def interval(record: Record) -> str:
-    """The interval of a run's best accuracy, in percent."""
-    low, high = wilson(record["best_accuracy"], record["test_examples"])
-    return f"{percent(low)}{DASH}{percent(high)}"
 
 
 def one_epoch(records: Iterable[Record]) -> bool:
@@ -136,20 +154,9 @@ def times(epochs: int) -> str:
     return "once each" if epochs == 1 else f"{epochs} times each"
 
 
-def best_and_last(records: Iterable[Record]) -> str:
-    """After which epochs a table looks at the runs, in its caption."""
-    return "one epoch" if one_epoch(records) else "best epoch and after the last"
-
-
 def mark(record: Mapping[str, Any]) -> str:
     """What stands behind the name of a stale run."""
     return " **(stale)**" if record.get("stale") else ""
-
-
-def marks(records: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
-    """The marks of a table's caption and of its rows: one, where all of it is stale."""
-    rows = [mark(record) for record in records]
-    return (rows[0], [""] * len(rows)) if all(rows) else ("", rows)
 
 
 def table(rows: Iterable[Sequence[object]], head: Sequence[str], left: int = 1) -> str:
@@ -170,6 +177,11 @@ def table(rows: Iterable[Sequence[object]], head: Sequence[str], left: int = 1) 
     dashes = ["-" * (width + 2) for width in widths]
     marks = [f":{x}" if side == "left" else f"{x}:" for x, side in zip(dashes, align, strict=True)]
     return "\n".join([lines[0], f"|{'|'.join(marks)}|", *lines[2:]])
+
+
+def absent(command: str) -> str:
+    """What stands in the place of a table that nothing was measured for."""
+    return table([(f"`{command}`",)], ("not measured here; this does",))
 
 
 def visible(markdown: str) -> int:
@@ -217,45 +229,10 @@ def source(module: str, *names: str) -> str:
     return "\n\n".join(f"```python\n{inspect.getsource(thing).rstrip()}\n```" for thing in things)
 
 
-WRITTEN = {
-    *("sec-seeds", "sec-exercise-rates", "sec-ten-epochs", "sec-rates", "sec-bench"),
-    *("tbl-seeds", "tbl-exercise-rates", "tbl-ten-epochs", "tbl-rates", "tbl-bench"),
-    "tbl-bench-other",
-    *("tbl-differences", "tbl-backbone", "tbl-retention", "tbl-other-backbone"),
-}
-"""Labels of what Python writes: a chapter's text does not have them, but may refer to them."""
-
-
-def section(label: str, title: str) -> str:
-    """The heading of a section that is written by Python. Raises ValueError as `floating`."""
-    return f"## {title} {{#{known(label)}}}"
-
-
-def floating(label: str, body: str, caption: str) -> str:
-    """A table or figure with its label and caption, as Quarto's cross-reference div.
-
-    Raises ValueError for a label that is not in `WRITTEN`.
-    """
-    known(label)
-    return f"::: {{#{label}}}\n\n{body}\n\n{caption}\n\n:::"
-
-
-def known(label: str) -> str:
-    """The label, if it is in `WRITTEN`; else ValueError."""
-    if label not in WRITTEN:
-        raise ValueError(f"label {label}: not in show.WRITTEN")
-    return label
-
-
 def listed(names: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *some, last = names
     return f"{', '.join(some)} and {last}" if some else last
-
-
-def bullets(items: Iterable[str]) -> str:
-    """A Markdown list."""
-    return "\n".join(f"- {item}" for item in items)
 
 
 def adamw_default(name: str) -> Any:

@@ -1,27 +1,28 @@
-"""Statistics of stored runs: numbers alone, which the other modules put into words.
-
-Accuracies are shares of 1.
-"""
+"""Statistics of stored runs: numbers alone. Accuracies are shares of 1."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
-from t5peft.measure.measurements import Kept, Retention, Trial
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import cohen_kappa_score
+
+from t5peft.measure.measurements import Kept, Retention
 from t5peft.runs.records import Record
-
-if TYPE_CHECKING:
-    from t5peft.training.jobs import Epoch
 
 Z = 1.959964
 """The normal quantile of a 95% interval."""
 
-Gap = tuple[float, float]
-"""Accuracy on training reviews less that on test reviews, and its standard error."""
+ALPHA = 0.05
+"""The error rate of all tests of the report together."""
+
+
+# --- accuracies ----------------------------------------------------------------------------------
 
 
 def wilson(share: float, trials: int) -> tuple[float, float]:
@@ -37,19 +38,126 @@ def wilson(share: float, trials: int) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)  # but rounding
 
 
-def error_of(*shares: tuple[float, int]) -> float:
-    """The standard error of a sum or difference of binomial shares (share, trials)."""
-    return math.sqrt(sum(share * (1 - share) / count for share, count in shares))
+def interval(record: Record) -> tuple[float, float]:
+    """The same of a run's best epoch."""
+    return wilson(record["best_accuracy"], record["test_examples"])
 
 
-def epoch(record: Record, number: int) -> Epoch:
-    """What the history holds of epoch `number` (from 1)."""
-    return record["history"][number - 1]
+def points(record: Record, other: Record) -> float:
+    """Percentage points between two runs, of the accuracies as they are printed."""
+    return round(percent(record) - percent(other), 1)
 
 
-def gap(record: Record, number: int) -> float:
-    """Train minus test accuracy after epoch `number`."""
-    return epoch(record, number)["train_accuracy"] - epoch(record, number)["test_accuracy"]
+def percent(record: Record) -> float:
+    """The accuracy of a run's best epoch as it is printed."""
+    return round(100 * record["best_accuracy"], 1)
+
+
+# --- pairs of runs -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs that answered the same test reviews, each after its best epoch."""
+
+    first: Record
+    second: Record
+    only_first: int  # how many reviews the first alone has right
+    only_second: int
+    p: float  # of `mcnemar`, adjusted by `holm`
+
+    @property
+    def differ(self) -> bool:
+        """Is the difference more than the draw of the test reviews explains?"""
+        return self.p < ALPHA
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact two-sided p of discordant answers (McNemar, 1947): a sign test among these."""
+    either = only_first + only_second
+    return float(binomtest(only_first, either).pvalue) if either else 1.0
+
+
+def holm(found: Sequence[float]) -> list[float]:
+    """p of several tests, adjusted for one error rate of all (Holm, 1979)."""
+    order = np.argsort(found)
+    scaled = np.asarray(found)[order] * np.arange(len(found), 0, -1)
+    adjusted = np.empty(len(found))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(scaled))
+    return adjusted.tolist()
+
+
+def compared(pairs: Iterable[tuple[Record, Record]], right: Mapping[str, np.ndarray]) -> list[Pair]:
+    """The pairs by their answers: right, by run's name, says which reviews (reviews,) it has right.
+
+    A pair is left out where one of the two kept no answers.
+    """
+    both = [
+        (one, other, right[one["run"]["name"]], right[other["run"]["name"]])
+        for one, other in pairs
+        if {one["run"]["name"], other["run"]["name"]} <= right.keys()
+    ]
+    counts = [(int((a & ~b).sum()), int((b & ~a).sum())) for _, _, a, b in both]
+    adjusted = holm([mcnemar(*count) for count in counts])
+    return [
+        Pair(one, other, *count, p)
+        for (one, other, *_), count, p in zip(both, counts, adjusted, strict=True)
+    ]
+
+
+def against_full(records: Iterable[Record]) -> list[tuple[Record, Record]]:
+    """Each from-scratch PEFT run with full fine-tuning."""
+    ours = [record for record in records if record["run"]["implementation"] == "scratch"]
+    full = [record for record in ours if record["run"]["method"] == "full"]
+    return [(record, one) for record in ours for one in full if record is not one]
+
+
+def twins(records: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """Each from-scratch run with the library's run of the same setting."""
+    return [
+        (one, other)
+        for one in records
+        for other in records
+        if one["run"]["implementation"] == "scratch" != other["run"]["implementation"]
+        and all(one["run"][key] == other["run"][key] for key in ("method", "settings"))
+    ]
+
+
+def sizes(records: Iterable[Record]) -> list[tuple[Record, Record]]:
+    """Each library's run with more parameters, with that of fewer."""
+    ordered = sorted(records, key=lambda record: record["parameters"]["trained"])
+    library = [record for record in ordered if record["run"]["implementation"] != "scratch"]
+    kinds = dict.fromkeys(record["run"]["method"] for record in library)
+    return [
+        (many, few)
+        for kind in kinds
+        for few, many in pairwise(r for r in library if r["run"]["method"] == kind)
+    ]
+
+
+def agreement(answers: Iterable[np.ndarray]) -> list[float]:
+    """Cohen's kappa (Cohen, 1960) of the answers (reviews,) of each two runs; of all alike, 1."""
+    return [
+        1.0 if np.array_equal(*pair) else float(cohen_kappa_score(*pair))
+        for pair in combinations(answers, 2)
+    ]
+
+
+def all_wrong(right: Iterable[np.ndarray]) -> list[int]:
+    """The places of the reviews that no run has right."""
+    return np.flatnonzero(~np.any([*right], axis=0)).tolist()
+
+
+# --- seeds ---------------------------------------------------------------------------------------
+
+
+def seed_spread(records: Iterable[Record]) -> float:
+    """Percentage points between the best and the worst seed of a run, as printed."""
+    found = [percent(record) for record in records]
+    return round(max(found) - min(found), 1)
+
+
+# --- training reviews and prior knowledge --------------------------------------------------------
 
 
 def sample_size(record: Record) -> int:
@@ -58,56 +166,39 @@ def sample_size(record: Record) -> int:
     return min(settings["train_sample"], settings["train_examples"])
 
 
-def last_gap(record: Record) -> Gap:
-    """The gap after the last epoch."""
-    last = record["history"][-1]
-    train = last["train_accuracy"], sample_size(record)
-    test = last["test_accuracy"], record["test_examples"]
-    return gap(record, len(record["history"])), error_of(train, test)
+def known(record: Record, kept: Kept) -> tuple[float, float, int]:
+    """Accuracy on training and on test reviews after the best epoch, and how many training ones.
+
+    As `t5peft retention` measured it, else as the training did.
+    """
+    if measured := kept.get(record["run"]["name"]):
+        return measured["train_accuracy"], measured["test_accuracy"], measured["reviews"]
+    best = record["history"][record["best_epoch"] - 1]
+    return best["train_accuracy"], best["test_accuracy"], sample_size(record)
 
 
-def best_gap(measured: Retention, record: Record) -> Gap:
-    """The gap after the best epoch, on the training reviews that `t5peft retention` looked at."""
-    train, test = measured["train_accuracy"], measured["test_accuracy"]
-    return train - test, error_of((train, measured["reviews"]), (test, record["test_examples"]))
+def gap(record: Record, kept: Kept) -> tuple[float, float]:
+    """Accuracy on training less that on test reviews, and its standard error."""
+    train, test, count = known(record, kept)
+    variance = train * (1 - train) / count + test * (1 - test) / record["test_examples"]
+    return train - test, math.sqrt(variance)
 
 
-def best_epochs_gap(record: Record) -> float:
-    """The gap after a run's best epoch, on the reviews of its history."""
-    return gap(record, record["best_epoch"])
+def trained_on(records: Iterable[Record]) -> list[Record]:
+    """The same runs as they are after their last epoch, in place of the best."""
+    return [{**record, "best_epoch": len(record["history"])} for record in records]
 
 
-def jump(records: Sequence[Record]) -> float:
-    """The most that a test accuracy moves from an epoch to the next."""
-    pairs = (pair for record in records for pair in pairwise(record["history"]))
-    return max((abs(b["test_accuracy"] - a["test_accuracy"]) for a, b in pairs), default=0.0)
+def smaller_gaps(full: Record, others: Iterable[Record], kept: Kept) -> tuple[int, int]:
+    """How many gaps are smaller than full fine-tuning's, and how many beyond doubt.
 
-
-def gaps_of_seeds(
-    records: Sequence[Record], seeds: Sequence[Sequence[Record]]
-) -> tuple[list[float], list[float]]:
-    """The last gaps of full fine-tuning's runs and of the PEFT runs, with every stored seed."""
-    full, peft = [], []
-    for record in [*records, *(other for _, *others in seeds for other in others)]:
-        (full if record["run"]["method"] == "full" else peft).append(last_gap(record)[0])
-    return full, peft
-
-
-def full_first(records: Sequence[Record]) -> list[Record]:
-    """Full fine-tuning's run, then the others."""
-    return sorted(records, key=lambda record: record["run"]["method"] != "full")
-
-
-def doubts_of(full: Gap, others: Mapping[str, Gap]) -> dict[str, float]:
-    """Half the interval of each difference to full fine-tuning's gap; 95% for all together."""
-    z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(others)))
-    return {name: z * math.hypot(full[1], error) for name, (_, error) in others.items()}
-
-
-def smaller(full: Gap, others: Mapping[str, Gap]) -> dict[str, Gap]:
-    """The gaps that are smaller than full fine-tuning's by more than the uncertainty."""
-    doubts = doubts_of(full, others)
-    return {name: gap for name, gap in others.items() if full[0] - gap[0] > doubts[name]}
+    Beyond the 95% interval of a difference of two gaps whose reviews were drawn independently: as
+    the runs share their reviews, it is no narrower than it has to be.
+    """
+    (own, error), found = gap(full, kept), [gap(record, kept) for record in others]
+    z = NormalDist().inv_cdf(1 - ALPHA / (2 * len(found)))  # Bonferroni's: for all together
+    lead = [(own - one, z * math.hypot(error, other)) for one, other in found]
+    return sum(ahead > 0 for ahead, _ in lead), sum(ahead > doubt for ahead, doubt in lead)
 
 
 def rise(measured: Retention) -> float:
@@ -118,63 +209,3 @@ def rise(measured: Retention) -> float:
 def forgotten_less(kept: Kept) -> int:
     """How many PEFT runs moved the span loss up by less than full fine-tuning did."""
     return sum(rise(x) < rise(kept["full"]) for name, x in kept.items() if name != "full")
-
-
-def seed_spread(records: Sequence[Record]) -> float:
-    """Percentage points between the best and the worst seed of a run."""
-    found = [record["best_accuracy"] for record in records]
-    return 100 * (max(found) - min(found))
-
-
-def seed_spreads(seeds: Sequence[Sequence[Record]]) -> dict[str, float]:
-    """How far another seed moved a run, at most, by method."""
-    most: dict[str, float] = {}
-    for records in seeds:
-        method = records[0]["run"]["method"]
-        most[method] = max(seed_spread(records), most.get(method, 0.0))
-    return most
-
-
-def shared_seeds(
-    record: Record, other: Record, seeds: Sequence[Sequence[Record]]
-) -> tuple[list[float], list[float]] | None:
-    """Two runs' accuracies with the seeds that both were made with; None where that is but one."""
-    found = {
-        records[0]["run"]["name"]: {r["params"]["seed"]: r["best_accuracy"] for r in records}
-        for records in seeds
-    }
-    ours, theirs = (found.get(run["run"]["name"], {}) for run in (record, other))
-    both = sorted(ours.keys() & theirs.keys())
-    if len(both) < 2:
-        return None
-    return [ours[seed] for seed in both], [theirs[seed] for seed in both]
-
-
-def ranges_apart(some: Sequence[float], others: Sequence[float]) -> bool:
-    """Do the ranges of two samples share no point?"""
-    return max(some) < min(others) or max(others) < min(some)
-
-
-def apart(record: Record, other: Record, seeds: Sequence[Sequence[Record]]) -> bool:
-    """Do other seeds leave the order of two runs as it is?
-
-    Where both have the same several seeds, by their ranges; else by how far another seed moved
-    their methods' runs, as it is printed. A method that was made with one seed is taken to move as
-    far as any.
-    """
-    if both := shared_seeds(record, other, seeds):
-        return ranges_apart(*both)
-    moved = seed_spreads(seeds)
-    most = max(moved.values(), default=0.0)
-    needed = max(moved.get(run["run"]["method"], most) for run in (record, other))
-    points = 100 * abs(record["best_accuracy"] - other["best_accuracy"])
-    return round(points, 1) > round(needed, 1)
-
-
-def leads(trials: Sequence[Trial]) -> dict[str, float]:
-    """How far each method's best rate is ahead of its second best."""
-    tried: dict[str, list[float]] = {}
-    for trial in trials:
-        tried.setdefault(trial["method"], []).append(trial["accuracy"])
-    ordered = {method: sorted(found, reverse=True) for method, found in tried.items()}
-    return {method: found[0] - found[1] for method, found in ordered.items() if len(found) > 1}

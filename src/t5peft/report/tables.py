@@ -3,51 +3,134 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import mean
 
-from t5peft.measure.measurements import Kept
-from t5peft.report.counts import Checked
-from t5peft.report.overfitting import points
+from t5peft.measure.measurements import Bench, Kept, Trial
+from t5peft.report import speed
+from t5peft.report.counts import EXERCISE_SIZE, Checked
 from t5peft.report.show import (
     ADAMW_BYTES,
     DASH,
     MEGABYTE,
     METHOD_NAMES,
-    REFERENCE,
     duration,
     implementation,
-    interval,
-    kilobytes,
     mark,
-    marks,
-    megabytes,
+    number,
     one_epoch,
     only,
     percent,
+    points,
+    probability,
     rate,
+    reference,
     run_name,
     setting_name,
+    share,
+    size,
     table,
+    three_digits,
 )
-from t5peft.report.statistics import best_gap, epoch, gap, rise
+from t5peft.report.statistics import Pair, gap, interval, known, rise, seed_spread
+from t5peft.report.statistics import points as apart
 from t5peft.runs.records import Incomplete, Planned, Record
 
+MISSING = " (missing)"
 
-def results(records: Sequence[Record]) -> str:
-    """The runs of one method."""
-    stored, lacking = parts(records)
+
+# --- accuracy ------------------------------------------------------------------------------------
+
+
+def glance(records: Sequence[Record], checked: Iterable[Checked]) -> str:
+    """The first page's: the four from-scratch methods in the exercise's model, and their accuracy.
+
+    checked: their counts, in t5-small and in the study's backbone.
+    """
+    counts = {item.run.name: item.count for item in checked if item.model == EXERCISE_SIZE}
     rows = [
         (
-            *names(record, mark(record)),
-            f"{record['parameters']['trained']:,}",
-            f"{record['parameters']['total']:,}",
-            *score(record, stored),
+            METHOD_NAMES[record["run"]["method"]] + mark(record),
+            setting_name(record["run"]["settings"]) or DASH,
+            f"{counts[record['run']['name']].counted_added:,}",
+            f"**{counts[record['run']['name']].counted_total:,}**",
+            f"**{percent(record['best_accuracy'])}**",
+            percents(record),
         )
-        for record in stored
+        for record in only(records, implementation="scratch")
     ]
-    rows += [names(record, MISSING) for record in lacking]
-    head = ("implementation", "setting", "learning rate", "trained parameters", "all parameters",
-            *score_heads(stored))  # fmt: skip
+    head = ("method", "setting", "added", "Number of parameters", "test accuracy (%)",
+            "95% interval (%)")  # fmt: skip
     return table(rows, head, left=2)
+
+
+def percents(record: Record) -> str:
+    """The interval of a run's best accuracy, in percent."""
+    low, high = interval(record)
+    return f"{percent(low)}{DASH}{percent(high)}"
+
+
+def in_order(records: Sequence[Record]) -> list[tuple[Planned, str, list[str]]]:
+    """Each run with its mark and its scores, or with dashes where it is missing."""
+    some = isinstance(records, Incomplete)
+    stored, lacking = (records.stored, records.lacking) if some else (records, [])
+    every: list[tuple[Planned, str, list[str]]]
+    every = [(record, mark(record), score(record, stored)) for record in stored]
+    every += [(record, MISSING, [DASH] * len(score_heads(stored))) for record in lacking]
+    return sorted(every, key=lambda each: each[0]["run"]["number"])
+
+
+def score(record: Record, records: Iterable[Record]) -> list[str]:
+    """A run's best accuracy with its interval, and beside it, of several epochs, the last."""
+    cells = [f"**{percent(record['best_accuracy'])}**", percents(record)]
+    return cells if one_epoch(records) else [*cells, percent(record["last_accuracy"])]
+
+
+def score_heads(records: Iterable[Record]) -> list[str]:
+    """The heads of the columns that `score` fills."""
+    if one_epoch(records):
+        return ["test accuracy (%)", "95% interval (%)"]
+    return ["accuracy, best epoch (%)", "95% interval (%)", "accuracy, last epoch (%)"]
+
+
+def heads(records: Sequence[Record]) -> list[str]:
+    """The same of those that are stored."""
+    return score_heads(records.stored if isinstance(records, Incomplete) else records)
+
+
+def ten_results(records: Sequence[Record]) -> str:
+    """The exercise's ten numbers in its order, the published reference run beside them."""
+    rows = [
+        (
+            record["run"]["number"],
+            METHOD_NAMES[record["run"]["method"]] + state,
+            implementation(record),
+            setting_name(record["run"]["settings"]) or DASH,
+            rate(record["run"]["learning_rate"]),
+            *scored,
+            f"{reference(record['run']['number']):.1f}",
+        )
+        for record, state, scored in in_order(records)
+    ]
+    head = ("run", "method", "implementation", "setting", "learning rate", *heads(records),
+            "published (%)")  # fmt: skip
+    return table(rows, head, left=4)
+
+
+def log(records: Iterable[Record]) -> str:
+    """What the runs came to, epoch by epoch."""
+    rows = [
+        (
+            run_name(record["run"]) + mark(record),
+            item["epoch"],
+            f"{item['loss']:.4f}",
+            percent(item["train_accuracy"]),
+            percent(item["test_accuracy"]),
+        )
+        for record in records
+        for item in record["history"]
+    ]
+    head = ("run", "epoch", "training loss", "training reviews (%)", "test reviews (%)")
+    return table(rows, head)
 
 
 def sizes(records: Sequence[Record], checked: Iterable[Checked]) -> str:
@@ -66,179 +149,126 @@ def sizes(records: Sequence[Record], checked: Iterable[Checked]) -> str:
         )
         for record, state, scored in in_order(records)
     ]
-    heads = score_heads(parts(records)[0])
-    return table(rows, ("run", "learning rate", "added, derived", "added, counted", *heads))
+    return table(
+        rows, ("run", "learning rate", "added, derived", "added, counted", *heads(records))
+    )
 
 
-MISSING = " (missing)"
-
-
-def parts(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Planned]]:
-    """The records that are stored, and what is known of the others."""
-    if isinstance(records, Incomplete):
-        return records.stored, records.lacking
-    return records, ()
-
-
-def in_order(records: Sequence[Record]) -> list[tuple[Planned, str, list[str]]]:
-    """Each run with its mark and its scores, or with dashes where it is missing."""
-    stored, lacking = parts(records)
-    every: list[tuple[Planned, str, list[str]]]
-    every = [(record, mark(record), score(record, stored)) for record in stored]
-    every += [(record, MISSING, [DASH] * len(score_heads(stored))) for record in lacking]
-    return sorted(every, key=lambda each: each[0]["run"]["number"])
-
-
-def names(record: Planned, state: str) -> tuple[str, ...]:
-    """A run's implementation, setting and learning rate."""
-    run = record["run"]
-    setting = setting_name(run["settings"]) or DASH
-    return implementation(record) + state, setting, rate(run["learning_rate"])
-
-
-def score(record: Record, records: Iterable[Record]) -> list[str]:
-    """A run's best accuracy with its interval, and beside it, of several epochs, the last."""
-    cells = [f"**{percent(record['best_accuracy'])}**", interval(record)]
-    return cells if one_epoch(records) else [*cells, percent(record["last_accuracy"])]
-
-
-def score_heads(records: Iterable[Record]) -> list[str]:
-    """The heads of the columns that `score` fills."""
-    if one_epoch(records):
-        return ["test accuracy (%)", "95% interval (%)"]
-    return ["accuracy, best epoch (%)", "95% interval (%)", "accuracy, last epoch (%)"]
-
-
-def ten_results(records: Sequence[Record]) -> str:
-    """The exercise's ten numbers in its order, the published reference run beside them."""
+def pairs(found: Iterable[Pair]) -> str:
+    """McNemar's test of each two runs that the text compares."""
     rows = [
         (
-            record["run"]["number"],
-            METHOD_NAMES[record["run"]["method"]] + state,
-            *names(record, ""),
-            *scored,
-            f"{REFERENCE.accuracy[record['run']['number'] - 1]:.1f}",
+            run_name(pair.first["run"]),
+            run_name(pair.second["run"]),
+            points(apart(pair.first, pair.second)),
+            number(pair.only_first),
+            number(pair.only_second),
+            probability(pair.p),
         )
-        for record, state, scored in in_order(records)
+        for pair in found
     ]
-    heads = score_heads(parts(records)[0])
-    head = ("run", "method", "implementation", "setting", "learning rate", *heads,
-            "published reference (%)")  # fmt: skip
-    return table(rows, head, left=4)
+    head = ("run", "compared with", "difference (points)", "only the first right",
+            "only the second right", "p")  # fmt: skip
+    return table(rows, head, left=2)
 
 
-def glance(records: Iterable[Record], seeds: Iterable[Sequence[Record]]) -> str:
-    """The first page's: the four from-scratch methods in one line each.
-
-    seeds: of runs that are stored with several seeds, all their records, the study's own first.
-    """
-    others = {
-        own["run"]["name"]: [percent(x["best_accuracy"]) for x in rest] for own, *rest in seeds
-    }
-    rows = [
-        (
-            METHOD_NAMES[record["run"]["method"]] + mark(record),
-            f"{record['parameters']['trained']:,}",
-            percent(record["parameters"]["trained"] / record["parameters"]["total"], 3),
-            kilobytes(record["stored_bytes"]),
-            f"**{percent(record['best_accuracy'])}**",
-            interval(record),
-            ", ".join(others.get(record["run"]["name"], [])) or DASH,
-        )
-        for record in only(records, implementation="scratch")
-    ]
-    head = ("method", "trained parameters", "share trained (%)", "to store (kB)",
-            "test accuracy (%)", "95% interval (%)", "other seeds (%)")  # fmt: skip
-    return table(rows, head)
+# --- the claims ----------------------------------------------------------------------------------
 
 
-def memory(records: Sequence[Record]) -> str:
-    """Claim 1: the optimizer's state, derived and measured, and the peak of the training."""
-    rows = [
-        (
-            run_name(record["run"]) + mark(record),
-            f"{record['parameters']['trained']:,}",
-            megabytes(ADAMW_BYTES * record["parameters"]["trained"]),
-            megabytes(record["memory"]["optimizer_bytes"]),
-            f"{record['memory']['peak_bytes'] / MEGABYTE:,.0f}",
-        )
-        for record in records
-    ]
-    head = ("run", "trained parameters", "8 bytes each (MB)", "AdamW state, measured (MB)",
-            "peak of training (MB)")  # fmt: skip
-    return table(rows, head)
-
-
-def storage(records: Sequence[Record]) -> str:
-    """Claim 2: the bytes that one more task costs on a disk."""
+def cost(records: Sequence[Record]) -> str:
+    """Claims 1 and 2: the optimizer's state, derived and measured, and the bytes to keep."""
     full = only(records, method="full")[0]["stored_bytes"]
     rows = [
         (
             run_name(record["run"]) + mark(record),
-            f"{record['parameters']['trained']:,}",
-            kilobytes(record["stored_bytes"]),
-            percent(record["stored_bytes"] / full, 3),
-            f"{full / record['stored_bytes']:,.0f}",
+            number(record["parameters"]["trained"]),
+            size(ADAMW_BYTES * record["parameters"]["trained"]),
+            size(record["memory"]["optimizer_bytes"]),
+            f"{record['memory']['peak_bytes'] / MEGABYTE:,.0f} MB",
+            size(record["stored_bytes"]),
+            share(record["stored_bytes"] / full),
         )
         for record in records
     ]
-    head = (
-        "run",
-        "trained parameters",
-        "to store (kB)",
-        "of full (%)",
-        "tasks in the space of one",
-    )
+    head = ("run", "trained parameters", "AdamW, 8 bytes each", "AdamW, measured", "peak",
+            "to store", "of full")  # fmt: skip
     return table(rows, head)
 
 
-def gaps(records: Sequence[Record]) -> str:
-    """Claim 3: train minus test accuracy, in percentage points."""
+def knowledge(records: Sequence[Record], kept: Kept) -> str:
+    """Claim 3: what the runs know of their training reviews, and of their pre-training."""
+    rows = []
+    for record in records:
+        name = record["run"]["name"]
+        train, test, _ = known(record, kept)
+        cells = [percent(train), percent(test), points(100 * gap(record, kept)[0])]
+        if kept:
+            cells += [f"{kept[name]['span_loss']:.2f}", f"{rise(kept[name]):+.2f}"]
+        rows.append((run_name(record["run"]) + (mark(record) or mark(kept.get(name, {}))), *cells))
+    head = ["run", "training reviews (%)", "test reviews (%)", "gap (points)"]
+    return table(rows, head + ["span loss (nats)", "its rise (nats)"] * bool(kept))
+
+
+# --- beside the ten runs -------------------------------------------------------------------------
+
+
+def seeds(several: Iterable[Sequence[Record]]) -> str:
+    """The runs that were made with several seeds: accuracy by seed, mean and spread."""
     rows = [
         (
-            run_name(record["run"]) + mark(record),
-            record["best_epoch"],
-            *gap_cells(record, record["best_epoch"]),
-            *gap_cells(record, len(record["history"])),
+            run_name(records[0]["run"]),
+            ", ".join(
+                f"{percent(record['best_accuracy'])} ({record['params']['seed']}){mark(record)}"
+                for record in records
+            ),
+            percent(mean(record["best_accuracy"] for record in records)),
+            f"{seed_spread(records):.1f}",
         )
-        for record in records
+        for records in several
     ]
-    parts = ("train (%)", "test (%)", "gap (points)")
-    if one_epoch(records):
-        return table([(row[0], *row[2:5]) for row in rows], ("run", *parts))
-    head = [f"{which}: {part}" for which in ("best", "last") for part in parts]
-    return table(rows, ("run", "best epoch", *head))
+    head = ("run", "accuracy (seed)", "mean", "spread (points)")
+    return table(rows, head, left=2)
 
 
-def gap_cells(record: Record, number: int) -> tuple[str, str, str]:
-    """Accuracy on training and on test reviews after an epoch, and the gap."""
-    found = epoch(record, number)
-    train, test = found["train_accuracy"], found["test_accuracy"]
-    return percent(train), percent(test), points(gap(record, number))
+def two_rates(records: Iterable[Record], others: Iterable[Record]) -> str:
+    """The runs of another study of the same backbone beside the study's: rate and accuracy."""
+    own = {record["run"]["name"]: record for record in records}
+    rows = [
+        (
+            run_name(other["run"]) + mark(other),
+            *(
+                cell
+                for record in (other, own[other["run"]["name"]])
+                for cell in (
+                    rate(record["run"]["learning_rate"]),
+                    percent(record["best_accuracy"]),
+                )
+            ),
+        )
+        for other in others
+        if other["run"]["name"] in own
+    ]
+    return table(rows, ("run", "exercise's rate", "accuracy (%)", "rate here", "accuracy (%)"))
 
 
-def retention(records: Iterable[Record], kept: Kept) -> str:
-    """Claim 3 by `t5peft retention`: training reviews known, and the span loss afterwards."""
-    rows, marked = [], dict(zip(kept, marks([*kept.values()])[1], strict=True))
-    for record in records:
-        measured = kept[record["run"]["name"]]
-        gap_found, _ = best_gap(measured, record)
+def trials(tried: Sequence[Trial], records: Iterable[Record]) -> str:
+    """Held-out accuracy by learning rate; bold where the study took it."""
+    used = {record["run"]["name"]: record["run"]["learning_rate"] for record in records}
+    rows = []
+    for trial in tried:
+        bold = "**" * (used.get(trial["run"]) == trial["learning_rate"])
         rows.append(
             (
-                run_name(record["run"]) + (mark(record) or marked[record["run"]["name"]]),
-                percent(measured["train_accuracy"]),
-                percent(measured["test_accuracy"]),
-                points(gap_found),
-                f"{measured['span_loss']:.3f}",
-                f"{rise(measured):+.3f}",
+                METHOD_NAMES[trial["method"]] + mark(trial),
+                rate(trial["learning_rate"]),
+                f"{trial['loss']:.3f}",
+                f"{bold}{percent(trial['accuracy'])}{bold}",
             )
         )
-    head = ("run", "training reviews (%)", "test reviews (%)", "gap (points)",
-            "span loss (nats)", "its rise (nats)")  # fmt: skip
-    return table(rows, head)
+    return table(rows, ("method", "learning rate", "training loss", "held out (%)"))
 
 
-def speed(records: Iterable[Record]) -> str:
+def times(records: Iterable[Record]) -> str:
     """How long each run took."""
     rows = [
         (
@@ -254,3 +284,18 @@ def speed(records: Iterable[Record]) -> str:
     head = ("run", "training (reviews/s)", "testing (reviews/s)", "time to train", "time to test",
             "other words (%)")  # fmt: skip
     return table(rows, head)
+
+
+def bench(measured: Iterable[Bench]) -> str:
+    """Each side's figures, a row a method and precision: the exercise's first, ours last."""
+    rows = []
+    for record in measured:
+        compared: dict[str, list[str]] = {}
+        for method, _, *figures in speed.rows(record):
+            *sides, ratio = map(three_digits, figures)
+            compared.setdefault(method, []).append(f"{' / '.join(sides)}: **{ratio}**")
+        precision = record["params"]["precision"] + mark(record)
+        rows += [(METHOD_NAMES[method], precision, *cells) for method, cells in compared.items()]
+    head = ("method", "ours in", "training step (s)", "all test reviews (s)", "whole epoch (s)",
+            "peak memory (MB)")  # fmt: skip
+    return table(rows, head, left=2)

@@ -1,0 +1,256 @@
+"""The clauses whose verdict depends on the numbers, verdict first; the chapters have the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
+
+from t5peft.base.studies import Study
+from t5peft.measure.bench import EXERCISE
+from t5peft.measure.measurements import Baselines, Bench, Kept, Trial
+from t5peft.report import statistics
+from t5peft.report.show import (
+    METHOD_NAMES,
+    listed,
+    one_epoch,
+    only,
+    percent,
+    points,
+    probability,
+    run_name,
+    setting_name,
+    share,
+)
+from t5peft.report.statistics import Pair, wilson
+from t5peft.runs.records import Record
+
+
+def of_all(count: int, total: int) -> str:
+    """`3 of the 10`, `all 10`, `none of the 10`."""
+    if count == total:
+        return f"all {total}"
+    return f"{count or 'none'} of the {total}"
+
+
+# --- accuracy ------------------------------------------------------------------------------------
+
+
+def versus(record: Record, other: Record, what: str, pairs: Iterable[Pair] = ()) -> str:
+    """`1.0 points below` or `level with` what the other is, and McNemar's p where it was tested."""
+    difference = statistics.points(record, other)
+    way = "above" if difference > 0 else "below"
+    text = f"{abs(difference):.1f} points {way} {what}" if difference else f"level with {what}"
+    names = {record["run"]["name"], other["run"]["name"]}
+    for pair in pairs:
+        if {pair.first["run"]["name"], pair.second["run"]["name"]} == names:
+            p = probability(pair.p)
+            text += f" (p {p if p.startswith('<') else f'= {p}'})"
+    return text
+
+
+def ranking(records: Iterable[Record]) -> str:
+    """The from-scratch runs by accuracy: `full fine-tuning 87.6%, LoRA 86.6% and ...`."""
+    ours = sorted(only(records, implementation="scratch"), key=lambda r: -r["best_accuracy"])
+    return listed(
+        [f"{METHOD_NAMES[r['run']['method']]} {percent(r['best_accuracy'])}%" for r in ours]
+    )
+
+
+def alike(pairs: Iterable[Pair]) -> str:
+    """How many of the from-scratch runs differ from their library twins."""
+    found = [pair for pair in pairs if statistics.twins([pair.first, pair.second])]
+    if not found:
+        return "nothing is known of the from-scratch runs, whose answers are not stored"
+    differ = [
+        f"{METHOD_NAMES[pair.first['run']['method']]} "
+        f"{points(statistics.points(pair.first, pair.second))}"
+        for pair in found
+        if pair.differ
+    ]
+    text = f"{of_all(len(differ), len(found))} from-scratch runs differ from their library twins"
+    return text + (f" ({listed(differ)} points)" if differ else "")
+
+
+def method_results(records: Sequence[Record], full: Record | None, pairs: Iterable[Pair]) -> str:
+    """Ours against full fine-tuning, its twin against ours, the small setting against the large."""
+    (ours,) = only(records, implementation="scratch")
+    setting = setting_name(ours["run"]["settings"])
+    text = f"Ours reaches {percent(ours['best_accuracy'])}% with {setting}"
+    if full:
+        text += f", {versus(ours, full, 'full fine-tuning', pairs)}"
+    for _, twin in statistics.twins(records):
+        text += f"; the library's twin is {versus(twin, ours, 'it', pairs)}"
+    for many, few in statistics.sizes(records):
+        small, large = (setting_name(one["run"]["settings"]) for one in (few, many))
+        told = versus(few, many, f"its own with {large}", pairs)
+        text += f". With {small} the library's run is {told}"
+    return f"{text}."
+
+
+def above(records: Sequence[Record], landmarks: Baselines) -> str:
+    """How many runs are above a bag of words."""
+    bag = landmarks["bag_of_words_accuracy"]
+    return of_all(sum(record["best_accuracy"] > bag for record in records), len(records))
+
+
+def epochs(count: int) -> str:
+    """`one epoch`, `10 epochs`."""
+    return "one epoch" if count == 1 else f"{count} epochs"
+
+
+def silent(records: Iterable[Record]) -> str:
+    """Which runs wrote no label word to any test review; "" where all did."""
+    names = [
+        run_name(record["run"])
+        for record in records
+        if record["history"][record["best_epoch"] - 1]["other_words"] == 1
+    ]
+    return f"**No label word** was written by {listed(names)}: not learned." if names else ""
+
+
+def chosen(records: Sequence[Record]) -> str:
+    """What the choice of the best epoch is worth."""
+    if one_epoch(records):
+        return "With one epoch nothing was chosen."
+    gains = [record["best_accuracy"] - record["last_accuracy"] for record in records]
+    return (
+        f"The best epoch is {100 * mean(gains):.1f} points above the last on average, and "
+        f"{100 * max(gains):.1f} at most."
+    )
+
+
+def gains(records: Iterable[Record]) -> str:
+    """How far each kind's largest run is from its smallest, as a clause each."""
+    kinds: dict[tuple[str, str], list[Record]] = {}
+    for record in sorted(records, key=lambda record: record["parameters"]["trained"]):
+        kinds.setdefault((record["run"]["method"], record["run"]["implementation"]), []).append(
+            record
+        )
+    told = [
+        f"{run_name(many['run'])} is {versus(many, few, setting_name(few['run']['settings']))}, "
+        f"for {many['parameters']['trained'] / few['parameters']['trained']:.3g} times the "
+        "parameters"
+        for few, *_, many in (each for each in kinds.values() if len(each) > 1)
+    ]
+    return f"{'; '.join(told)}." if told else ""
+
+
+# --- the claims ----------------------------------------------------------------------------------
+
+
+def memory_shares(records: Sequence[Record], key: str) -> list[float]:
+    """A figure of each PEFT run's memory, as a share of full fine-tuning's."""
+    full = only(records, method="full")[0]["memory"]
+    return [r["memory"][key] / full[key] for r in records if r["run"]["method"] != "full"]
+
+
+def stored_shares(records: Sequence[Record]) -> list[float]:
+    """The same of the bytes to keep."""
+    full = only(records, method="full")[0]["stored_bytes"]
+    return [r["stored_bytes"] / full for r in records if r["run"]["method"] != "full"]
+
+
+def at_most(shares: Iterable[float]) -> str:
+    """`yes, at most 0.9%`, or `no, up to 104%`."""
+    most = max(shares)
+    return f"{'yes, at most' if most < 1 else 'no, up to'} {share(most)}"
+
+
+def span(shares: Sequence[float]) -> str:
+    """`0.1% to 0.9%`."""
+    return f"{share(min(shares))} to {share(max(shares))}"
+
+
+def forgetting(kept: Kept) -> str:
+    """Does PEFT, its addition in place, forget less of the pre-training than full fine-tuning?"""
+    if not kept:
+        return "not measured"
+    less, total = statistics.forgotten_less(kept), len(kept) - 1
+    return f"{'yes' if less == total else 'not always'}, in {of_all(less, total)} PEFT runs"
+
+
+def overfitting(records: Sequence[Record], kept: Kept) -> str:
+    """Does PEFT learn less of its training reviews by heart than full fine-tuning?"""
+    full, peft = split(records)
+    smaller, beyond = statistics.smaller_gaps(full, peft, kept)
+    verdict = "not shown" if not beyond else "yes" if beyond == len(peft) else "in part"
+    return (
+        f"{verdict}, the gap is smaller in {of_all(smaller, len(peft))} PEFT runs, "
+        f"beyond the draw of the reviews in {of_all(beyond, len(peft))}"
+    )
+
+
+def more_epochs(longer: Sequence[Record]) -> str:
+    """The same of runs that went on past their best epoch; "" where there are none."""
+    if not longer:
+        return ""
+    count = len(longer[0]["history"])
+    return f" Trained on for {count} epochs: {overfitting(statistics.trained_on(longer), {})}."
+
+
+def one_look(study: Study) -> str:
+    """How strong a test of overfitting the study's number of epochs is."""
+    if study.epochs == 1:
+        return "Each review was seen once, so this is a weak test."
+    return f"Each review was seen {study.epochs} times."
+
+
+def rises(kept: Kept) -> str:
+    """`+0.52 to +1.68`, what PEFT runs add to the span loss."""
+    found = [statistics.rise(measured) for name, measured in kept.items() if name != "full"]
+    return f"{min(found):+.2f} to {max(found):+.2f}"
+
+
+def peaks(bench: Bench | None) -> list[float]:
+    """Bytes of the exercise's own loop by method, full fine-tuning's first; [] where unmeasured."""
+    methods = bench["methods"] if bench else {}
+    return [sides[EXERCISE]["peak_bytes"] for sides in methods.values()]
+
+
+def split(records: Iterable[Record]) -> tuple[Record, list[Record]]:
+    """Full fine-tuning's run, and those of PEFT."""
+    full, *peft = sorted(records, key=lambda record: record["run"]["method"] != "full")
+    return full, peft
+
+
+def gap_range(records: Iterable[Record], kept: Kept) -> str:
+    """`-0.3 to +0.8`, the gaps in percentage points."""
+    found = [100 * statistics.gap(record, kept)[0] for record in records]
+    low, high = points(min(found)), points(max(found))
+    return low if low == high else f"{low} to {high}"
+
+
+# --- beside the ten runs -------------------------------------------------------------------------
+
+
+def close_rates(tried: Sequence[Trial]) -> str:
+    """Which methods' best two rates the held-out reviews do not tell apart."""
+    by_method: dict[str, list[float]] = {}
+    for trial in sorted(tried, key=lambda trial: -trial["accuracy"]):
+        by_method.setdefault(trial["method"], []).append(trial["accuracy"])
+    several = {method: found for method, found in by_method.items() if len(found) > 1}
+    spans = {m: wilson(found[0], tried[0]["held_out"]) for m, found in several.items()}
+    close = [
+        METHOD_NAMES[method]
+        for method, (best, second, *_) in several.items()
+        if best - second <= (spans[method][1] - spans[method][0]) / 2
+    ]
+    return f"The best two rates of {listed(close)} are not told apart." if close else ""
+
+
+def cut(record: Record) -> str:
+    """What a run's study trains on: `25,000 reviews of at most 256 tokens for one epoch`."""
+    settings = record["params"]
+    return (
+        f"{settings['train_examples']:,} reviews of at most {settings['max_length']} tokens for "
+        f"{epochs(settings['epochs'])}"
+    )
+
+
+def moved(seeds: Iterable[Sequence[Record]]) -> str:
+    """How far another seed moved a run, at most, by method."""
+    most: Mapping[str, float] = {}
+    for records in seeds:
+        method = METHOD_NAMES[records[0]["run"]["method"]]
+        most = {**most, method: max(most.get(method, 0.0), statistics.seed_spread(records))}
+    return listed([f"{name} by up to {spread:.1f}" for name, spread in most.items()])
