@@ -103,21 +103,16 @@ class Checked:
     count: Count
 
 
-def of_method(study: Study, method: str) -> list[Checked]:
-    """Derive and count each run of `method`, in t5-small and in the study's backbone.
+def of_scratch(study: Study) -> list[Checked]:
+    """Derive and count the from-scratch run of each method, in t5-small and the study's backbone.
 
     Raises `CountsDifferError`, naming every pair of numbers that differ.
     """
-    return counted(study, [run for run in runs_of(study) if run.method == method])
-
-
-def of_scratch(study: Study) -> list[Checked]:
-    """The same for the from-scratch run of each method."""
     return counted(study, [ours(study)[method] for method in EXERCISE])
 
 
 def counted(study: Study, wanted: list[Run]) -> list[Checked]:
-    """The counts of the `wanted` runs in each of the models, checked."""
+    """The same of the `wanted` runs."""
     found = [
         Checked(name, run, counting.count(run.method, size, run.settings, run.implementation))
         for name, size in models(study).items()

@@ -144,16 +144,6 @@ def one_epoch(records: Iterable[Record]) -> bool:
     return all(len(record["history"]) == 1 for record in records)
 
 
-def by_epoch(records: Iterable[Record]) -> str:
-    """What a plot of training shows, in its caption."""
-    return "after the one epoch" if one_epoch(records) else "epoch by epoch"
-
-
-def times(epochs: int) -> str:
-    """How often each review was seen."""
-    return "once each" if epochs == 1 else f"{epochs} times each"
-
-
 def mark(record: Mapping[str, Any]) -> str:
     """What stands behind the name of a stale run."""
     return " **(stale)**" if record.get("stale") else ""
