@@ -12,7 +12,7 @@ from t5peft.inputs.sizes import SIZES
 from t5peft.methods import counting, formulas
 from t5peft.methods.counting import Count
 from t5peft.methods.formulas import Derivation, Model
-from t5peft.methods.table import EXERCISE, Run, ours, runs_of
+from t5peft.methods.table import EXERCISE, Run, ours
 from t5peft.report import show
 from t5peft.runs import records
 from t5peft.runs.records import Record
