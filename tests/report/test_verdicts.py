@@ -96,11 +96,14 @@ def test_overfitting_has_a_verdict(records: list[Any], kept: dict[str, Any]) -> 
 
 def test_training_on_is_judged_after_the_last_epoch(records: list[Any]) -> None:
     assert verdicts.more_epochs([]) == ""
+    records[0]["study"] = "x"
     for record in records[1:]:
         record["history"][0]["train_accuracy"] = 0.99
     assert verdicts.overfitting(records, {}).startswith("not shown, the gap is smaller in none")
     text = verdicts.more_epochs(records)
-    assert text.startswith(" Trained on for 2 epochs: in part, the gap is smaller in all 9")
+    assert text.startswith(
+        " Trained on for 2 epochs, in the study “x”: in part, the gap is smaller in all 9"
+    )
     assert verdicts.gap_range(statistics.trained_on(records)[:1], {}) == "+19.0"
 
 

@@ -185,7 +185,8 @@ def more_epochs(longer: Sequence[Record]) -> str:
     if not longer:
         return ""
     count = len(longer[0]["history"])
-    return f" Trained on for {count} epochs: {overfitting(statistics.trained_on(longer), {})}."
+    verdict = overfitting(statistics.trained_on(longer), {})
+    return f" Trained on for {count} epochs, in the study “{longer[0]['study']}”: {verdict}."
 
 
 def one_look(study: Study) -> str:
