@@ -10,7 +10,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from t5peft.methods import formulas
-from t5peft.methods.table import EXERCISE
 from t5peft.report import drawings, plots
 
 
@@ -25,7 +24,7 @@ def test_every_figure_is_the_same_bytes_each_time(records: list[Any]) -> None:
     drawings.use_style()
     added = {"soft prompt": 5120, "LoRA": 294_912}
     for draw in (
-        *((lambda m=m: drawings.method_in_t5(m, ("q", "wo"))) for m in EXERCISE),
+        lambda: drawings.t5(("q", "wo")),
         lambda: drawings.parameter_map("t5-small", added),
         lambda: plots.curves(records, {r["run"]["name"]: np.ones(9) for r in records}),
         lambda: plots.accuracy_vs_parameters(records),
@@ -34,17 +33,18 @@ def test_every_figure_is_the_same_bytes_each_time(records: list[Any]) -> None:
         assert svg(draw()) == svg(draw())
 
 
-def test_a_method_draws_what_it_trains_dark() -> None:
-    def dark(method: str, *targets: str) -> int:
-        (ax,) = drawings.method_in_t5(method, targets).axes
+def test_what_is_added_is_drawn_dark() -> None:
+    def dark(*targets: str) -> list[int]:
         trained = matplotlib_rgb(drawings.TRAINED["facecolor"])
-        return sum(patch.get_facecolor()[:3] == trained for patch in ax.patches)
+        return [
+            sum(patch.get_facecolor()[:3] == trained for patch in ax.patches)
+            for ax in drawings.t5(targets).axes
+        ]
 
-    assert dark("adapter") == 2 + 2  # one a layer; W_down and W_up of the detail
-    assert dark("lora", "q", "v") == 3 * 2 + 2  # of three attentions; A and B of the detail
-    assert dark("lora", "o", "wi", "wo") == 3 + 2 * 2 + 2
-    assert dark("soft-prompt") == 2 + 3
-    assert dark("full") > 15
+    prompt, adapters, details = 2, 2, [3, 2, 2]  # some rows; W_down and W_up; A and B
+    assert dark() == [prompt + adapters, *details]
+    assert dark("q", "v") == [prompt + adapters + 3 * 2, *details]  # of three attentions
+    assert dark("o", "wi", "wo") == [prompt + adapters + 3 + 2 * 2, *details]
 
 
 def matplotlib_rgb(colour: str) -> tuple[float, ...]:
@@ -67,7 +67,7 @@ def test_the_map_is_true_to_area() -> None:
 
 @pytest.mark.parametrize("targets", [("q", "v"), ("k", "o")])
 def test_the_figure_of_lora_has_its_update_at_its_targets(targets: tuple[str, ...]) -> None:
-    (ax,) = drawings.method_in_t5("lora", targets).axes
+    ax, *_ = drawings.t5(targets).axes
     spots = {
         (round(t.get_position()[0], 2), round(t.get_position()[1], 2)): t.get_text()
         for t in ax.texts

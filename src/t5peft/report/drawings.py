@@ -54,111 +54,85 @@ def use_style() -> None:
 # --- where a method sits -------------------------------------------------------------------------
 
 
-def method_in_t5(method: str, targets: Sequence[str] = ()) -> Figure:
-    """One encoder and one decoder layer, what `method` (LoRA at `targets`) trains drawn dark, and a
-    detail of it.
+def t5(targets: Sequence[str]) -> Figure:
+    """One encoder and one decoder layer with what each PEFT method adds (LoRA at `targets`) drawn
+    dark; below, the site of each.
     """
-    figure = Figure(figsize=(WIDTH, 3.05))
-    ax = figure.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, 126), ylim=(0, 70))
-    ax.axis("off")
-    _encoder(ax, method, targets)
-    _decoder(ax, method, targets)
-    _text(ax, 109, 67.5, DETAIL_TITLES[method], weight="bold")
-    DETAILS[method](ax)
+    figure = Figure(figsize=(WIDTH, 4.4))
+    ax = _axes(figure, (0, 0.4, 1, 0.6), (0, 84))
+    _encoder(ax, targets)
+    _decoder(ax, targets)
+    for number, (title, detail) in enumerate(DETAILS.items()):
+        ax = _axes(figure, (number / 3, 0, 1 / 3, 0.38), (90, 126))
+        _text(ax, 108, 67, title, weight="bold")
+        detail(ax)
     return figure
 
 
-def _encoder(ax: Axes, method: str, targets: Sequence[str]) -> None:
+def _axes(
+    figure: Figure, place: tuple[float, float, float, float], across: tuple[float, float]
+) -> Axes:
+    ax = figure.add_axes(place)
+    ax.set(xlim=across, ylim=(0, 70))
+    ax.axis("off")
+    return ax
+
+
+def _encoder(ax: Axes, targets: Sequence[str]) -> None:
     _text(ax, 19, 67.5, "encoder", weight="bold")
     _panel(ax, 2, 16, 34, 43, "$\\times\\, L_e$")
-    _attention(ax, 4, 19, "self-attention", method, targets)
-    _feed_forward(ax, 4, 37, method, targets)
-    _box(ax, 4, 61, 30, 4, "norm", method == "full")
-    _arrows(
-        ax,
-        19,
-        [(11, 19), (31, 37), (47, 61)] if method != "adapter" else [(11, 19), (31, 37)],
-    )
-    if method == "adapter":
-        _adapter(ax, 4, 49)
-        _arrows(ax, 19, [(47, 49.6), (54.4, 61)])
-    if method == "soft-prompt":
-        for x in (4, 8):
-            _box(ax, x, 6, 3.4, 5, "$P$", True)
-        _box(ax, 12.2, 6, 21.8, 5, "embedding $E(x)$", False)
-        _text(ax, 7.7, 3, "prompt", size=7.5)
-        _text(ax, 23, 3, "tokens of the review", size=7.5)
-    else:
-        _box(ax, 4, 6, 30, 5, "embedding $E(x)$", method == "full")
-        _text(ax, 19, 3, "tokens of the review", size=7.5)
+    _attention(ax, 4, 19, "self-attention", targets)
+    _feed_forward(ax, 4, 37, targets)
+    _box(ax, 4, 49.6, 30, 4.8, "adapter", True)
+    _box(ax, 4, 61, 30, 4, "norm", False)
+    _arrows(ax, 19, [(11, 19), (31, 37), (47, 49.6), (54.4, 61)])
+    for x in (4, 8):
+        _box(ax, x, 6, 3.4, 5, "$P$", True)
+    _box(ax, 12.2, 6, 21.8, 5, "embedding $E(x)$", False)
+    _text(ax, 7.7, 3, "prompt", size=7.5)
+    _text(ax, 23, 3, "tokens of the review", size=7.5)
 
 
-def _decoder(ax: Axes, method: str, targets: Sequence[str]) -> None:
+def _decoder(ax: Axes, targets: Sequence[str]) -> None:
     _text(ax, 63, 67.5, "decoder", weight="bold")
     _panel(ax, 46, 13.5, 34, 47, "$\\times\\, L_d$")
-    _attention(ax, 48, 15, "self-attention", method, targets, 10)
-    _attention(ax, 48, 28.5, "cross-attention", method, targets, 10)
-    _feed_forward(ax, 48, 42, method, targets, 8)
-    _box(ax, 48, 62, 30, 3.6, "norm, $E^{\\top}$", method == "full")
-    _box(ax, 48, 6, 30, 5, "embedding $E(y)$", method == "full")
+    _attention(ax, 48, 15, "self-attention", targets, 10)
+    _attention(ax, 48, 28.5, "cross-attention", targets, 10)
+    _feed_forward(ax, 48, 42, targets, 8)
+    _box(ax, 48, 52.6, 30, 4.8, "adapter", True)
+    _box(ax, 48, 62, 30, 3.6, "norm, $E^{\\top}$", False)
+    _box(ax, 48, 6, 30, 5, "embedding $E(y)$", False)
     _text(ax, 63, 3, "tokens of the label word", size=7.5)
-    _arrows(ax, 63, [(11, 15), (25, 28.5), (38.5, 42)])
-    if method == "adapter":
-        _adapter(ax, 48, 52)
-        _arrows(ax, 63, [(50, 52.6), (57.4, 62)])
-    else:
-        _arrows(ax, 63, [(50, 62)])
+    _arrows(ax, 63, [(11, 15), (25, 28.5), (38.5, 42), (50, 52.6), (57.4, 62)])
     ax.plot([34, 41, 41], [63, 63, 33.5], color=INK, lw=0.7, solid_joinstyle="miter")
     ax.annotate("", (48, 33.5), (41, 33.5), arrowprops=ARROW)
 
 
 def _attention(
-    ax: Axes, x: float, y: float, name: str, method: str, targets: Sequence[str], height: float = 12
+    ax: Axes, x: float, y: float, name: str, targets: Sequence[str], height: float = 12
 ) -> None:
     _box(ax, x, y, 30, height, "", False)
     _text(ax, x + 15, y + height - 2.4, name, size=8)
     for number, projection in enumerate(("q", "k", "v", "o")):
-        left, changed = x + 1.6 + 7 * number, projection in targets
-        _weight(ax, left, y + 1.3, 5.9, 5, f"${projection}$", method == "full", changed)
+        _weight(ax, x + 1.6 + 7 * number, y + 1.3, 5.9, 5, f"${projection}$", projection in targets)
 
 
-def _feed_forward(
-    ax: Axes, x: float, y: float, method: str, targets: Sequence[str], height: float = 10
-) -> None:
+def _feed_forward(ax: Axes, x: float, y: float, targets: Sequence[str], height: float = 10) -> None:
     _box(ax, x, y, 30, height, "", False)
     _text(ax, x + 15, y + height - 2.2, "feed-forward", size=8)
     for number, (target, name) in enumerate({"wi": "$W_i$", "wo": "$W_o$"}.items()):
-        left, changed = x + 1.6 + 14 * number, target in targets
-        _weight(ax, left, y + 1, 12.8, height - 5, name, method == "full", changed)
+        _weight(ax, x + 1.6 + 14 * number, y + 1, 12.8, height - 5, name, target in targets)
 
 
-def _weight(
-    ax: Axes, x: float, y: float, w: float, h: float, name: str, trained: bool, changed: bool
-) -> None:
+def _weight(ax: Axes, x: float, y: float, w: float, h: float, name: str, changed: bool) -> None:
     """A matrix; changed: a frozen one with a LoRA beside it."""
     beside = 3 if changed else 0
-    _box(ax, x, y, w - beside, h, name, trained, size=8)
+    _box(ax, x, y, w - beside, h, name, False, size=8)
     if changed:
         _box(ax, x + w - beside, y, beside, h, "$AB$", True, size=6.5)
 
 
-def _adapter(ax: Axes, x: float, y: float) -> None:
-    _box(ax, x, y + 0.6, 30, 4.8, "adapter", True)
-
-
-# --- the detail beside it ------------------------------------------------------------------------
-
-
-def _detail_full(ax: Axes) -> None:
-    _box(ax, 99, 34, 20, 14, "$\\theta$", True, size=12)
-    _text(ax, 109, 28, "every weight moves:", size=8)
-    _text(
-        ax,
-        109,
-        24,
-        "$\\theta \\leftarrow$ AdamW$(\\theta, \\nabla_\\theta\\,\\mathcal{L})$",
-    )
+# --- the details below it ------------------------------------------------------------------------
 
 
 def _detail_prompt(ax: Axes) -> None:
@@ -205,16 +179,9 @@ def _detail_lora(ax: Axes) -> None:
 
 
 DETAILS: dict[str, Callable[[Axes], None]] = {
-    "full": _detail_full,
-    "soft-prompt": _detail_prompt,
-    "adapter": _detail_adapter,
-    "lora": _detail_lora,
-}
-DETAIL_TITLES = {
-    "full": "everything",
-    "soft-prompt": "the encoder's input",
-    "adapter": "one adapter",
-    "lora": "one projection",
+    "soft prompt: the encoder's input": _detail_prompt,
+    "adapter: behind a feed-forward": _detail_adapter,
+    "LoRA: beside a projection": _detail_lora,
 }
 
 

@@ -244,7 +244,7 @@ def table(learned: Learned, records: Sequence[Record]) -> str:
 
 def figure(learned: Learned) -> Figure:
     """Our LoRA's spectra and sizes, and our adapters' sizes, by site."""
-    drawn, beside = Figure(figsize=(WIDTH, 2.4), layout="constrained"), bool(learned.found.backbone)
+    drawn, beside = Figure(figsize=(WIDTH, 2.1), layout="constrained"), bool(learned.found.backbone)
     left, middle, right = drawn.subplots(1, 3, width_ratios=(1, 1, 0.7))
     _spectra(left, [*learned.loras[learned.ours["lora"].name].values()])
     _by_site(middle, learned.sizes, "lora")

@@ -87,7 +87,7 @@ def curves(records: Sequence[Record], losses: Mapping[str, np.ndarray]) -> Figur
     Of several epochs, beside it all runs' test accuracies, the published ones grey behind.
     """
     several = not show.one_epoch(records)
-    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.2), layout="constrained")
     left, *right = figure.subplots(1, 1 + several, squeeze=False)[0]
     for record in show.only(records, implementation="scratch"):
         loss = losses[record["run"]["name"]]
@@ -128,7 +128,7 @@ def _train_and_test(ax: Axes, record: Record) -> None:
 def overfitting(records: Sequence[Record]) -> Figure:
     """A small plot a from-scratch run, on one scale; the gap of training and test is shaded."""
     ours = show.only(records, implementation="scratch")
-    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.9), layout="constrained")
     row = figure.subplots(1, len(ours), sharey=True, squeeze=False)[0]
     for ax, record in zip(row, ours, strict=True):
         gap = accuracies(record, "train_accuracy"), accuracies(record)
@@ -241,7 +241,7 @@ def dot(record: Record) -> dict[str, Any]:
 def ten_results(records: Sequence[Record], seeds: Iterable[Sequence[Record]] = ()) -> Figure:
     """A line a run: best accuracy with its interval, other seeds, the last epoch, the published."""
     others = {own["run"]["name"]: rest for own, *rest in seeds}
-    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.1), layout="constrained")
     ax = figure.subplots()
     for row, record in enumerate(records):
         low, high = statistics.interval(record)

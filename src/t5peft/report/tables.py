@@ -167,8 +167,7 @@ def pairs(found: Iterable[Pair]) -> str:
         )
         for pair in found
     ]
-    head = ("run", "compared with", "difference (points)", "only the first right",
-            "only the second right", "p")  # fmt: skip
+    head = ("run", "compared with", "points", "first alone", "second alone", "p")
     return table(rows, head, left=2)
 
 
