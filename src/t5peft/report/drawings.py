@@ -58,7 +58,7 @@ def t5(targets: Sequence[str]) -> Figure:
     """One encoder and one decoder layer with what each PEFT method adds (LoRA at `targets`) drawn
     dark; below, the site of each.
     """
-    figure = Figure(figsize=(WIDTH, 4.4))
+    figure = Figure(figsize=(WIDTH, 5.0))
     ax = _axes(figure, (0, 0.4, 1, 0.6), (0, 84))
     _encoder(ax, targets)
     _decoder(ax, targets)
