@@ -79,6 +79,15 @@ def test_a_log_has_a_line_an_epoch(records: list[Any]) -> None:
     ]
 
 
+def test_a_difference_is_of_the_two_numbers_beside_it(
+    records: list[Any], kept: dict[str, dict[str, Any]]
+) -> None:
+    measured = {"train_accuracy": 0.84953, "test_accuracy": 0.85247}  # 85.0 and 85.2
+    kept["full"] |= measured | {"span_loss": 7.2951, "span_loss_before": 3.5843}  # 7.30, 3.58
+    first = cells(tables.knowledge(records, kept))[0]
+    assert first == ["full fine-tuning", "85.0", "85.2", "-0.2", "7.30", "+3.72"]
+
+
 def test_pairs_stand_with_their_test(records: list[Any]) -> None:
     (row,) = cells(tables.pairs([Pair(records[1], records[0], 1200, 30, 0.0001)]))
     assert row[0].startswith("soft prompt, ours")

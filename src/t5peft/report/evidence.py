@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from types import ModuleType
@@ -151,20 +151,23 @@ class Evidence:
         """Full fine-tuning's, if it is stored."""
         return next((r for r in self.stored if r["run"]["method"] == "full"), None)
 
+    def answered(self, what: Callable[[Trace, int], np.ndarray]) -> dict[str, np.ndarray]:
+        """By stored run, what its trace has (reviews,) after its best epoch, where it has that.
+
+        what: `Trace.after`, the answers, or `Trace.right_after`, which of them are right.
+        """
+        traced = {r["run"]["name"]: what(self.trace(r), r["best_epoch"]) for r in self.stored}
+        return {name: found for name, found in traced.items() if found.size}
+
     @property
     def answers(self) -> dict[str, np.ndarray]:
-        """By stored run, its answers (reviews,) after its best epoch, as `trace.codes`."""
-        traced = {r["run"]["name"]: self.trace(r).after(r["best_epoch"]) for r in self.stored}
-        return {name: answers for name, answers in traced.items() if answers.size}
+        """By stored run, its answers (reviews,) as `trace.codes`."""
+        return self.answered(Trace.after)
 
     @property
     def right(self) -> dict[str, np.ndarray]:
-        """By stored run, which test reviews (reviews,) it has right after its best epoch.
-
-        Without those that kept no answers.
-        """
-        traced = {r["run"]["name"]: self.trace(r).right_after(r["best_epoch"]) for r in self.stored}
-        return {name: right for name, right in traced.items() if right.size}
+        """By stored run, which test reviews (reviews,) it has right."""
+        return self.answered(Trace.right_after)
 
     @property
     def pairs(self) -> list[Pair]:

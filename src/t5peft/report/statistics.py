@@ -19,7 +19,7 @@ Z = 1.959964
 """The normal quantile of a 95% interval."""
 
 ALPHA = 0.05
-"""The error rate of all tests of the report together."""
+"""The error rate of the tests of a table, or of a verdict, together."""
 
 
 # --- accuracies ----------------------------------------------------------------------------------
@@ -184,6 +184,12 @@ def gap(record: Record, kept: Kept) -> tuple[float, float]:
     return train - test, math.sqrt(variance)
 
 
+def gap_points(record: Record, kept: Kept) -> float:
+    """The gap in percentage points, of the accuracies as they are printed."""
+    train, test, _ = known(record, kept)
+    return round(100 * train, 1) - round(100 * test, 1)
+
+
 def trained_on(records: Iterable[Record]) -> list[Record]:
     """The same runs as they are after their last epoch, in place of the best."""
     return [{**record, "best_epoch": len(record["history"])} for record in records]
@@ -201,9 +207,9 @@ def smaller_gaps(full: Record, others: Iterable[Record], kept: Kept) -> tuple[in
     return sum(ahead > 0 for ahead, _ in lead), sum(ahead > doubt for ahead, doubt in lead)
 
 
-def rise(measured: Retention) -> float:
-    """How far fine-tuning moved the span loss, nats a target token."""
-    return measured["span_loss"] - measured["span_loss_before"]
+def rise(measured: Retention, digits: int = 15) -> float:
+    """How far fine-tuning moved the span loss, nats a target token; of so many printed digits."""
+    return round(measured["span_loss"], digits) - round(measured["span_loss_before"], digits)
 
 
 def forgotten_less(kept: Kept) -> int:

@@ -31,7 +31,7 @@ from t5peft.report.show import (
     table,
     three_digits,
 )
-from t5peft.report.statistics import Pair, gap, interval, known, rise, seed_spread
+from t5peft.report.statistics import Pair, gap_points, interval, known, rise, seed_spread
 from t5peft.report.statistics import points as apart
 from t5peft.runs.records import Incomplete, Planned, Record
 
@@ -69,10 +69,16 @@ def percents(record: Record) -> str:
     return f"{percent(low)}{DASH}{percent(high)}"
 
 
+def parts(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Planned]]:
+    """The records that are stored, and what is known of the others."""
+    if isinstance(records, Incomplete):
+        return records.stored, records.lacking
+    return records, ()
+
+
 def in_order(records: Sequence[Record]) -> list[tuple[Planned, str, list[str]]]:
     """Each run with its mark and its scores, or with dashes where it is missing."""
-    some = isinstance(records, Incomplete)
-    stored, lacking = (records.stored, records.lacking) if some else (records, [])
+    stored, lacking = parts(records)
     every: list[tuple[Planned, str, list[str]]]
     every = [(record, mark(record), score(record, stored)) for record in stored]
     every += [(record, MISSING, [DASH] * len(score_heads(stored))) for record in lacking]
@@ -94,7 +100,7 @@ def score_heads(records: Iterable[Record]) -> list[str]:
 
 def heads(records: Sequence[Record]) -> list[str]:
     """The same of those that are stored."""
-    return score_heads(records.stored if isinstance(records, Incomplete) else records)
+    return score_heads(parts(records)[0])
 
 
 def ten_results(records: Sequence[Record]) -> str:
@@ -200,9 +206,9 @@ def knowledge(records: Sequence[Record], kept: Kept) -> str:
     for record in records:
         name = record["run"]["name"]
         train, test, _ = known(record, kept)
-        cells = [percent(train), percent(test), points(100 * gap(record, kept)[0])]
+        cells = [percent(train), percent(test), points(gap_points(record, kept))]
         if kept:
-            cells += [f"{kept[name]['span_loss']:.2f}", f"{rise(kept[name]):+.2f}"]
+            cells += [f"{kept[name]['span_loss']:.2f}", f"{rise(kept[name], 2):+.2f}"]
         rows.append((run_name(record["run"]) + (mark(record) or mark(kept.get(name, {}))), *cells))
     head = ["run", "training reviews (%)", "test reviews (%)", "gap (points)"]
     return table(rows, head + ["span loss (nats)", "its rise (nats)"] * bool(kept))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from t5peft.base.studies import Study
@@ -11,6 +11,7 @@ from t5peft.measure.measurements import Baselines, Bench, Kept, Trial
 from t5peft.report import statistics
 from t5peft.report.show import (
     METHOD_NAMES,
+    groups,
     listed,
     one_epoch,
     only,
@@ -121,16 +122,11 @@ def chosen(records: Sequence[Record]) -> str:
 
 def gains(records: Iterable[Record]) -> str:
     """How far each kind's largest run is from its smallest, as a clause each."""
-    kinds: dict[tuple[str, str], list[Record]] = {}
-    for record in sorted(records, key=lambda record: record["parameters"]["trained"]):
-        kinds.setdefault((record["run"]["method"], record["run"]["implementation"]), []).append(
-            record
-        )
     told = [
         f"{run_name(many['run'])} is {versus(many, few, setting_name(few['run']['settings']))}, "
         f"for {many['parameters']['trained'] / few['parameters']['trained']:.3g} times the "
         "parameters"
-        for few, *_, many in (each for each in kinds.values() if len(each) > 1)
+        for few, *_, many in (alike for alike in groups(records) if len(alike) > 1)
     ]
     return f"{'; '.join(told)}." if told else ""
 
@@ -198,7 +194,7 @@ def one_look(study: Study) -> str:
 
 def rises(kept: Kept) -> str:
     """`+0.52 to +1.68`, what PEFT runs add to the span loss."""
-    found = [statistics.rise(measured) for name, measured in kept.items() if name != "full"]
+    found = [statistics.rise(measured, 2) for name, measured in kept.items() if name != "full"]
     return f"{min(found):+.2f} to {max(found):+.2f}"
 
 
@@ -216,7 +212,7 @@ def split(records: Iterable[Record]) -> tuple[Record, list[Record]]:
 
 def gap_range(records: Iterable[Record], kept: Kept) -> str:
     """`-0.3 to +0.8`, the gaps in percentage points."""
-    found = [100 * statistics.gap(record, kept)[0] for record in records]
+    found = [statistics.gap_points(record, kept) for record in records]
     low, high = points(min(found)), points(max(found))
     return low if low == high else f"{low} to {high}"
 
@@ -250,8 +246,8 @@ def cut(record: Record) -> str:
 
 def moved(seeds: Iterable[Sequence[Record]]) -> str:
     """How far another seed moved a run, at most, by method."""
-    most: Mapping[str, float] = {}
+    most: dict[str, float] = {}
     for records in seeds:
         method = METHOD_NAMES[records[0]["run"]["method"]]
-        most = {**most, method: max(most.get(method, 0.0), statistics.seed_spread(records))}
+        most[method] = max(most.get(method, 0.0), statistics.seed_spread(records))
     return listed([f"{name} by up to {spread:.1f}" for name, spread in most.items()])
