@@ -337,10 +337,10 @@ def retention_command(options: argparse.Namespace) -> int:
 
 
 def notebook_command(options: argparse.Namespace) -> int:
-    """Write the report, or a chapter, as a notebook for papermill."""
-    from t5peft.report.render import notebook
+    """Write the report, or a chapter, as a notebook for Jupyter and papermill."""
+    from t5peft.report.render import cells
 
-    notebook.write(options.chapter, Path(options.output))
+    cells.write(options.chapter, Path(options.output))
     print(options.output)
     return 0
 

@@ -182,7 +182,7 @@ def test_command_names_every_kind_of_sites(capsys: pytest.CaptureFixture[str]) -
         "method        lora on google/byt5-small, library",
         "added         beside the projection q of each attention (encoder layers have one, decoder "
         "layers two); beside the projection wo of each feed-forward sublayer",
-        "formula       (L_e + 2*L_d)*(d*r + r*h*d_kv) + (L_e + L_d)*(d_ff*r + r*d)",
+        "formula       (L_e + 2*L_d)*(d*r + r*H*d_kv) + (L_e + L_d)*(d_ff*r + r*d)",
         "equal",
     ):
         assert line in printed

@@ -70,8 +70,8 @@ def test_derivation_goes_from_the_sites_to_the_number() -> None:
     derivation = formulas.derive("lora", "t5-small", {"rank": 8})
     assert [step.text for step in derivation.steps] == [
         "2*(L_e + 2*L_d) = 2*(6 + 2*6) = 36",
-        "d*r + r*h*d_kv",
-        "2*(L_e + 2*L_d)*(d*r + r*h*d_kv) = 2*r*(L_e + 2*L_d)*(d + d_kv*h)",
+        "d*r + r*H*d_kv",
+        "2*(L_e + 2*L_d)*(d*r + r*H*d_kv) = 2*r*(L_e + 2*L_d)*(d + H*d_kv)",
         "2*(6 + 2*6)*(512*8 + 8*8*64)",
         "294,912",
     ]
@@ -93,9 +93,9 @@ def test_every_form_of_a_formula_is_the_same_number(method: str, settings: dict[
 @pytest.mark.parametrize(
     ("targets", "added"),
     [
-        (["q", "v"], "2*(L_e + 2*L_d)*(d*r + r*h*d_kv)"),
-        (["q"], "(L_e + 2*L_d)*(d*r + r*h*d_kv)"),
-        (["k", "o"], "(L_e + 2*L_d)*(d*r + r*h*d_kv) + (L_e + 2*L_d)*(h*d_kv*r + r*d)"),
+        (["q", "v"], "2*(L_e + 2*L_d)*(d*r + r*H*d_kv)"),
+        (["q"], "(L_e + 2*L_d)*(d*r + r*H*d_kv)"),
+        (["k", "o"], "(L_e + 2*L_d)*(d*r + r*H*d_kv) + (L_e + 2*L_d)*(H*d_kv*r + r*d)"),
         (["wi", "wo"], "(L_e + L_d)*(d*r + r*d_ff) + (L_e + L_d)*(d_ff*r + r*d)"),
     ],
 )

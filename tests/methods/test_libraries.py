@@ -35,7 +35,7 @@ def test_ours_equals_theirs(method: str) -> None:
 @settings(max_examples=12, deadline=None)
 @given(st.sets(st.sampled_from(TARGETS), min_size=1), st.integers(1, 4))
 def test_lora_equals_pefts_at_any_targets(targets: set[str], rank: int) -> None:
-    """With d_model 32, h d_kv 28 and d_ff 64, so that no width stands for another."""
+    """With d_model 32, H d_kv 28 and d_ff 64, so that no width stands for another."""
     torch.manual_seed(0)
     backbone = T5ForConditionalGeneration(config("tiny", d_kv=7)).eval()
     pair = [copy.deepcopy(backbone) for _ in range(2)]

@@ -115,7 +115,7 @@ def test_where_names_say_enough_the_order_does_not_count(seed: int, which: Any) 
 @pytest.mark.parametrize("layout", [("A", "B"), ("0", "1"), ("1", "2")])
 @pytest.mark.parametrize("turned", [False, True])
 def test_of_two_that_fit_both_places_the_first_is_a(layout: tuple[str, str], turned: bool) -> None:
-    """Where nothing else tells them apart, as d = h d_kv: nn.Sequential of two linear maps."""
+    """Where nothing else tells them apart, as d = H d_kv: nn.Sequential of two linear maps."""
     ours, theirs = named("lora", lambda _, path, leaf: f"{path}.{layout['AB'.index(leaf)]}.weight")
     same(ours, {x: tensor.T if turned else tensor for x, tensor in theirs.items()})
 

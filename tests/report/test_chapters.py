@@ -49,9 +49,19 @@ def test_peft_chapters_share_their_headings() -> None:
     ]
     assert headings[0] == [
         *("Idea and equation", "Our implementation", "With the library"),
-        *("How many parameters it adds", "Derived equals counted", "Results"),
+        *("How many parameters it adds", "Results"),
     ]
     assert headings[1] == headings[2] == headings[0]
+
+
+def test_each_method_has_its_question_an_example_its_use_and_exercises() -> None:
+    for name in ("full-fine-tuning", *EXERCISE[1:]):
+        text = (ROOT / "chapters" / f"_{name}.qmd").read_text()
+        assert re.search(r"## Idea and equation\n\n\*[^*\n]+\?\*\n", text), name
+        assert "show.tensors(" in text, name
+        assert "**When to use it.**" in text, name
+        (exercises,) = re.findall(r"\*\*Exercises\.\*\* (.*?)\n\n", f"{text}\n\n", re.S)
+        assert re.findall(r"\((\d)\)", exercises) == ["1", "2", "3"], name
 
 
 def test_every_citation_is_in_the_bibliography_and_the_reference_run_is_cited() -> None:

@@ -37,8 +37,9 @@ TITLES = {
 
 
 def test_handin_is_what_the_exercise_wants(
-    rendered: Path, home: Path, tokenizer: dict[str, Any]
+    rendered: Path, home: Path, tokenizer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(handin, "require_real", lambda _: None)  # smoke's T5 is random
     before = without_train(rendered.with_suffix(".md"))
     pdf, books, weights = handin.handin("smoke", tokenizer, "Ada_Lovelace", "42", home / "out")
     assert without_train(rendered.with_suffix(".md")) == before, "stored runs, the same text"
@@ -61,6 +62,10 @@ def test_handin_is_what_the_exercise_wants(
             assert not re.search(r":::|\{#|@(sec|fig|tbl|eq)-|@[a-z]+\d{4}", "\n".join(texts)), name
             tables = [x for x in outputs if "|:--" in x.get("data", {}).get("text/markdown", "")]
             assert tables, name
+            assert not any(x.get("name") == "stderr" for x in outputs), "red"
+            assert not any(cell.source.startswith("#|") for cell in book.cells)
+            assert "def " in "".join(cell.source for cell in code), "what is graded, to be run"
+            assert "found.records(" in "".join(cell.source for cell in code), "the training"
             titles = [c.source for c in book.cells if re.match("# ", c.source) and c not in code]
             own = titles[-1].splitlines()[0]
             assert own == f"# {TITLES[name[0]]}", name
@@ -78,9 +83,29 @@ def test_handin_is_what_the_exercise_wants(
     }
 
 
-def test_handin_refuses_while_a_run_is_missing(
-    rendered: Path, home: Path, tokenizer: dict[str, Any], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "backbone of smoke: found random:tiny"),
+        ({"backbone": "weights/backbone/mini"}, "data of smoke: found made-up"),
+    ],
+)
+def test_handin_refuses_numbers_that_mean_nothing(
+    changes: dict[str, str], told: str, tmp_path: Path
 ) -> None:
+    with pytest.raises(InputError, match=told):
+        handin.handin("smoke", changes, "A", "1", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_handin_refuses_while_a_run_is_missing(
+    rendered: Path,
+    home: Path,
+    tokenizer: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handin, "require_real", lambda _: None)
     wanted = ["handin", "smoke", "--set", f"tokenizer={tokenizer['tokenizer']}"]
     wanted += ["--set", "bottleneck=9", "--name", "A", "--number", "1", "-o", str(home / "none")]
     assert main(wanted) == 2

@@ -29,7 +29,7 @@ class Size:
 
 
 class Gated(Size):
-    """Of T5 v1.1 and what followed: W_o (GELU(W_0 h) * W_1 h) inside, an output head of its own."""
+    """Of T5 v1.1 and what followed: (GELU(h W_0) * h W_1) W_o inside, an output head of its own."""
 
     feed_forward_proj = "gated-gelu"
     is_gated_act = True

@@ -3,10 +3,10 @@
 Houlsby et al. (2019), "Parameter-Efficient Transfer Learning for NLP"; the placement of one
 adapter a layer, after the feed-forward sublayer, is Pfeiffer et al. (2021), "AdapterFusion".
 
-    h <- h + W_up ReLU(W_down h + b_down) + b_up
+    h <- h + ReLU(h W_down + b_down) W_up + b_up
 
     h       (B, T, d)  output of `T5LayerFF`, its residual and norm inside
-    W_down  (b, d)     b_down (b)       W_up  (d, b)     b_up (d)
+    W_down  (d, b)     b_down (b)       W_up  (b, d)     b_up (d)
     d  d_model         b  bottleneck
 
 Initialisation: W_up and b_up are zero, so that the first output is the frozen model's; W_down and
@@ -37,7 +37,7 @@ class AdapterLayer(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, d) -> (B, T, d)."""
         h = self.feed_forward(hidden_states)
-        return h + self.up(torch.relu(self.down(h)))  # h + W_up ReLU(W_down h + b_down) + b_up
+        return h + self.up(torch.relu(self.down(h)))  # h + ReLU(h W_down + b_down) W_up + b_up
 
 
 def sites(model: nn.Module) -> Sites:

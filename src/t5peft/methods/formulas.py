@@ -31,8 +31,8 @@ Model: TypeAlias = "str | T5Config"
 
 # --- the alphabet ------------------------------------------------------------------------------
 
-n, b, r, d, d_kv, h, d_ff, L_e, L_d, V, K = sympy.symbols(
-    "n b r d d_kv h d_ff L_e L_d V K", positive=True, integer=True
+n, b, r, d, d_kv, H, d_ff, L_e, L_d, V, K = sympy.symbols(
+    "n b r d d_kv H d_ff L_e L_d V K", positive=True, integer=True
 )
 MEANING = {
     n: "prompt tokens",
@@ -40,14 +40,14 @@ MEANING = {
     r: "rank of a LoRA update",
     d: "width of the model, d_model",
     d_kv: "width of an attention head",
-    h: "attention heads",
+    H: "attention heads",
     d_ff: "inner width of a feed-forward sublayer",
     L_e: "encoder layers",
     L_d: "decoder layers",
     V: "entries of the vocabulary",
     K: "buckets of relative positions",
 }
-# A projection is d x (h d_kv), and h d_kv need not be d: 16,384 and 1,024 in t5-11b.
+# A projection is d x (H d_kv), and H d_kv need not be d: 16,384 and 1,024 in t5-11b.
 
 SETTINGS = {"soft-prompt": ("tokens", n), "adapter": ("bottleneck", b), "lora": ("rank", r)}
 """The one setting of a method that decides its count."""
@@ -55,7 +55,7 @@ SETTINGS = {"soft-prompt": ("tokens", n), "adapter": ("bottleneck", b), "lora": 
 DIMENSIONS = {
     "d_model": d,
     "d_kv": d_kv,
-    "num_heads": h,
+    "num_heads": H,
     "d_ff": d_ff,
     "num_layers": L_e,
     "num_decoder_layers": L_d,
@@ -128,8 +128,8 @@ with sympy.evaluate(False):
     ATTENTION = "attention (encoder layers have one, decoder layers two)", L_e + 2 * L_d
     FEED_FORWARD = "feed-forward sublayer", L_e + L_d
     MAPS: dict[str, tuple[Any, ...]] = {
-        **dict.fromkeys(("q", "k", "v"), (ATTENTION, (d,), (h, d_kv))),
-        "o": (ATTENTION, (h, d_kv), (d,)),
+        **dict.fromkeys(("q", "k", "v"), (ATTENTION, (d,), (H, d_kv))),
+        "o": (ATTENTION, (H, d_kv), (d,)),
         "wi": (FEED_FORWARD, (d,), (d_ff,)),
         "wo": (FEED_FORWARD, (d_ff,), (d,)),
     }
@@ -173,19 +173,19 @@ with sympy.evaluate(False):  # in the order in which the walk over the model fin
         "ia3": Formula(
             "behind the 2 projections k and v of each attention",
             2 * (L_e + 2 * L_d),
-            Mul(h, d_kv),
+            Mul(H, d_kv),
             ("l",),
             also=Formula("inside each feed-forward sublayer", L_e + L_d, d_ff, ("l_ff",)),
         ),
     }
     PARTS: dict[str, Expr] = {
         "embedding": V * d,  # once: encoder, decoder and output share it
-        "encoder self-attention": Mul(4, L_e, d, h, d_kv),  # q, k, v, o
+        "encoder self-attention": Mul(4, L_e, d, H, d_kv),  # q, k, v, o
         "encoder feed-forward": Mul(2, L_e, d, d_ff),  # wi, wo
-        "decoder self-attention": Mul(4, L_d, d, h, d_kv),
-        "decoder cross-attention": Mul(4, L_d, d, h, d_kv),
+        "decoder self-attention": Mul(4, L_d, d, H, d_kv),
+        "decoder cross-attention": Mul(4, L_d, d, H, d_kv),
         "decoder feed-forward": Mul(2, L_d, d, d_ff),
-        "relative positions": Mul(2, K, h),  # in the first layer of each stack
+        "relative positions": Mul(2, K, H),  # in the first layer of each stack
         "layer norms": Mul(Add(2 * L_e, 1, 3 * L_d, 1), d),  # a sublayer's, a stack's last
     }
     GATED: dict[str, Expr] = {

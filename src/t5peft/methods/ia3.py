@@ -6,10 +6,10 @@ has a learned scale:
 
     softmax(q (l_k * k)^T) (l_v * v)        (l_ff * ReLU(x W_i)) W_o
 
-    k, v  (B, T, h d_kv)    l_k, l_v  (h d_kv)    in each attention: self- and cross-
+    k, v  (B, T, H d_kv)    l_k, l_v  (H d_kv)    in each attention: self- and cross-
     x W_i (B, T, d_ff)      l_ff      (d_ff)      in each feed-forward
 
-Initialisation: ones, so that the first output is the frozen model's. Parameters added: h d_kv for
+Initialisation: ones, so that the first output is the frozen model's. Parameters added: H d_kv for
 each projection of keys or values, d_ff for each feed-forward.
 """
 

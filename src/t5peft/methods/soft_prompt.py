@@ -5,7 +5,7 @@ Lester, Al-Rfou and Constant (2021), "The Power of Scale for Parameter-Efficient
     [P ; E(x)]                                    instead of E(x), at the encoder's input
 
     P  (n, d)     trained prompt                  E  (V, d)  frozen embedding
-    x  (B, T)     token ids, n placeholders (the pad token, attention mask 1) before the text
+    x  (B, T)     token ids of the text; n placeholders (the pad token, mask 1) stand before it
     d  d_model    n  prompt tokens                V  vocabulary
 
 Initialisation: P is a copy of the first n rows of E. Parameters added: n d.
@@ -29,9 +29,9 @@ class SoftPromptEmbedding(nn.Module):
         self.prompt = nn.Parameter(embedding.weight[:tokens].detach().clone())  # P, (n, d)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """(B, T) ids, placeholders first -> (B, T, d) embeddings."""
+        """(B, n + T) ids, placeholders first -> (B, n + T, d) embeddings."""
         batch, tokens = input_ids.shape[0], self.prompt.shape[0]
-        text = self.embedding(input_ids[:, tokens:])  # E(x), (B, T - n, d)
+        text = self.embedding(input_ids[:, tokens:])  # E(x), (B, T, d)
         prompt = self.prompt.expand(batch, -1, -1)  # (B, n, d)
         return torch.cat([prompt, text], dim=1)  # [P ; E(x)]
 

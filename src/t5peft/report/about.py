@@ -89,17 +89,11 @@ def departures(study: Study, exercise: Study, models: Mapping[str, Model]) -> st
     names = differences(study, exercise)
     if not names:
         return ""
-    sizes = [sum(formulas.parts(model).values()) for model in models.values()]
-    told = f"{len(names)} of the exercise's settings (@sec-differences)"
+    told = f"{len(names)} settings differ (@sec-differences)"
     if "backbone" in names and len(models) > 1:
-        told += (
-            f", among them the backbone, *{backbone_name(study)}* with {number(sizes[-1])} "
-            f"parameters instead of {backbone_name(exercise)} with {number(sizes[0])}"
-        )
-    return (
-        f"**Not the exercise to the letter**: this study departs from {told}; its accuracies "
-        "compare with each other, not with published ones."
-    )
+        *_, size = (sum(formulas.parts(model).values()) for model in models.values())
+        told += f", first the backbone, *{backbone_name(study)}* ({number(size)} parameters)"
+    return f"**Not the exercise itself**: {told}."
 
 
 def stale_note(records: Sequence[Record]) -> str:

@@ -73,18 +73,12 @@ def scratch_settings(study: Study) -> dict[str, dict[str, Any]]:
     return {method: ours(study)[method].settings for method in EXERCISE[1:]}
 
 
-def exercise_derivations(study: Study) -> dict[str, Derivation]:
-    """What each from-scratch PEFT method adds to t5-small, by method."""
+def added(study: Study) -> dict[str, int]:
+    """How many parameters each from-scratch PEFT method adds to t5-small, by the method's name."""
     return {
-        method: formulas.derive(method, EXERCISE_SIZE, settings)
+        show.METHOD_NAMES[method]: formulas.derive(method, EXERCISE_SIZE, settings).derived
         for method, settings in scratch_settings(study).items()
     }
-
-
-def added(study: Study) -> dict[str, int]:
-    """The same as numbers, by the method's name."""
-    derived = exercise_derivations(study)
-    return {show.METHOD_NAMES[method]: one.derived for method, one in derived.items()}
 
 
 # --- derived equals counted ----------------------------------------------------------------------

@@ -13,7 +13,6 @@ from t5peft.methods.formulas import Derivation, Formula, Model
 from t5peft.methods.table import facts, runs_of
 from t5peft.report.counts import Checked
 from t5peft.report.show import (
-    DASH,
     METHOD_NAMES,
     number,
     percent,
@@ -73,19 +72,6 @@ def derivations(derived: Mapping[str, Derivation]) -> str:
     return text
 
 
-def sums(derived: Mapping[str, Derivation]) -> str:
-    """The last steps of each method's derivation (by method): formula, numbers, result."""
-    lines = []
-    for method, one in derived.items():
-        chain = " = ".join(step.latex for step in one.steps[-2:])
-        formula = formulas.latex(one.added)
-        lines.append(
-            f"- **{METHOD_NAMES[method]}**, with {symbols(one)}: ${formula} = {chain}$, "
-            f"step by step in @sec-{method}-count."
-        )
-    return "\n".join(lines)
-
-
 def derivation(derived: Derivation) -> str:
     """Sites and share of each kind, sum, substitution: a step a line."""
     *each, added, numbers, result = derived.steps
@@ -133,25 +119,6 @@ def counts(checked: Iterable[Checked]) -> str:
         for item in checked
     ]
     head = ("model", "run", "added, derived", "added, counted", "all, derived", "all, counted",
-            "equal")  # fmt: skip
-    return table(rows, head, left=2)
-
-
-def number_of_parameters(checked: Iterable[Checked], model: str) -> str:
-    """The exercise's last table: the four from-scratch methods in one model."""
-    rows = [
-        (
-            METHOD_NAMES[item.run.method],
-            setting_name(item.run.settings) or DASH,
-            f"{item.count.derived_added:,}",
-            f"{item.count.derived_total:,}",
-            f"**{item.count.counted_total:,}**",
-            "yes" if item.count.equal else "**NO**",
-        )
-        for item in checked
-        if item.run.implementation == "scratch" and item.model == model
-    ]
-    head = ("method", "setting", "added, derived", "all, derived", "Number of parameters (counted)",
             "equal")  # fmt: skip
     return table(rows, head, left=2)
 

@@ -1,4 +1,4 @@
-"""Drawn figures: T5 with a method in its place, and where a model's parameters sit.
+"""The drawn figure: T5 with each method in its place.
 
 Black and white carry the meaning: what is trained is dark, what is frozen is light.
 """
@@ -12,9 +12,6 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
-
-from t5peft.inputs.sizes import SIZES
-from t5peft.methods import formulas
 
 WIDTH = 6.3
 """Inches: the text width of an A4 page."""
@@ -144,7 +141,7 @@ def _detail_prompt(ax: Axes) -> None:
             _text(ax, 121, bottom + 1.6, f"${name}$")
     _measure(ax, 97, 117, 17, "$d$")
     _text(ax, 94.2, 47.6, "$n$")
-    _text(ax, 93, 30.4, "$T - n$")
+    _text(ax, 93, 30.4, "$T$")
     _text(ax, 109, 9, "rows that the encoder reads", size=8)
 
 
@@ -185,80 +182,6 @@ DETAILS: dict[str, Callable[[Axes], None]] = {
 }
 
 
-# --- where the parameters sit --------------------------------------------------------------------
-
-STACKS = ("embedding", "encoder", "decoder")
-
-
-def parameter_map(name: str, added: dict[str, int]) -> Figure:
-    """A known size of T5 as a map whose areas are parameters, `added` ones on the same scale.
-
-    Norms and relative positions are too few to be seen and have no area.
-    """
-    size, parts = SIZES[name], formulas.parts(name)
-    figure = Figure(figsize=(WIDTH, 2.75))
-    ax = figure.add_axes((0, 0, 1, 1))
-    seen = sum(count for name, count in parts.items() if name.startswith(STACKS))
-    per_inch = seen / (WIDTH - 0.1) / 1.75  # parameters on a square inch
-    ax.set(xlim=(0, WIDTH), ylim=(-0.72, 2.03))
-    ax.axis("off")
-    left = 0.05
-    for stack, layers in zip(STACKS, (1, size.num_layers, size.num_decoder_layers), strict=True):
-        held = {name: count for name, count in parts.items() if name.startswith(stack)}
-        width = sum(held.values()) / per_inch / 1.75
-        _column(ax, left, width, held, layers)
-        _text(
-            ax,
-            left + width / 2,
-            1.88,
-            f"{stack}  {sum(held.values()):,}",
-            weight="bold",
-        )
-        left += width
-    _added(ax, added, per_inch)
-    return figure
-
-
-def _column(ax: Axes, left: float, width: float, held: dict[str, int], layers: int) -> None:
-    """One stack: a row a kind of sublayer, a cell a layer."""
-    bottom = 0.0
-    for number, (name, count) in enumerate(held.items()):
-        height = 1.75 * count / sum(held.values())
-        shade = "white" if number % 2 else "#ececea"
-        for layer in range(layers):
-            cell = (left + width * layer / layers, bottom)
-            ax.add_patch(
-                Rectangle(
-                    cell,
-                    width / layers,
-                    height,
-                    facecolor=shade,
-                    edgecolor=FAINT,
-                    lw=0.5,
-                )
-            )
-        label = name.partition(" ")[2] or "$E$"
-        _text(
-            ax,
-            left + width / 2,
-            bottom + height / 2,
-            f"{label}\n{count:,}",
-            size=8,
-            box=True,
-        )
-        bottom += height
-
-
-def _added(ax: Axes, added: dict[str, int], per_inch: float) -> None:
-    left = 1.5
-    _text(ax, 0.05, -0.38, "added, to the\nsame scale:", size=8, ha="left")
-    for name, count in added.items():
-        side = (count / per_inch) ** 0.5
-        ax.add_patch(Rectangle((left - side / 2, -0.28 - side / 2), side, side, **TRAINED))
-        _text(ax, left, -0.55, f"{name}  {count:,}", size=8)
-        left += 1.75
-
-
 # --- strokes -------------------------------------------------------------------------------------
 
 Side = tuple[float, float]  # from x to x
@@ -291,13 +214,9 @@ def _panel(ax: Axes, x: float, y: float, w: float, h: float, label: str) -> None
     _text(ax, x + w + 0.8, y + 1.6, label, ha="left", size=8, color=FAINT)
 
 
-def _text(
-    ax: Axes, x: float, y: float, text: str, size: float = 8.5, box: bool = False, **look: Any
-) -> None:
-    """Text centred on (x, y); `box` clears the ground behind it."""
-    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.2} if box else None
-    look = {"color": INK, "ha": "center", "va": "center", **look}
-    ax.text(x, y, text, fontsize=size, bbox=behind, **look)
+def _text(ax: Axes, x: float, y: float, text: str, size: float = 8.5, **look: Any) -> None:
+    """Text centred on (x, y)."""
+    ax.text(x, y, text, fontsize=size, **{"color": INK, "ha": "center", "va": "center", **look})
 
 
 def _arrows(ax: Axes, x: float, spans: list[tuple[float, float]]) -> None:

@@ -142,17 +142,27 @@ def as_adapterhub(run: Run, study: Study, new: Path) -> None:
 
 
 def merged(run: Run, study: Study, new: Path) -> str:
-    """The backbone with a LoRA's update in its weights, W + (alpha / r) A B, for transformers."""
+    """The merged backbone, for transformers."""
+    model, apart = merge(run, study)
+    plain(study, new, model)
+    return f": max |difference of logits| {apart:.2g}"
+
+
+@torch.no_grad()
+def merge(run: Run, study: Study) -> tuple[T5ForConditionalGeneration, float]:
+    """The backbone with a LoRA's update in its weights, W + (alpha / r) A B.
+
+    And the largest difference of a logit from that of the update beside the weights.
+    """
     beside = jobs.build(replace(run, implementation="scratch"), study)
     filled(run, study, beside)
     model = backbone.load(study.backbone, study.seed)
     for name, site in beside.named_modules():
         if hasattr(site, "A"):
             model.get_submodule(name).weight += site.scale * (site.A @ site.B).T  # type: ignore[operator]
-    plain(study, new, model)
     ids = torch.arange(2 * 32).reshape(2, 32) % model.config.vocab_size
     one, other = (each(input_ids=ids, decoder_input_ids=ids).logits for each in (beside, model))
-    return f": max |difference of logits| {(one - other).abs().max():.2g}"
+    return model, (one - other).abs().max().item()
 
 
 def bare(study: Study, folder: Path) -> Path:

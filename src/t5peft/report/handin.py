@@ -15,6 +15,8 @@ import nbformat
 from t5peft.base import files, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
+from t5peft.inputs.backbone import RANDOM
+from t5peft.inputs.data import MADE_UP
 from t5peft.methods.table import require_ten, runs_of
 from t5peft.report import export
 from t5peft.report.render import cells, notebook, render
@@ -37,8 +39,8 @@ def handin(
 
     The PDF has name and number below its title.
 
-    Raises `InputError` while a run is not fresh, and `RenderError` where a cell fails, as it does
-    where a count differs.
+    Raises `InputError` for a study whose numbers mean nothing and while a run is not fresh, and
+    `RenderError` where a cell fails, as it does where a count differs.
     """
     for option, text in (("--name", name), ("--number", number)):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
@@ -47,6 +49,7 @@ def handin(
     stem = f"{name}_{number}"
     study = studies.load(file, changes)
     require_ten(study)
+    require_real(study)
     require_as_made(study)
     values = render.from_anywhere({**studies.plain(study), "train": "no"})
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,14 +59,24 @@ def handin(
     with tempfile.TemporaryDirectory() as scratch:
         books = [Path(scratch) / f"{book}.ipynb" for book in NOTEBOOKS]
         for book, (chapter, without) in zip(books, NOTEBOOKS.values(), strict=True):
-            ran = render.run(notebook.build(chapter, without), values, book)
-            nbformat.write(cells.resolved(ran), book)
+            readable = cells.readable(notebook.build(chapter, without))
+            nbformat.write(cells.ran(render.run(readable, values, book)), book)
         weights = export.export(study, Path(scratch))
         return [
             pdf,
             zipped(folder / f"{stem}_notebooks.zip", books),
             zipped(folder / f"{stem}_weights.zip", weights),
         ]
+
+
+def require_real(study: Study) -> None:
+    """Refuse a random backbone and made-up reviews."""
+    void = {"backbone": study.backbone.startswith(RANDOM), "data": study.data == MADE_UP}
+    for name, here in void.items():
+        if here:
+            expected = "what results mean something with"
+            way_out = "hand in another study, such as self-contained"
+            raise InputError(f"{name} of {study.study}", getattr(study, name), expected, way_out)
 
 
 def require_as_made(study: Study) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -20,6 +20,9 @@ from t5peft.base.settings import read_yaml
 from t5peft.base.studies import Study
 from t5peft.methods.table import LETTER, SETTINGS, Facts
 from t5peft.runs.records import Planned, Record
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DASH, TIMES, ALPHA = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER ALPHA}"
 
@@ -182,6 +185,14 @@ def visible(markdown: str) -> int:
     if markdown.startswith("`"):
         return round(1.3 * len(markdown))
     return len(re.sub(r"\\\w+|[\\${}_*` ]", "", markdown)) + markdown.count(" ")
+
+
+def tensors(**named: Tensor) -> None:
+    """Print tensors by name: shape and entries, row by row."""
+    for name, tensor in named.items():
+        rows = tensor.detach().reshape(-1, tensor.shape[-1]).tolist()
+        entries = "; ".join(" ".join(f"{x:.5g}" for x in row) for row in rows)
+        print(f"{name:7} {' x '.join(map(str, tensor.shape)):10} {entries}")
 
 
 def only(records: Iterable[Record], **wanted: object) -> list[Record]:

@@ -49,14 +49,6 @@ def versus(record: Record, other: Record, what: str, pairs: Iterable[Pair] = ())
     return text
 
 
-def ranking(records: Iterable[Record]) -> str:
-    """The from-scratch runs by accuracy: `full fine-tuning 87.6%, LoRA 86.6% and ...`."""
-    ours = sorted(only(records, implementation="scratch"), key=lambda r: -r["best_accuracy"])
-    return listed(
-        [f"{METHOD_NAMES[r['run']['method']]} {percent(r['best_accuracy'])}%" for r in ours]
-    )
-
-
 def alike(pairs: Iterable[Pair]) -> str:
     """How many of the from-scratch runs differ from their library twins."""
     found = [pair for pair in pairs if statistics.twins([pair.first, pair.second])]

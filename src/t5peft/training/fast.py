@@ -8,7 +8,7 @@ These places of `transformers` spend more time on moving numbers than they need:
                         CPU, one review at a time stays in the cache
     cross-attention     the same; for the one or two queries of a label word  (q W_k^T) E^T  and
                         (softmax E) W_v  instead of the keys E W_k and values E W_v of all states E
-    feed-forward        W_o dropout(ReLU(W_i h))  without a trip through the weight's precision
+    feed-forward        dropout(ReLU(h W_i)) W_o  without a trip through the weight's precision
     RMS norm            one kernel, rounded once for all projections that read it
     dropout, on a CPU   16 random bits an entry, drawn 64 at a time, instead of one draw an entry
     frozen projections  rounded to bf16 once, instead of by autocast at every use
@@ -117,7 +117,7 @@ def encoder_attention(
     position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """(B, T, d) -> (B, T, d), and bias + mask (B, h, T, T), which the next layers take as theirs.
+    """(B, T, d) -> (B, T, d), and bias + mask (B, H, T, T), which the next layers take as theirs.
 
     mask: (B, 1, 1, T), 0 or a large negative number.
     """
@@ -132,12 +132,12 @@ def encoder_attention(
 
 
 def heads(self: Any, x: Tensor) -> Tensor:
-    """(B, T, h d_kv) -> (B, h, T, d_kv)."""
+    """(B, T, H d_kv) -> (B, H, T, d_kv)."""
     return x.view(*x.shape[:2], self.n_heads, -1).transpose(1, 2)
 
 
 def attention(self: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """W_o of softmax(q k^T + bias) v: (B, h, n, d_kv), twice (B, h, T, d_kv) -> (B, n, d)."""
+    """softmax(q k^T + bias) v W_o: (B, H, n, d_kv), twice (B, H, T, d_kv) -> (B, n, d)."""
     p = self.dropout if self.training else 0.0
     if q.device.type in FUSED:
         out = F.scaled_dot_product_attention(q, k, v, bias, dropout_p=p, scale=1.0)
@@ -150,7 +150,7 @@ def attention(self: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tenso
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """One review's attention (h, n, d_kv), whose scores (h, n, T) fit into a core's cache."""
+    """One review's attention (H, n, d_kv), whose scores (H, n, T) fit into a core's cache."""
     return torch.softmax(torch.baddbmm(bias, q, k.transpose(1, 2)), dim=-1) @ v
 
 
@@ -173,7 +173,7 @@ def cross_attention(
             self, q, k, v, mask.to(q.dtype).expand(-1, self.n_heads, queries, -1)
         ), mask
     eye = torch.eye(width, dtype=states.dtype, device=states.device)
-    w_k, w_v = (  # (d, h, d_kv), whatever the method put into the projection
+    w_k, w_v = (  # (d, H, d_kv), whatever the method put into the projection
         projection(eye).view(width, self.n_heads, -1) for projection in (self.k, self.v)
     )
     q = self.q(hidden_states).view(batch, queries, self.n_heads, -1)

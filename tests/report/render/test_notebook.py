@@ -11,7 +11,7 @@ from IPython.display import Markdown
 
 from t5peft.base import paths, studies
 from t5peft.base.errors import InputError, OneLine
-from t5peft.report.render import notebook, render
+from t5peft.report.render import cells, notebook, render
 
 
 def test_only_executable_fences_become_code_cells() -> None:
@@ -67,15 +67,13 @@ def test_prose_survives_as_python_source(text: str) -> None:
 
 
 def test_notebook_has_what_papermill_needs(toy: Path) -> None:
-    notebook.write(None, toy / "whole.ipynb")
+    cells.write(None, toy / "whole.ipynb")
     built = nbformat.read(toy / "whole.ipynb", as_version=4)
     nbformat.validate(built)
     assert built.metadata.kernelspec.name == "python3"
     assert built.metadata.kernelspec.language == "python"
     tagged = [cell for cell in built.cells if "parameters" in cell.metadata.get("tags", [])]
-    assert [cell.source for cell in tagged] == [
-        '#| tags: [parameters]\nstudy = "smoke"\nlora_rank = 8'
-    ]
+    assert [cell.source for cell in tagged] == ['study = "smoke"\nlora_rank = 8']
 
 
 def test_chapter_stands_behind_parameters_and_setup(toy: Path) -> None:
@@ -114,7 +112,7 @@ def test_papermill_command_line_injects_parameters(own: Path, toy: Path) -> None
         '```{python}\n#| tags: [parameters]\nstudy = "x"\nlora_rank = 8\n```\n\n'
         "```{python}\nprint(study, lora_rank, batch_size)\n```\n"
     )
-    notebook.write(None, own / "x.ipynb")
+    cells.write(None, own / "x.ipynb")
     command = [sys.executable, "-m", "papermill", "x.ipynb", "out.ipynb"]
     command += ["-f", str(toy / "params/smoke.yaml"), "-p", "lora_rank", "16"]
     subprocess.run(command, cwd=own, check=True, capture_output=True)
@@ -168,11 +166,11 @@ def test_the_report_refers_only_to_what_it_labels(project: str) -> None:
 def test_every_setting_of_the_report_reaches_its_study(monkeypatch: pytest.MonkeyPatch) -> None:
     """None is taken for a module of the same name, as `backbone` is one."""
     monkeypatch.setenv("T5PEFT_HOME", str(paths.CHECKOUT))
-    cells = [cell.source for cell in notebook.build().cells if notebook.is_setup(cell)]
+    both = [cell.source for cell in notebook.build().cells if notebook.is_setup(cell)]
     given = {**vars(studies.load("smoke")), "study": "my-own", "backbone": "random:t5-small"}
     injected = "\n".join(f"{name} = {value!r}" for name, value in given.items())
     namespace: dict[str, object] = {}
-    first, setup = cells
+    first, setup = both
     exec("\n".join([first, injected, setup.partition("evidence.use_svg")[0]]), namespace)
     assert namespace["study"] == studies.Study(**given)
 

@@ -7,6 +7,7 @@ What of Quarto's syntax is understood: front matter, includes, `{python}` cells 
 
 from __future__ import annotations
 
+import ast
 import base64
 import re
 import textwrap
@@ -14,11 +15,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import yaml
 from nbformat import NotebookNode, v4
 
-from t5peft.base import files, paths
+from t5peft.base import paths
 from t5peft.base.errors import InputError, Missing, OneLine
 from t5peft.report import show
 
@@ -129,6 +129,16 @@ def prose(text: str) -> Iterator[NotebookNode]:
     )
 
 
+def text_of(cell: NotebookNode) -> str:
+    """The Markdown that a cell holds or, as a hidden one, fills; "" for one of code."""
+    if cell.cell_type != "code":
+        return cell.source
+    if not cell.metadata.get("jupyter", {}).get("source_hidden"):
+        return ""
+    call: Any = ast.parse(cell.source).body[-1]
+    return call.value.args[0].value
+
+
 def literal(text: str) -> str:
     """Python source of a string, as readable as it can be."""
     plain = '"""' not in text and not text.endswith(('"', "\\"))
@@ -205,16 +215,6 @@ def is_setup(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and (
         "parameters" in cell.metadata.tags or options(cell.source).get("label") == "setup"
     )
-
-
-def write(chapter: str | None, output: Path) -> None:
-    """`t5peft notebook [CHAPTER] -o OUTPUT`: what papermill runs.
-
-    Raises `InputError` for a file that is none, and what `build` raises.
-    """
-    if output.suffix != ".ipynb":
-        raise InputError("--output", output, "a name that ends in .ipynb", "add the ending")
-    files.write_text(output, nbformat.writes(build(chapter)))
 
 
 def labels(text: str) -> dict[str, str]:
