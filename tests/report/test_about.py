@@ -101,9 +101,6 @@ def test_an_own_backbone_says_what_it_cost_and_a_random_one_that_it_is(exercise:
     assert rows["time"] == "60 min"
     assert rows["loss at the end: span corruption"] == "4.500"
     assert [x for x in rows.values() if x in ("77.1", "75.2")] == ["77.1", "75.2"]
-    assert "is 4.10 nats" in about.reading(card)
-    assert "with another's: reading is worth 1.50" in about.reading(card)
-    assert about.reading({key: x for key, x in card.items() if "span" not in key}) == ""
     assert about.backbone(exercise, {"backbone": {"card": card}}) == ""  # the chapter tells
     there = about.backbone(exercise, {"backbone": {"card": {}, "commit": "f" * 40}})
     assert "published checkpoint" in there
@@ -121,11 +118,6 @@ def test_the_notebooks_hold_the_exercises_runs(exercise: Study) -> None:
         ("4", "6, 7", show.DASH),
         ("5", "8, 9, 10", "lora.pt"),
     ]
-
-
-def test_the_commands_are_those_of_the_study_as_it_is(exercise: Study) -> None:
-    text = about.commands(dataclasses.replace(exercise, lora_rank=16))
-    assert "t5peft train assignment --set lora_rank=16 " in text
 
 
 def test_all_settings_stand_two_a_line(exercise: Study) -> None:

@@ -123,24 +123,25 @@ def made(smoke: Study, records: list[Any], monkeypatch: pytest.MonkeyPatch) -> L
 
 
 def test_a_prompt_that_was_not_trained_is_near_the_first_words(made: Learned) -> None:
-    text = learned.rows(made)
-    assert text.startswith("**Some rows are near words**: 10 of 10 have")
-    assert "is 1.00 at the median and 1.00 at most" in text
-    assert "The nearest tokens are `` <pad> ``, `` </s> ``, `` <unk> ``" in text
+    near = made.near
+    assert near
+    assert near.words == len(near.cosines) == 10
+    assert near.cosines == pytest.approx(10 * [1])
+    assert near.names[:3] == ["`` <pad> ``", "`` </s> ``", "`` <unk> ``"]
 
 
 def test_a_prompt_that_is_drawn_has_no_words(made: Learned) -> None:
     (prompt,) = made.tensors(made.ours["soft-prompt"]).values()
     prompt.copy_(drawn(*prompt.shape))
-    assert learned.rows(made).startswith("**The rows are no words**: 0 of 10 have")
+    assert made.near
+    assert made.near.words == 0
 
 
 def test_without_the_backbone_what_needs_it_is_left_out(made: Learned) -> None:
     alone = Learned(Evidence(made.study))
     alone.found.backbone = None
-    assert learned.beside(alone) == f"How large an update is beside its weight {learned.ABSENT}."
-    assert learned.rows(alone) == f"Which tokens the rows are near {learned.ABSENT}."
-    assert "ended at" in learned.start(alone)
+    assert alone.near is None
+    assert alone.found.prompt_rms()[1] is None
     model = made.found.backbone
     assert model
     for site, norm in alone.sizes.items():
@@ -155,9 +156,13 @@ def test_the_first_directions_are_counted(made: Learned) -> None:
     updates = made.loras["lora-scratch-r8"]
     for number, site in enumerate(updates):
         updates[site] = torch.tensor([3.0, 1.0] if number else [1.0, 1.0])
-    text = learned.concentration(made)
-    assert text.startswith(f"**At {len(updates) - 1} of {len(updates)} sites")
-    assert "90.0% at the median, 50.0% at the least, where each of 8 equal ones" in text
+    first = learned.firsts(updates)
+    assert first == pytest.approx([0.5] + [0.9] * (len(updates) - 1))
+
+
+def test_sizes_are_told_by_projection() -> None:
+    sizes = {"a.q": 1.0, "b.q": 3.0, "a.v": 0.5}
+    assert learned.by_projection(sizes) == "2.0 at q and 0.50 at v"
 
 
 def test_a_run_of_rank_one_has_one_direction(made: Learned) -> None:
@@ -167,16 +172,14 @@ def test_a_run_of_rank_one_has_one_direction(made: Learned) -> None:
 
 
 def test_the_rates_decay_of_the_start_is_told(made: Learned) -> None:
-    text = learned.start(made)
-    assert text.startswith("**The rate of 1 erases the start**: in 782 steps")
-    assert "leave 0.04% of it" in text  # 0.99^782
+    assert made.left() == (782, pytest.approx(0.99**782))
     made.found.records()[1]["run"]["learning_rate"] = 1e-4
-    assert learned.start(made).startswith("**The rate of 10⁻⁴ spares the start**")
+    assert made.left()[1] == pytest.approx((1 - 1e-6) ** 782)
 
 
 def test_what_is_missing_is_a_gap_where_it_is_asked_for(smoke: Study) -> None:
     learnt = Learned(Evidence(dataclasses.replace(smoke, train="partial")))
-    asked = (learned.figure, learned.concentration, learned.beside, learned.rows, learned.start)
+    asked = (learned.figure, Learned.left, lambda which: which.near, lambda which: which.sizes)
     for ask in (*asked, lambda which: which.accuracy("full")):
         with pytest.raises(Missing, match="10 of 10 runs missing"):
             ask(learnt)

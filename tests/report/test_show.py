@@ -65,7 +65,7 @@ def test_the_published_runs_are_the_exercises_ten_numbers() -> None:
 
 
 def test_numbers_of_a_table_stand_on_the_right() -> None:
-    table = show.table([("a", 1), ("b", 22)], ("name", "long head (%)"))
+    table = show.table([{"name": "a", "long head (%)": 1}, {"name": "b", "long head (%)": 22}])
     rule = table.split("\n")[1]
     assert re.fullmatch(r"\|:-+\|-+:\|", rule)
     assert rule.count("-") < len(table.split("\n")[0])  # a head may be broken between words

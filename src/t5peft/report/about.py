@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
 from t5peft.base import paths
 from t5peft.base.settings import read_yaml, study_file
-from t5peft.base.studies import Study, arguments, load
+from t5peft.base.studies import Study, load
 from t5peft.inputs.backbone import RANDOM
 from t5peft.inputs.data import MADE_UP
 from t5peft.measure.measurements import Measured
@@ -111,8 +111,8 @@ def settings_table(study: Study) -> str:
     cells = [(f"`{key}`", value(x)) for key, x in asdict(study).items()]
     half = -(-len(cells) // 2)
     pairs = zip_longest(cells[:half], cells[half:], fillvalue=("", ""))
-    rows = [one + other for one, other in pairs]
-    return table(rows, 2 * ("setting", "value"), left=4)
+    heads = "setting", "value", "setting ", "value "  # to the eye the same twice
+    return table((dict(zip(heads, one + other, strict=True)) for one, other in pairs), left=4)
 
 
 def value(setting: object) -> str:
@@ -142,13 +142,16 @@ def differences_table(study: Study, exercise: Study) -> str:
     """Where a study departs from the exercise, and why; or that it does not."""
     why = reasons(study)
     rows = [
-        (f"`{name}`", value(getattr(exercise, name)), value(getattr(study, name)),
-         why.get(name, DASH))
+        {
+            "setting": f"`{name}`",
+            "exercise": value(getattr(exercise, name)),
+            "here": value(getattr(study, name)),
+            "why": why.get(name, DASH),
+        }
         for name in differences(study, exercise)
-    ]  # fmt: skip
-    return table(
-        rows or [("none", DASH, DASH, DASH)], ("setting", "exercise", "here", "why"), left=4
-    )
+    ]
+    none = dict.fromkeys(("exercise", "here", "why"), DASH)
+    return table(rows or [{"setting": "none", **none}], left=4)
 
 
 def reasons(study: Study) -> dict[str, str]:
@@ -178,8 +181,8 @@ def environment_table(records: Sequence[Record]) -> str:
         if len(runs_of) > 1:
             names = {x: "runs" if len(numbers) > 1 else "run" for x, numbers in runs_of.items()}
             shown = [f"{x} ({names[x]} {', '.join(numbers)})" for x, numbers in runs_of.items()]
-        rows.append((key, "; ".join(shown)))
-    return table(rows, ("what", "value"), left=2)
+        rows.append({"what": key, "value": "; ".join(shown)})
+    return table(rows, left=2)
 
 
 LOSS_NAMES = {"span": "span corruption", "sst2": "SST-2"}
@@ -215,7 +218,7 @@ def backbone_table(card: Mapping[str, Any]) -> str:
             percent(card["zero_shot_imdb_train"]),
         ),
     ]
-    return table(rows, ("pre-training", "value"))
+    return table({"pre-training": what, "value": value} for what, value in rows)
 
 
 def backbone(study: Study, record: Record) -> str:
@@ -232,39 +235,6 @@ def backbone(study: Study, record: Record) -> str:
     return f"The backbone is the published checkpoint `{study.backbone}`{at} [@raffel2020t5]."
 
 
-def reading(card: Mapping[str, Any]) -> str:
-    """What reading its input is worth to the backbone; "" where it was not measured."""
-    if "span_loss" not in card:
-        return ""
-    own, other = card["span_loss"], card["span_loss_other_input"]
-    return (
-        f"On passages of its text its span loss is {own:.2f} nats a target token with a passage's "
-        f"own input and {other:.2f} with another's: reading is worth {other - own:.2f}."
-    )
-
-
-def commands(study: Study) -> str:
-    """How to make these numbers, this report and what is handed in again."""
-    name = arguments(study)
-    return commented(
-        {
-            "make venv": "everything, from PyPI",
-            f"t5peft status {name}": "which runs are stored",
-            f"t5peft train {name}": "what is missing or stale",
-            f"t5peft render {name}": "this document",
-            f"t5peft export {name} -o .": "lora.pt, adapter.pt, prompts.pt",
-            f"t5peft handin {name} --name NAME --number NUMBER -o .": "what is uploaded",
-        }
-    )
-
-
-def commented(lines: Mapping[str, str]) -> str:
-    """Commands as a block of code, each with what it is for behind it."""
-    width = max(map(len, lines))
-    code = [f"{command:{width}}  # {why}" for command, why in lines.items()]
-    return "```bash\n" + "\n".join(code) + "\n```"
-
-
 def heading(run: Run) -> str:
     """The section of a chapter that has the source of a run's implementation."""
     return "Our implementation" if run.implementation == "scratch" else "With the library"
@@ -277,13 +247,12 @@ def handed_in(study: Study) -> str:
         method = "full" if chapter == "full-fine-tuning" else chapter
         held = [run for run in runs_of(study) if run.method == method and heading(run) != left_out]
         weights = FILES.get(method) if any(r.implementation == "scratch" for r in held) else None
-        numbers = ", ".join(str(run.number) for run in held)
         rows.append(
-            (f"`{notebook}`", METHOD_NAMES[method], numbers, f"`{weights}`" if weights else DASH)
+            {
+                "notebook": f"`{notebook}`",
+                "method": METHOD_NAMES[method],
+                "runs": ", ".join(str(run.number) for run in held),
+                "weights": f"`{weights}`" if weights else DASH,
+            }
         )
-    return table(rows, ("notebook", "method", "runs", "weights"), left=4)
-
-
-def total_seconds(records: Iterable[Record]) -> float:
-    """Time of all the runs, training and testing."""
-    return sum(r["speed"]["train_seconds"] + r["speed"]["test_seconds"] for r in records)
+    return table(rows, left=4)

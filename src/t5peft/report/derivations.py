@@ -33,17 +33,17 @@ def notation(study: Study, models: Mapping[str, Model]) -> str:
         for name, symbol in formulas.SETTINGS.values()
     }
     alpha = " and ".join(dict.fromkeys(map(number, settings["alpha"])))
-    known = [
-        {symbol: f"{x:,}" for symbol, x in formulas.dimensions(model).items()} | chosen
-        for model in models.values()
-    ]
-    rows = [
-        (f"${formulas.latex(symbol)}$", meaning, *(values[symbol] for values in known))
-        for symbol, meaning in formulas.MEANING.items()
-    ]
-    place = list(formulas.MEANING).index(formulas.r) + 1
-    rows.insert(place, (r"$\alpha$", "scale of a LoRA update", *(alpha for _ in known)))
-    return table(rows, ("symbol", "meaning", *(f"in {name}" for name in models)), left=2)
+    rows = []
+    for symbol, meaning in formulas.MEANING.items():
+        values = {
+            f"in {name}": chosen.get(symbol) or f"{formulas.dimensions(model)[symbol]:,}"
+            for name, model in models.items()
+        }
+        rows.append({"symbol": f"${formulas.latex(symbol)}$", "meaning": meaning, **values})
+        if symbol == formulas.r:
+            scale = dict.fromkeys(values, alpha)
+            rows.append({"symbol": r"$\alpha$", "meaning": "scale of a LoRA update", **scale})
+    return table(rows, left=2)
 
 
 def parts(models: Mapping[str, Model]) -> str:
@@ -51,12 +51,12 @@ def parts(models: Mapping[str, Model]) -> str:
     known = {name: formulas.parts(model) for name, model in models.items()}
     layout = {part: x for model in models.values() for part, x in formulas.layout(model).items()}
     rows = [
-        (part, f"${formulas.latex(formula)}$", *(f"{x.get(part, 0):,}" for x in known.values()))
+        {"part": part, "formula": f"${formulas.latex(formula)}$"}
+        | {name: f"{x.get(part, 0):,}" for name, x in known.items()}
         for part, formula in layout.items()
     ]
-    totals = (f"**{sum(parts.values()):,}**" for parts in known.values())
-    rows.append(("**all**", "", *totals))
-    return table(rows, ("part", "formula", *known), left=2)
+    totals = {name: f"**{sum(x.values()):,}**" for name, x in known.items()}
+    return table([*rows, {"part": "**all**", "formula": "", **totals}], left=2)
 
 
 def derivations(derived: Mapping[str, Derivation]) -> str:
@@ -106,21 +106,21 @@ def symbols(derived: Derivation) -> str:
 
 def counts(checked: Iterable[Checked]) -> str:
     """Derived and counted numbers side by side; `equal` says whether both pairs agree."""
-    rows = [
+    return table(
         (
-            item.model,
-            run_name(facts(item.run)),
-            f"{item.count.derived_added:,}",
-            f"{item.count.counted_added:,}",
-            f"{item.count.derived_total:,}",
-            f"{item.count.counted_total:,}",
-            "yes" if item.count.equal else "**NO**",
-        )
-        for item in checked
-    ]
-    head = ("model", "run", "added, derived", "added, counted", "all, derived", "all, counted",
-            "equal")  # fmt: skip
-    return table(rows, head, left=2)
+            {
+                "model": item.model,
+                "run": run_name(facts(item.run)),
+                "added, derived": f"{item.count.derived_added:,}",
+                "added, counted": f"{item.count.counted_added:,}",
+                "all, derived": f"{item.count.derived_total:,}",
+                "all, counted": f"{item.count.counted_total:,}",
+                "equal": "yes" if item.count.equal else "**NO**",
+            }
+            for item in checked
+        ),
+        left=2,
+    )
 
 
 def family(settings: Mapping[str, Mapping[str, Any]]) -> str:
@@ -128,8 +128,10 @@ def family(settings: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for size in (name for name in CLASSIC if name.startswith("t5-")):
         bare = sum(formulas.parts(size).values())
-        added = [formulas.derive(method, size, settings[method]).derived for method in settings]
-        cells = (f"{count:,} ({percent(count / (bare + count), 4)})" for count in added)
-        rows.append((size, f"{bare:,}", *cells))
-    heads = (f"{METHOD_NAMES[m]}, {setting_name(x)} (%)" for m, x in settings.items())
-    return table(rows, ("size", "parameters", *heads))
+        row = {"size": size, "parameters": f"{bare:,}"}
+        for method, x in settings.items():
+            count = formulas.derive(method, size, x).derived
+            head = f"{METHOD_NAMES[method]}, {setting_name(x)} (%)"
+            row[head] = f"{count:,} ({percent(count / (bare + count), 4)})"
+        rows.append(row)
+    return table(rows)

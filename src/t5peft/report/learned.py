@@ -8,6 +8,7 @@ norms are Frobenius norms. Nothing here has a unit; shares are of 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from statistics import median
@@ -28,8 +29,6 @@ from t5peft.runs.records import Record
 
 SAMPLE = 1000
 """Tokens, and random directions, whose nearest tokens are sought: for all it takes gigabytes."""
-
-ABSENT = "is not known here, as the backbone is not on this machine"
 
 # --- of tensors ----------------------------------------------------------------------------------
 
@@ -148,20 +147,41 @@ class Learned:
             return None
         return model.shared.weight.detach()[: len(tokenizers.load(self.words))]
 
+    @cached_property
+    def near(self) -> Near | None:
+        """How near our prompt's rows are to tokens; None where there is no `embedding`."""
+        (prompt,) = self.tensors(self.ours["soft-prompt"]).values()
+        if self.embedding is None:
+            return None
+        (cosines, tokens), others = nearest(prompt, self.embedding), usual(self.embedding)
+        pieces = tokenizers.load(self.words).convert_ids_to_tokens(tokens[:10].tolist())
+        names = [f"`` {piece.lstrip('▁') or piece} ``" for piece in pieces]
+        norms = [spread(rows.norm(dim=1)) for rows in (prompt, self.embedding)]
+        return Near(cosines.tolist(), names, *others, *norms)
 
-# --- in words ------------------------------------------------------------------------------------
+    def left(self) -> tuple[int, float]:
+        """Steps of our prompt, and the share of its start that weight decay alone would leave."""
+        (record,) = show.only(self.found.ten(), name=self.ours["soft-prompt"].name)
+        settings, rate = record["params"], record["run"]["learning_rate"]
+        steps = record["best_epoch"] * -(-settings["train_examples"] // settings["batch_size"])
+        return steps, (1 - rate * show.adamw_default("weight_decay")) ** steps
 
 
-def concentration(learned: Learned) -> str:
-    """How much of our LoRA's updates is in their first direction; the verdict in bold."""
-    run = learned.ours["lora"]
-    first, rank = firsts(learned.loras[run.name]), run.settings["rank"]
-    return (
-        f"**At {sum(share > 0.5 for share in first)} of {len(first)} sites one direction has most "
-        f"of the energy**: {show.percent(median(first))}% at the median, "
-        f"{show.percent(min(first))}% at the least, where each of {rank} equal ones would have "
-        f"{show.percent(1 / rank)}%."
-    )
+@dataclass(frozen=True)
+class Near:
+    """Cosines with the nearest token of each row, of a token, and of a random direction."""
+
+    cosines: list[float]
+    names: list[str]  # of the nearest tokens of the first ten rows
+    token: float
+    chance: float
+    norms: str  # of the rows
+    token_norms: str
+
+    @property
+    def words(self) -> int:
+        """How many rows have half of their squared norm along a token."""
+        return sum(cosine**2 > 0.5 for cosine in self.cosines)
 
 
 def firsts(updates: dict[str, Tensor]) -> list[float]:
@@ -169,39 +189,12 @@ def firsts(updates: dict[str, Tensor]) -> list[float]:
     return [energy(singular)[0].item() for singular in updates.values()]
 
 
-def beside(learned: Learned) -> str:
-    """How large our LoRA's updates are beside their weights."""
-    if not learned.found.backbone:
-        return f"How large an update is beside its weight {ABSENT}."
-    by_name: dict[str, list[float]] = {}
-    for site, size in learned.sizes.items():
-        by_name.setdefault(site.rpartition(".")[2], []).append(size)
-    each = [f"{median(found):#.2g} at {name}" for name, found in by_name.items()]
-    larger = sum(size > 1 for size in learned.sizes.values())
-    return (
-        rf"At the median site $\lVert \Delta \rVert / \lVert W \rVert$ is {show.listed(each)}; at "
-        f"{larger} of {len(learned.sizes)} sites the update is larger than the weight."
-    )
-
-
-def rows(learned: Learned) -> str:
-    """How near our prompt's rows are to tokens; the verdict in bold."""
-    if (embedding := learned.embedding) is None:
-        return f"Which tokens the rows are near {ABSENT}."
-    (prompt,) = learned.tensors(learned.ours["soft-prompt"]).values()
-    (cosines, tokens), (near, chance) = nearest(prompt, embedding), usual(embedding)
-    pieces = tokenizers.load(learned.words).convert_ids_to_tokens(tokens[:10].tolist())
-    names = [f"`` {piece.lstrip('▁') or piece} ``" for piece in pieces]
-    many = int((cosines.square() > 0.5).sum())
-    return (
-        f"**{'Some rows are near words' if many else 'The rows are no words'}**: {many} of "
-        f"{len(prompt)} have half of their squared norm along a token. The cosine of a row with "
-        f"its nearest token is {median(cosines.tolist()):.2f} at the median and "
-        f"{cosines.max().item():.2f} at most; a token and the nearest other one have {near:.2f}, a "
-        f"random direction has {chance:.2f}. The nearest tokens are {show.listed(names)}"
-        f"{' (of the first ten rows)' if len(prompt) > len(names) else ''}. The rows' norms are "
-        f"{spread(prompt.norm(dim=1))}, those of tokens {spread(embedding.norm(dim=1))}."
-    )
+def by_projection(sizes: dict[str, float]) -> str:
+    """The median over the sites of each name: `1.3 at q and 0.52 at v`."""
+    found: dict[str, list[float]] = {}
+    for site, size in sizes.items():
+        found.setdefault(site.rpartition(".")[2], []).append(size)
+    return show.listed([f"{median(each):#.2g} at {name}" for name, each in found.items()])
 
 
 def spread(found: Tensor) -> str:
@@ -209,37 +202,25 @@ def spread(found: Tensor) -> str:
     return f"{found.min().item():.0f} to {found.max().item():.0f}"
 
 
-def start(learned: Learned) -> str:
-    """How much of the prompt's start is left; the verdict in bold."""
-    record, before, after = learned.found.prompt_rms()
-    settings, rate = record["params"], record["run"]["learning_rate"]
-    steps = record["best_epoch"] * -(-settings["train_examples"] // settings["batch_size"])
-    left = (1 - rate * show.adamw_default("weight_decay")) ** steps
-    verdict = "erases" if left < 0.01 else "shrinks" if left < 0.9 else "spares"
-    walk = f"ended at {after:.2f}; where it started {ABSENT}"
-    if before is not None:
-        walk = f"went from {before:.2f} to {after:.2f}"
-    return (
-        f"**The rate of {show.rate(rate)} {verdict} the start**: in {show.number(steps)} steps "
-        "AdamW's weight decay, which it scales by the rate, would alone leave "
-        f"{show.percent(left, 2)}% of it. The root mean square of the prompt's entries {walk}."
-    )
-
-
 # --- in a table and a figure ---------------------------------------------------------------------
 
 
 def table(learned: Learned, records: Sequence[Record]) -> str:
     """The LoRA runs: what their first direction carries, how large they are, what they score."""
-    body = []
+    rows = []
     for record in show.only(records, method="lora"):
         updates = learned.loras[record["run"]["name"]]
-        first, norms = firsts(updates), [x.norm().item() for x in updates.values()]
-        name = show.run_name(record["run"]).partition(", ")[2] + show.mark(record)
-        shares = (show.percent(x) for x in (median(first), min(first), record["best_accuracy"]))
-        body.append((name, f"{median(norms):#.3g}", *shares))
-    head = ("LoRA", "norm, median", "energy, median", "energy, least", "test accuracy")
-    return show.table(body, head)
+        first = firsts(updates)
+        rows.append(
+            {
+                "LoRA": show.run_name(record["run"]).partition(", ")[2] + show.mark(record),
+                "norm, median": f"{median(x.norm().item() for x in updates.values()):#.3g}",
+                "energy, median": show.percent(median(first)),
+                "energy, least": show.percent(min(first)),
+                "test accuracy": show.percent(record["best_accuracy"]),
+            }
+        )
+    return show.table(rows)
 
 
 def figure(learned: Learned) -> Figure:

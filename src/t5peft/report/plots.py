@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from sklearn.isotonic import isotonic_regression
 
 from t5peft.methods.table import LETTER, METHODS
 from t5peft.report import show, statistics
@@ -44,23 +43,8 @@ def look(record: Record) -> dict[str, Any]:
         "marker": MARKERS[run["method"]],
         "color": colour,
         "markerfacecolor": colour if ours else "white",
-        "linestyle": "-" if ours else "--" if small(record) else (0, (6, 2)),
+        "linestyle": "-" if ours else "--",
     }
-
-
-SMALL = {
-    "tokens": "prompt_tokens_small",
-    "bottleneck": "bottleneck_small",
-    "rank": "lora_rank_small",
-}
-"""A method's setting, and the study's name for the smaller one of two."""
-
-
-def small(record: Record) -> bool:
-    """Is it one of the runs with the smaller setting of their method?"""
-    return any(
-        record["run"]["settings"].get(key) == record["params"][name] for key, name in SMALL.items()
-    )
 
 
 def short_name(record: Record) -> str:
@@ -175,25 +159,22 @@ def accuracy_over_size(records: Sequence[Record]) -> Figure:
     """Best test accuracy, with its interval, over n, b or r; a method without a size is a line."""
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     ax = figure.subplots()
-    ends, drawn = [], {size(record) for record in records} - {0}
     for alike in show.groups(records):
-        method = alike[0]["run"]["method"]
-        style, scores = look(alike[0]), [100 * record["best_accuracy"] for record in alike]
-        names = [show.METHOD_NAMES[method], *([show.implementation(alike[0])] * (method != "full"))]
+        method, style = alike[0]["run"]["method"], look(alike[0])
+        name = show.run_name({**alike[0]["run"], "settings": {}})
+        scores = [100 * record["best_accuracy"] for record in alike]
         if method in show.SIZES:
-            names[0] += f" ({show.SIZES[method]})"
-            spans = [statistics.interval(record) for record in alike]
-            low = [y - 100 * span[0] for y, span in zip(scores, spans, strict=True)]
-            high = [100 * span[1] - y for y, span in zip(scores, spans, strict=True)]
-            ax.errorbar([*map(size, alike)], scores, [low, high], elinewidth=0.8, **style)
+            spans = 100 * np.array([statistics.interval(record) for record in alike]).T
+            bars, name = np.abs(spans - scores), f"{name} ({show.SIZES[method]})"
+            ax.errorbar([*map(size, alike)], scores, bars, elinewidth=0.8, label=name, **style)
         else:
-            ax.axhline(scores[-1], color=style["color"], lw=0.9, ls=":")
-        ends.append((scores[-1], ", ".join(names), style["color"]))
+            ax.axhline(scores[-1], color=style["color"], lw=0.9, ls=":", label=name)
+    drawn = sorted({size(record) for record in records} - {0})
     ax.set_xscale("log", base=2)
-    ax.set_xticks(sorted(drawn), [f"{x:g}" for x in sorted(drawn)], minor=False)
+    ax.set_xticks(drawn, [f"{x:g}" for x in drawn], minor=False)
     ax.set(xlabel="size: n, b or r", ylabel="best test accuracy (%)")
     ax.margins(x=0.06, y=0.1)
-    _label_ends(ax, ends)
+    figure.legend(frameon=False, fontsize=8, loc="outside right center")
     return figure
 
 
@@ -265,26 +246,3 @@ def ten_results(records: Sequence[Record], seeds: Iterable[Sequence[Record]] = (
 
 def _epochs(record: Record) -> list[int]:
     return [item["epoch"] for item in record["history"]]
-
-
-def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], least: float = 0.085) -> None:
-    """Names at the right end of the curves, `least` of the axis apart or more."""
-    low, high = ax.get_ylim()
-    places = spread([y for y, _, _ in ends], least * (high - low))
-    for (_, name, colour), y in zip(ends, places, strict=True):
-        ax.annotate(
-            name, (1.0, y), xycoords=("axes fraction", "data"), xytext=(3, 0),
-            textcoords="offset points", va="center", fontsize=8, color=colour,
-        )  # fmt: skip
-
-
-def spread(positions: Sequence[float], least: float) -> list[float]:
-    """The positions, moved as little as keeps them `least` apart (each crowd around its middle).
-
-    Less `least` times their rank, they only must not fall: that is isotonic regression.
-    """
-    order = np.argsort(positions, kind="stable")
-    steps = least * np.arange(len(positions))
-    placed = np.empty(len(positions))
-    placed[order] = isotonic_regression(np.asarray(positions)[order] - steps) + steps
-    return placed.tolist()

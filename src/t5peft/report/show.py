@@ -152,29 +152,27 @@ def mark(record: Mapping[str, Any]) -> str:
     return " **(stale)**" if record.get("stale") else ""
 
 
-def table(rows: Iterable[Sequence[object]], head: Sequence[str], left: int = 1) -> str:
-    """A pipe table; the first `left` columns are text, the others numbers, to the right.
-
-    A row that is too short ends in dashes.
+def table(rows: Iterable[Mapping[str, object]], left: int = 1) -> str:
+    """A pipe table of rows by the names of their columns, the first `left` of which are text.
 
     The dashes of the second line are the columns' widths for pandoc: as wide as the longest cell,
     or the longest word of a head, which may be broken.
     """
-    rows = [[str(cell) for cell in (*row, *[DASH] * (len(head) - len(row)))] for row in rows]
-    align = ["left"] * left + ["right"] * (len(head) - left)
-    lines = tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True).split("\n")
-    widths = [
-        max(*map(visible, re.split("[ -]", name)), *(visible(row[column]) for row in rows))
-        for column, name in enumerate(head)
-    ]
-    dashes = ["-" * (width + 2) for width in widths]
-    marks = [f":{x}" if side == "left" else f"{x}:" for x, side in zip(dashes, align, strict=True)]
-    return "\n".join([lines[0], f"|{'|'.join(marks)}|", *lines[2:]])
+    body = [{name: str(cell) for name, cell in row.items()} for row in rows]
+    align = ["left" if place < left else "right" for place in range(len(body[0]))]
+    table = tabulate(body, "keys", tablefmt="pipe", colalign=align, disable_numparse=True)
+    head, _, *lines = table.split("\n")
+    marks = []
+    for name, side in zip(body[0], align, strict=True):
+        seen = [*re.split("[ -]", name), *(row[name] for row in body)]
+        dashes = "-" * (2 + max(map(visible, seen)))
+        marks.append(f":{dashes}" if side == "left" else f"{dashes}:")
+    return "\n".join([head, f"|{'|'.join(marks)}|", *lines])
 
 
 def absent(command: str) -> str:
     """What stands in the place of a table that nothing was measured for."""
-    return table([(f"`{command}`",)], ("not measured here; this does",))
+    return table([{"not measured here; this does": f"`{command}`"}])
 
 
 def visible(markdown: str) -> int:

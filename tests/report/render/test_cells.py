@@ -136,8 +136,8 @@ def test_in_jupyter_outputs_are_resolved_and_the_log_is_not_red(own: Path) -> No
     (own / "report.qmd").write_text(
         f"```{{python}}\n#| label: setup\n{setup}\n```\n\n"
         "```{python}\nprint('at work', file=sys.stderr)\n"
-        "Markdown('Of `{python} 1`, [@hu2022lora].')\n```\n\n# Seeds {#sec-seeds}\n\n## More {#sec-more}\n\n"
-        "A `{python} Markdown('@sec-seeds')`.\n"
+        "Markdown('Of `{python} 1`, [@hu2022lora].')\n```\n\n# Seeds {#sec-seeds}\n\n"
+        "## More {#sec-more}\n\nA `{python} Markdown('@sec-seeds')`.\n"
     )
     book = render.run(cells.readable(notebook.build()), {}, own / "out.ipynb")
     log, shown = book.cells[1].outputs
