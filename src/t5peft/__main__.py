@@ -217,7 +217,7 @@ def train_command(options: argparse.Namespace) -> int:
 
 def export_command(options: argparse.Namespace) -> int:
     """Write stored runs as lora.pt, ..., as folders of PEFT or AdapterHub, or merged."""
-    from t5peft.report import export
+    from t5peft.runs import export
 
     study, folder = study_of(options), Path(options.output)
     wanted = chosen(study, options.only)
@@ -358,19 +358,19 @@ def bench_command(options: argparse.Namespace) -> int:
     """Time the exercise's own loop and transformers' trainer against ours, all else alike."""
     from tabulate import tabulate
 
-    from t5peft.report import speed
+    from t5peft.measure import bench
 
     from_one("--repeats", options.repeats)
     study = study_to_run(options)
     one = measurements.bench(study, options.repeats)
     one.announce()
     record = one.figures()
-    heads = ["method", "s, or MB", *speed.sides(record), "exercise / ours"]
-    print(tabulate(speed.rows(record), heads, floatfmt=".2f"))
+    print(tabulate(bench.rows(record), "keys", floatfmt=".2f"))
     environment = machine.environment(study.precision).items()
     where = ", ".join(f"{key} {value}" for key, value in environment)
     peak = "matrix rate (of bf16, or of float32 where that is faster)"
-    print(f"a training step's share of the {peak}: {speed.shares(record)}")
+    shares = ", ".join(f"{method} {share:.0%}" for method, share in bench.shares(record).items())
+    print(f"a training step's share of the {peak}: {shares}")
     differs = "nothing" if study.precision == "fp32" else "precision (fp32 in the exercise's loop)"
     print(f"differs in the mathematics: {differs}; {where}")
     one.store(record)
@@ -392,7 +392,7 @@ def handin_command(options: argparse.Namespace) -> int:
 def pack_command(options: argparse.Namespace) -> int:
     """Pack a study with all that it reads, for a machine without a network."""
     from t5peft.pretrain.settings import BackboneParams
-    from t5peft.report import pack
+    from t5peft.runs import pack
 
     study, pretrained = study_of(options), None
     if options.pretrain:
@@ -410,7 +410,7 @@ def pack_command(options: argparse.Namespace) -> int:
 
 def unpack_command(options: argparse.Namespace) -> int:
     """Check and store what was made in a packed folder."""
-    from t5peft.report import pack
+    from t5peft.runs import pack
 
     for line in pack.unpack(Path(options.folder), options.replace):
         print(line, flush=True)

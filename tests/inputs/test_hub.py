@@ -24,9 +24,9 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks, data, hub, tokenizers
 from t5peft.measure import predict
-from t5peft.report import about, export, learned, pack
+from t5peft.report import about, learned
 from t5peft.report.evidence import Evidence
-from t5peft.runs import make, records, store
+from t5peft.runs import export, make, pack, records, store
 
 LORA = "lora-scratch-r8"
 PEFT = ("soft-prompt", "adapter", "lora")
@@ -386,7 +386,7 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
     assert store.status(run, study).state == "fresh"
     assert Evidence(study).records(*PEFT) == kept
     assert len(export.export(study, tmp_path / "out")) == 3
-    assert "not on this machine" in learned.start(learned.Learned(Evidence(study)))
+    assert learned.Learned(Evidence(study)).prompt_rms()[0] is None
     with pytest.raises(InputError, match=f"backbone {NAME}: found "):
         predict.predict(f"smoke/{LORA}", ["A film."])
 

@@ -8,6 +8,7 @@ import multiprocessing
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,6 @@ from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.measure import bench, measurements
 from t5peft.methods.table import EXERCISE, runs_of
-from t5peft.report import speed
 from t5peft.training import evaluation
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def test_each_loop_is_measured(smoke: Study, capsys: pytest.CaptureFixture[str])
         whole = 4 * figures["step"] + figures["evaluation"]  # 64 reviews in batches of 16
         assert figures["epoch"] == pytest.approx(whole)
         assert figures["peak_bytes"] > 1e6
-    assert 0 < speed.share(sides[bench.OURS]) < 1
+    assert all(0 < share < 1 for share in bench.shares({"methods": {"lora": sides}}).values())
     # parts of similar length are padded less, never more
     assert sides[bench.OURS]["operations"] <= sides[bench.EXERCISE]["operations"]
 
@@ -204,3 +204,31 @@ def test_both_processes_leave_ctrl_c_to_the_bench_and_go_with_it(smoke: Study) -
             side.submit(time.sleep, 600)
     assert not multiprocessing.active_children()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.fixture
+def measured() -> Any:
+    """Two methods; ours is twice as fast and half as large."""
+    ours = {"step": 2.0, "evaluation": 3.0, "epoch": 10.0, "peak_bytes": 4e6, "operations": 6e9}
+    theirs = {what: 2 * value for what, value in ours.items()}
+
+    def both(rate: float) -> dict[str, dict[str, float]]:
+        return {
+            name: x | {"matrix_rate": rate} for name, x in (("exercise", theirs), ("ours", ours))
+        }
+
+    return {"methods": {"full": both(6e9), "lora": both(4e9)}}
+
+
+def test_a_row_has_both_sides_and_their_ratio_in_seconds_or_megabytes(measured: Any) -> None:
+    assert [[*row.values()] for row in bench.rows(measured)][4:] == [
+        ["lora", "step", 4.0, 2.0, 2.0],
+        ["lora", "evaluation", 6.0, 3.0, 2.0],
+        ["lora", "epoch", 20.0, 10.0, 2.0],
+        ["lora", "peak_bytes", 8.0, 4.0, 2.0],
+    ]
+
+
+def test_a_share_is_our_steps_rate_by_that_of_matrix_products(measured: Any) -> None:
+    assert bench.shares(measured) == {"full": 0.5, "lora": 0.75}
+    assert bench.peak(measured) == 5e9, "the median of our processes"

@@ -19,7 +19,7 @@ from t5peft.base.settings import build, read_yaml
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.pretrain import loop, spans
 from t5peft.pretrain.settings import BackboneParams
-from t5peft.report import pack
+from t5peft.runs import pack
 
 
 def test_one_pretraining_of_a_name_at_a_time(small: BackboneParams) -> None:

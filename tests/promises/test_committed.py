@@ -22,10 +22,10 @@ from t5peft.measure import measurements, predict
 from t5peft.methods.table import EXERCISE, Run, ours, runs_of
 from t5peft.pretrain import loop, mixture
 from t5peft.pretrain.settings import BackboneParams
-from t5peft.report import evidence, export
+from t5peft.report import evidence
 from t5peft.report.evidence import Evidence
 from t5peft.report.show import percent, run_name
-from t5peft.runs import records, reopen, store
+from t5peft.runs import export, records, reopen, store
 from t5peft.runs.records import AS_MADE, Status
 from t5peft.training import jobs
 

@@ -141,7 +141,7 @@ def test_without_the_backbone_what_needs_it_is_left_out(made: Learned) -> None:
     alone = Learned(Evidence(made.study))
     alone.found.backbone = None
     assert alone.near is None
-    assert alone.found.prompt_rms()[1] is None
+    assert alone.prompt_rms()[0] is None
     model = made.found.backbone
     assert model
     for site, norm in alone.sizes.items():

@@ -15,6 +15,7 @@ from t5peft.inputs import backbone
 from t5peft.methods.table import runs_of
 from t5peft.report import show
 from t5peft.report.evidence import Evidence
+from t5peft.report.learned import Learned
 from t5peft.report.render import render
 from t5peft.runs import make, records, store
 
@@ -53,10 +54,9 @@ def test_the_prompts_walk_goes_from_the_embeddings_first_rows_to_what_is_stored(
     tokenizer: dict[str, Any],
 ) -> None:
     study = studies.load("smoke", tokenizer)
-    record, start, end = Evidence(study).prompt_rms()
-    assert record["run"]["name"] == "soft-prompt-scratch-n10"
+    start, end = Learned(Evidence(study)).prompt_rms()
     first = backbone.load(study.backbone, study.seed).shared.weight[:10]
-    (stored,) = store.tensors(paths.weights() / "smoke" / record["run"]["name"])[1].values()
+    (stored,) = store.tensors(paths.weights() / "smoke" / "soft-prompt-scratch-n10")[1].values()
     assert (start, end) == pytest.approx(
         [rows.pow(2).mean().item() ** 0.5 for rows in (first, stored)]
     )

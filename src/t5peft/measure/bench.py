@@ -248,3 +248,27 @@ def bench(study: Study, repeats: int) -> Bench:
         "repeats": repeats,
         "params": studies.plain(study),
     }
+
+
+# --- what it has shown ---------------------------------------------------------------------------
+
+
+def peak(record: Bench) -> float:
+    """The machine's `matrix_peak`: the median of what our sides' processes measured."""
+    return statistics.median(sides[OURS]["matrix_rate"] for sides in record["methods"].values())
+
+
+def shares(record: Bench) -> dict[str, float]:
+    """How near our training step is to the machine's `matrix_peak` (MFU), by method."""
+    ours = {method: sides[OURS] for method, sides in record["methods"].items()}
+    return {m: x["operations"] / x["step"] / x["matrix_rate"] for m, x in ours.items()}
+
+
+def rows(record: Bench) -> Iterator[dict[str, Any]]:
+    """Method, figure in seconds or MB, each side's, and the exercise's by ours."""
+    units = {"step": 1, "evaluation": 1, "epoch": 1, "peak_bytes": 1e6}
+    for method, sides in record["methods"].items():
+        for what, unit in units.items():
+            each = {name: figures[what] / unit for name, figures in sides.items()}
+            ratio = each[EXERCISE] / each[OURS]
+            yield {"method": method, "s, or MB": what, **each, "exercise / ours": ratio}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
@@ -18,7 +18,6 @@ from t5peft.methods import formulas
 from t5peft.methods.formulas import Model
 from t5peft.methods.table import Run, runs_of
 from t5peft.pretrain.settings import ZERO_SHOT_REVIEWS
-from t5peft.report.export import FILES
 from t5peft.report.handin import NOTEBOOKS
 from t5peft.report.show import (
     DASH,
@@ -34,7 +33,8 @@ from t5peft.report.show import (
     run_name,
     table,
 )
-from t5peft.runs.records import Record
+from t5peft.runs.export import FILES
+from t5peft.runs.records import Record, Verified
 
 
 def warnings(study: Study, records: Sequence[Record]) -> str:
@@ -58,21 +58,9 @@ def warnings(study: Study, records: Sequence[Record]) -> str:
     return "\n".join([*lines, stale_note(records)])
 
 
-def verified(records: Sequence[Record]) -> str:
-    """How many runs were verified, and how; "" where all are as the code makes them."""
-    found = [one for record in records if (one := record.get("verified"))]
-    if not found:
-        return ""
-    reviews, steps = (sum(one[key] for one in found) for key in ("reviews", "steps"))
-    differing = sum(one["answers_differing"] for one in found)
-    return (
-        f"Code that decides a result has changed since {number(len(found))} of the "
-        f"{number(len(records))} runs shown here were made. `t5peft verify` trained their first "
-        f"steps anew ({number(steps)} in all; no loss differs by more than "
-        f"{max(one['largest_difference'] for one in found):.2g} nats) and, where weights are "
-        f"stored, answered test reviews again ({number(differing)} of {number(reviews)} answers "
-        "differ)."
-    )
+def verified(records: Iterable[Record]) -> list[Verified]:
+    """What was found of the runs that are not as today's code makes them."""
+    return [found for record in records if (found := record.get("verified"))]
 
 
 def outdated(measured: Mapping[str, Sequence[Measured]]) -> str:

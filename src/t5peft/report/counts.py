@@ -40,11 +40,6 @@ def model(study: Study) -> Model:
     return backbone.read_config(study.backbone)
 
 
-def vocabulary(study: Study) -> int:
-    """How many tokens the study's backbone chooses among."""
-    return formulas.dimensions(model(study))[formulas.V]
-
-
 def total(size: Model) -> int:
     """How many parameters a T5 has."""
     return sum(formulas.parts(size).values())

@@ -19,7 +19,7 @@ from t5peft.inputs import backbone, checks, data, hub
 from t5peft.inputs.data import LABELS, MADE_UP
 from t5peft.measure import measurements
 from t5peft.measure.measurements import Baselines, Bench, Kept, Measured, Trial
-from t5peft.methods.table import Run, facts, ours, require_ten, runs_of
+from t5peft.methods.table import Run, facts, require_ten, runs_of
 from t5peft.report import counts, drawings, gaps, show, statistics
 from t5peft.report.statistics import Pair
 from t5peft.runs import store
@@ -28,7 +28,6 @@ from t5peft.runs.records import SHOWN, Incomplete, Planned, Record, Stored
 from t5peft.training.trace import Trace, unpack
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import T5ForConditionalGeneration
 
 COMPANIONS = ("exercise-rates", "ten-epochs")
@@ -275,18 +274,6 @@ class Evidence:
             return None
         return backbone.load(study.backbone, study.seed)
 
-    def prompt_rms(self) -> tuple[Stored, float | None, float]:
-        """Our soft prompt's record, and the root mean square of P's entries: at the start, stored.
-
-        The start is the backbone's: None where that is not on this machine.
-        """
-        study, run = self.study, ours(self.study)["soft-prompt"]
-        list(self.records("soft-prompt"))  # trains it, or is refused, where it is missing
-        record, tensors = store.tensors(store.folder(run, study))
-        (rows,) = tensors.values()
-        start = rms(self.backbone.shared.weight[: len(rows)]) if self.backbone else None
-        return record, start, rms(rows)
-
 
 def stored(study: Study) -> dict[str, Record]:
     """The records of a study's runs that are stored, by name."""
@@ -320,8 +307,3 @@ def trained(run: Run, study: Study) -> tuple[store.Status, Stored | None]:
     checks.check(study)
     make.train_alone(run, study)
     return store.look([run], study)[run.name]
-
-
-def rms(entries: Tensor) -> float:
-    """The root mean square of a tensor's entries."""
-    return entries.detach().square().mean().sqrt().item()

@@ -18,9 +18,8 @@ from t5peft.base.studies import Study
 from t5peft.inputs.backbone import RANDOM
 from t5peft.inputs.data import MADE_UP
 from t5peft.methods.table import require_ten, runs_of
-from t5peft.report import export
 from t5peft.report.render import cells, notebook, render
-from t5peft.runs import store
+from t5peft.runs import export, store
 
 NOTEBOOKS = {
     "1_full_fine_tuning": ("full-fine-tuning", ""),

@@ -166,6 +166,17 @@ class Learned:
         steps = record["best_epoch"] * -(-settings["train_examples"] // settings["batch_size"])
         return steps, (1 - rate * show.adamw_default("weight_decay")) ** steps
 
+    def prompt_rms(self) -> tuple[float | None, float]:
+        """The root mean square of P's entries at its start, the backbone's, and as it is stored."""
+        (rows,) = self.tensors(self.ours["soft-prompt"]).values()
+        model = self.found.backbone
+        return rms(model.shared.weight[: len(rows)]) if model else None, rms(rows)
+
+
+def rms(entries: Tensor) -> float:
+    """The root mean square of a tensor's entries."""
+    return entries.detach().square().mean().sqrt().item()
+
 
 @dataclass(frozen=True)
 class Near:

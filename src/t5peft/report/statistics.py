@@ -15,9 +15,6 @@ from sklearn.metrics import cohen_kappa_score
 from t5peft.measure.measurements import Kept, Retention
 from t5peft.runs.records import Record
 
-Z = 1.959964
-"""The normal quantile of a 95% interval."""
-
 ALPHA = 0.05
 """The error rate of the tests of a table, or of a verdict, together."""
 
@@ -26,16 +23,9 @@ ALPHA = 0.05
 
 
 def wilson(share: float, trials: int) -> tuple[float, float]:
-    """The 95% interval of a binomial share (Wilson, 1927); stays inside 0 to 1.
-
-    Raises ValueError where there was no trial.
-    """
-    if trials <= 0:
-        raise ValueError(f"{trials} trials have no share")
-    centre = share + Z * Z / (2 * trials)
-    spread = Z * math.sqrt(share * (1 - share) / trials + Z * Z / (4 * trials * trials))
-    scale = 1 + Z * Z / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)  # but rounding
+    """The 95% interval of a binomial share (Wilson, 1927). Raises ValueError without a trial."""
+    low, high = binomtest(round(share * trials), trials).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def interval(record: Record) -> tuple[float, float]:
@@ -160,12 +150,6 @@ def seed_spread(records: Iterable[Record]) -> float:
 # --- training reviews and prior knowledge --------------------------------------------------------
 
 
-def sample_size(record: Record) -> int:
-    """How many training reviews a run's training accuracy is measured on."""
-    settings = record["params"]
-    return min(settings["train_sample"], settings["train_examples"])
-
-
 def known(record: Record, kept: Kept) -> tuple[float, float, int]:
     """Accuracy on training and on test reviews after the best epoch, and how many training ones.
 
@@ -173,8 +157,9 @@ def known(record: Record, kept: Kept) -> tuple[float, float, int]:
     """
     if measured := kept.get(record["run"]["name"]):
         return measured["train_accuracy"], measured["test_accuracy"], measured["reviews"]
-    best = record["history"][record["best_epoch"] - 1]
-    return best["train_accuracy"], best["test_accuracy"], sample_size(record)
+    best, settings = record["history"][record["best_epoch"] - 1], record["params"]
+    sample = min(settings["train_sample"], settings["train_examples"])
+    return best["train_accuracy"], best["test_accuracy"], sample
 
 
 def gap(record: Record, kept: Kept) -> tuple[float, float]:
@@ -210,8 +195,3 @@ def smaller_gaps(full: Record, others: Iterable[Record], kept: Kept) -> tuple[in
 def rise(measured: Retention, digits: int = 15) -> float:
     """How far fine-tuning moved the span loss, nats a target token; of so many printed digits."""
     return round(measured["span_loss"], digits) - round(measured["span_loss_before"], digits)
-
-
-def forgotten_less(kept: Kept) -> int:
-    """How many PEFT runs moved the span loss up by less than full fine-tuning did."""
-    return sum(rise(x) < rise(kept["full"]) for name, x in kept.items() if name != "full")

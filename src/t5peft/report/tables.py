@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from statistics import mean
 
+from t5peft.measure import bench as benches
 from t5peft.measure.measurements import Bench, Kept, Trial
-from t5peft.report import show, speed, statistics
+from t5peft.report import show, statistics
 from t5peft.report.counts import EXERCISE_SIZE, Checked
 from t5peft.report.show import METHOD_NAMES, mark, percent, points, run_name, setting_name
 from t5peft.report.statistics import Pair
@@ -242,17 +245,14 @@ def times(records: Iterable[Record]) -> str:
 
 def bench(measured: Iterable[Bench]) -> str:
     """Each side's figures, a row a method and precision: the exercise's first, ours last."""
+    heads = ["training step (s)", "all test reviews (s)", "whole epoch (s)", "peak memory (MB)"]
     rows = []
     for record in measured:
-        compared: dict[str, list[str]] = {}
-        for method, _, *figures in speed.rows(record):
-            *sides, ratio = map(show.three_digits, figures)
-            compared.setdefault(method, []).append(f"{' / '.join(sides)}: **{ratio}**")
         precision = record["params"]["precision"] + mark(record)
-        heads = ("method", "ours in", "training step (s)", "all test reviews (s)",
-                 "whole epoch (s)", "peak memory (MB)")  # fmt: skip
-        rows += [
-            dict(zip(heads, (METHOD_NAMES[method], precision, *cells), strict=True))
-            for method, cells in compared.items()
-        ]
+        for method, found in groupby(benches.rows(record), key=itemgetter("method")):
+            row = {"method": METHOD_NAMES[method], "ours in": precision}
+            for head, (_, _, *figures) in zip(heads, map(dict.values, found), strict=True):
+                *sides, ratio = map(show.three_digits, figures)
+                row[head] = f"{' / '.join(sides)}: **{ratio}**"
+            rows.append(row)
     return show.table(rows, left=2)

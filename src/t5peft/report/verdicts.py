@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from statistics import mean
+from collections.abc import Callable, Iterable, Sequence
 
-from t5peft.base.studies import Study
 from t5peft.measure.bench import EXERCISE
-from t5peft.measure.measurements import Baselines, Bench, Kept, Trial
+from t5peft.measure.measurements import Bench, Kept, Trial
 from t5peft.report import statistics
 from t5peft.report.show import (
     METHOD_NAMES,
     groups,
     listed,
-    one_epoch,
     only,
     percent,
     points,
@@ -80,12 +77,6 @@ def method_results(records: Sequence[Record], full: Record | None, pairs: Iterab
     return f"{text}."
 
 
-def above(records: Sequence[Record], landmarks: Baselines) -> str:
-    """How many runs are above a bag of words."""
-    bag = landmarks["bag_of_words_accuracy"]
-    return of_all(sum(record["best_accuracy"] > bag for record in records), len(records))
-
-
 def epochs(count: int) -> str:
     """`one epoch`, `10 epochs`."""
     return "one epoch" if count == 1 else f"{count} epochs"
@@ -99,17 +90,6 @@ def silent(records: Iterable[Record]) -> str:
         if record["history"][record["best_epoch"] - 1]["other_words"] == 1
     ]
     return f"**No label word** was written by {listed(names)}: not learned." if names else ""
-
-
-def chosen(records: Sequence[Record]) -> str:
-    """What the choice of the best epoch is worth."""
-    if one_epoch(records):
-        return "With one epoch nothing was chosen."
-    gains = [record["best_accuracy"] - record["last_accuracy"] for record in records]
-    return (
-        f"The best epoch is {100 * mean(gains):.1f} points above the last on average, and "
-        f"{100 * max(gains):.1f} at most."
-    )
 
 
 def gains(records: Iterable[Record]) -> str:
@@ -126,16 +106,10 @@ def gains(records: Iterable[Record]) -> str:
 # --- the claims ----------------------------------------------------------------------------------
 
 
-def memory_shares(records: Sequence[Record], key: str) -> list[float]:
-    """A figure of each PEFT run's memory, as a share of full fine-tuning's."""
-    full = only(records, method="full")[0]["memory"]
-    return [r["memory"][key] / full[key] for r in records if r["run"]["method"] != "full"]
-
-
-def stored_shares(records: Sequence[Record]) -> list[float]:
-    """The same of the bytes to keep."""
-    full = only(records, method="full")[0]["stored_bytes"]
-    return [r["stored_bytes"] / full for r in records if r["run"]["method"] != "full"]
+def shares(records: Iterable[Record], held: Callable[[Record], float]) -> list[float]:
+    """What is held by each PEFT run, bytes of a kind, as a share of full fine-tuning's."""
+    full, peft = split(records)
+    return [held(record) / held(full) for record in peft]
 
 
 def at_most(shares: Iterable[float]) -> str:
@@ -153,7 +127,8 @@ def forgetting(kept: Kept) -> str:
     """Does PEFT, its addition in place, forget less of the pre-training than full fine-tuning?"""
     if not kept:
         return "not measured"
-    less, total = statistics.forgotten_less(kept), len(kept) - 1
+    rises = {name: statistics.rise(measured) for name, measured in kept.items()}
+    less, total = sum(rise < rises["full"] for rise in rises.values()), len(kept) - 1
     return f"{'yes' if less == total else 'not always'}, in {of_all(less, total)} PEFT runs"
 
 
@@ -175,13 +150,6 @@ def more_epochs(longer: Sequence[Record]) -> str:
     count = len(longer[0]["history"])
     verdict = overfitting(statistics.trained_on(longer), {})
     return f" Trained on for {count} epochs, in the study “{longer[0]['study']}”: {verdict}."
-
-
-def one_look(study: Study) -> str:
-    """How strong a test of overfitting the study's number of epochs is."""
-    if study.epochs == 1:
-        return "Each review was seen once, so this is a weak test."
-    return f"Each review was seen {study.epochs} times."
 
 
 def rises(kept: Kept) -> str:

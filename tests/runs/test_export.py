@@ -17,8 +17,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Listed, Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import runs_of
-from t5peft.report import export
-from t5peft.runs import make, reopen, store
+from t5peft.runs import export, make, reopen, store
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.methods.table import runs_of
-from t5peft.report import pack
-from t5peft.runs import make, records, store
+from t5peft.runs import make, pack, records, store
 from t5peft.runs.identity import identity_of
 
 NO_NETWORK = """
