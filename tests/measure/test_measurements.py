@@ -22,7 +22,7 @@ from t5peft.inputs import checks
 from t5peft.measure import baselines, measurements
 from t5peft.measure.measurements import Measured, Measurement
 from t5peft.methods.table import runs_of
-from t5peft.report import about, show
+from t5peft.report import show
 from t5peft.runs import records, store
 
 
@@ -78,9 +78,6 @@ def test_other_code_makes_it_stale_and_it_is_shown_with_a_mark(
     record = here.load()
     assert record is not None
     assert (record["accuracy"], show.mark(record)) == (0.5, " **(stale)**")
-    text = about.outdated({"this": [record], "that": [{"stale": ""}]})
-    assert text.endswith("has changed since for this.")
-    assert about.outdated({"that": [{"stale": ""}], "nothing": []}) == ""
     assert [each.get("stale") for each in measurements.made([here])] == [""]
     assert made == ["kind/one-8", "kind/one-8"]
 

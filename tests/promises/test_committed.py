@@ -91,10 +91,10 @@ def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
 @pytest.mark.parametrize("study", [RATES, LONGER], ids=lambda study: study.study)
 def test_a_companion_study_is_shown(study: Study) -> None:
     name = study.study
-    assert {record["study"] for record in Evidence(STUDY).companion(name)} == {name}
+    assert {record["study"] for record in Evidence(STUDY).companions[name]} == {name}
     other = dataclasses.replace(STUDY, backbone="random:mini", tokenizer=STUDY.backbone)
-    assert Evidence(other).companion(name) == [], "they have another backbone"
-    assert Evidence(dataclasses.replace(STUDY, study="mine")).companion(name) == []
+    assert Evidence(other).companions[name] == [], "they have another backbone"
+    assert Evidence(dataclasses.replace(STUDY, study="mine")).companions[name] == []
 
 
 def test_a_companion_without_a_run_to_compare_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_companion_without_a_run_to_compare_is_not_shown(monkeypatch: pytest.M
 
     monkeypatch.setattr(store, "look", some)
     for full in (True, False):  # noqa: B007
-        assert Evidence(STUDY).companion("exercise-rates") == []
+        assert Evidence(STUDY).companions["exercise-rates"] == []
 
 
 @pytest.mark.parametrize("method", export.FILES)

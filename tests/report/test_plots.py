@@ -65,7 +65,6 @@ def test_losses_are_smoothed_by_step(records: list[Any], one_epoch: list[Any]) -
     x, y = (np.asarray(side) for side in left.lines[-1].get_data())
     assert x[0] == 100 // plots.SMOOTH == 5, "the first mean is of the first five"
     assert (y[0], y[-1]) == pytest.approx((np.arange(5).mean(), np.arange(95, 100).mean()))
-    assert "by epoch" not in plots.caption(one_epoch)
 
 
 def test_of_several_epochs_accuracies_stand_before_the_published(records: list[Any]) -> None:
@@ -75,7 +74,6 @@ def test_of_several_epochs_accuracies_stand_before_the_published(records: list[A
     for number, line in enumerate(published, 1):
         assert np.asarray(line.get_ydata()).max() == pytest.approx(show.reference(number), abs=0.05)
     assert np.asarray(ours[0].get_ydata()) == pytest.approx([62.0, 61.0])
-    assert "grey: the published run" in plots.caption(records)
 
 
 def test_other_seeds_are_dots(records: list[Any]) -> None:
@@ -119,10 +117,3 @@ def test_runs_without_any_size_are_drawn_too(records: list[Any]) -> None:
     (text,) = plots.accuracy_vs_parameters(records[:1]).axes[0].texts
     (name,) = plots.accuracy_over_size(records[:1]).legends[0].get_texts()
     assert text.get_text() == name.get_text() == "full fine-tuning"
-
-
-def test_a_curve_is_named_by_size_and_by_targets_that_are_not_the_usual() -> None:
-    run = {"method": "lora", "implementation": "peft", "settings": {"rank": 8, "alpha": 4.0}}
-    assert plots.short_name({"run": run}) == "PEFT, r = 8"
-    run["settings"] = {"rank": 8, "alpha": 4.0, "targets": ["q", "o"]}
-    assert plots.short_name({"run": run}) == "PEFT, r = 8, at q and o"

@@ -35,7 +35,7 @@ def test_a_stale_run_or_measurement_is_marked_wherever_it_is_shown(
 ) -> None:
     written = (
         *(tables.ten_results, tables.cost, tables.times),
-        *(lambda found: tables.knowledge(found, {}), lambda found: tables.two_rates(found, found)),
+        lambda found: tables.knowledge(found, {}),
     )
     for table in written:
         rows = table(records).split("\n")[2:]

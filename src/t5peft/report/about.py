@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
@@ -13,60 +13,36 @@ from t5peft.base.settings import read_yaml, study_file
 from t5peft.base.studies import Study, load
 from t5peft.inputs.backbone import RANDOM
 from t5peft.inputs.data import MADE_UP
-from t5peft.measure.measurements import Measured
 from t5peft.methods import formulas
 from t5peft.methods.formulas import Model
-from t5peft.methods.table import Run, runs_of
+from t5peft.methods.table import runs_of
 from t5peft.pretrain.settings import ZERO_SHOT_REVIEWS
-from t5peft.report.handin import NOTEBOOKS
-from t5peft.report.show import (
-    DASH,
-    METHOD_NAMES,
-    TIMES,
-    backbone_name,
-    callout,
-    duration,
-    listed,
-    number,
-    percent,
-    rate,
-    run_name,
-    table,
-)
+from t5peft.report import show
+from t5peft.report.handin import NOTEBOOKS, void
+from t5peft.report.show import DASH, METHOD_NAMES, number, table
 from t5peft.runs.export import FILES
-from t5peft.runs.records import Record, Verified
+from t5peft.runs.records import Record
 
 
 def warnings(study: Study, records: Sequence[Record]) -> str:
     """A loud one where the numbers mean nothing, and one where they are stale."""
     lines = []
-    void = {
-        "a random T5": study.backbone.startswith(RANDOM),
-        "made-up reviews": study.data == MADE_UP,
-    }
-    if any(void.values()):
-        lines += callout(
+    if without := void(study):
+        lines += show.callout(
             "important",
             "These numbers mean nothing",
-            f"The study runs with {' and '.join(name for name, here in void.items() if here)}. It "
+            f"The study runs with {' and '.join(without)}. It "
             "shows that everything works; its accuracies say nothing about any method.",
         )
     imdb = load("assignment").data_fingerprint
-    if not void["made-up reviews"] and {x["identity"]["data"] for x in records} - {imdb}:
+    if study.data != MADE_UP and {x["identity"]["data"] for x in records} - {imdb}:
         text = f"Where IMDB is spoken of, the reviews are those of `{study.data}`."
-        lines += callout("note", "Other reviews than IMDB's, or another split", text)
-    return "\n".join([*lines, stale_note(records)])
-
-
-def verified(records: Iterable[Record]) -> list[Verified]:
-    """What was found of the runs that are not as today's code makes them."""
-    return [found for record in records if (found := record.get("verified"))]
-
-
-def outdated(measured: Mapping[str, Sequence[Measured]]) -> str:
-    """Which of what is measured beside the runs is stale (by name, its records); "" where none."""
-    names = [name for name, found in measured.items() if any(each.get("stale") for each in found)]
-    return f"The code that measures has changed since for {listed(names)}." if names else ""
+        lines += show.callout("note", "Other reviews than IMDB's, or another split", text)
+    if stale := [record for record in records if record.get("stale")]:
+        runs = "\n".join(f"- {show.run_name(record['run'])}: {record['stale']}" for record in stale)
+        text = "These runs were made by another version of the code and are marked *stale*:\n\n"
+        lines += show.callout("warning", "Stale runs", text + runs)
+    return "\n".join(lines)
 
 
 def departures(study: Study, exercise: Study, models: Mapping[str, Model]) -> str:
@@ -80,18 +56,8 @@ def departures(study: Study, exercise: Study, models: Mapping[str, Model]) -> st
     told = f"{len(names)} settings differ (@sec-differences)"
     if "backbone" in names and len(models) > 1:
         *_, size = (sum(formulas.parts(model).values()) for model in models.values())
-        told += f", first the backbone, *{backbone_name(study)}* ({number(size)} parameters)"
+        told += f", first the backbone, *{show.backbone_name(study)}* ({number(size)} parameters)"
     return f"**Not the exercise itself**: {told}."
-
-
-def stale_note(records: Sequence[Record]) -> str:
-    """A warning that lists the stale runs and why they are; "" where all are fresh."""
-    stale = [record for record in records if record.get("stale")]
-    if not stale:
-        return ""
-    items = "\n".join(f"- {run_name(record['run'])}: {record['stale']}" for record in stale)
-    text = f"These runs were made by another version of the code and are marked *stale*:\n\n{items}"
-    return "\n".join(callout("warning", "Stale runs", text))
 
 
 def settings_table(study: Study) -> str:
@@ -109,8 +75,7 @@ def value(setting: object) -> str:
         return DASH
     if isinstance(setting, tuple) and isinstance(setting[0], str):
         return ", ".join(setting)
-    text = rate(setting) if isinstance(setting, float) else str(setting)
-    text = f"{setting:,}" if isinstance(setting, int) else text
+    text = {float: show.rate, int: number}.get(type(setting), str)(setting)
     return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text
 
 
@@ -178,35 +143,26 @@ LOSS_NAMES = {"span": "span corruption", "sst2": "SST-2"}
 
 def backbone_table(card: Mapping[str, Any]) -> str:
     """What the pre-training of one of the project's own backbones took."""
-    settings = card["params"]
-    rows = [
-        ("parameters", f"{card['parameters']:,}"),
-        ("pieces of the tokenizer, without sentinels", f"{settings['vocabulary']:,}"),
-        ("text (tokens)", f"{card['corpus_tokens']:,}"),
-        ("tokens seen in span corruption", f"{card['seen_tokens']:,}"),
-        ("SST-2 sentences seen", f"{card['sst2_sentences']:,}"),
-        ("steps", f"{card['steps']:,}"),
-        (
-            f"batch (texts {TIMES} tokens that the encoder reads)",
-            f"{settings['batch_size']} {TIMES} {settings['input_length']}",
+    settings, losses = card["params"], card["losses"].items()
+    batch = f"{settings['batch_size']} {show.TIMES} {settings['input_length']}"
+    found = {
+        "parameters": f"{card['parameters']:,}",
+        "pieces of the tokenizer, without sentinels": f"{settings['vocabulary']:,}",
+        "text (tokens)": f"{card['corpus_tokens']:,}",
+        "tokens seen in span corruption": f"{card['seen_tokens']:,}",
+        "SST-2 sentences seen": f"{card['sst2_sentences']:,}",
+        "steps": f"{card['steps']:,}",
+        f"batch (texts {show.TIMES} tokens that the encoder reads)": batch,
+        "highest learning rate, of a matrix's RMS": show.rate(settings["learning_rate"]),
+        "time": show.duration(card["seconds"]),
+        "device": card["device"],
+        **{f"loss at the end: {LOSS_NAMES[kind]}": f"{loss:.3f}" for kind, loss in losses},
+        "SST-2 validation before fine-tuning (% right)": show.percent(card["zero_shot_sst2"]),
+        f"{number(ZERO_SHOT_REVIEWS)} IMDB training reviews before fine-tuning (% right)": (
+            show.percent(card["zero_shot_imdb_train"])
         ),
-        ("highest learning rate, of a matrix's RMS", rate(settings["learning_rate"])),
-        ("time", duration(card["seconds"])),
-        ("device", card["device"]),
-        *(
-            (f"loss at the end: {LOSS_NAMES[kind]}", f"{loss:.3f}")
-            for kind, loss in card["losses"].items()
-        ),
-        (
-            "SST-2 validation sentences labelled right, before fine-tuning (%)",
-            percent(card["zero_shot_sst2"]),
-        ),
-        (
-            f"IMDB training reviews labelled right, of {number(ZERO_SHOT_REVIEWS)}, before (%)",
-            percent(card["zero_shot_imdb_train"]),
-        ),
-    ]
-    return table({"pre-training": what, "value": value} for what, value in rows)
+    }
+    return table({"pre-training": what, "value": value} for what, value in found.items())
 
 
 def backbone(study: Study, record: Record) -> str:
@@ -223,9 +179,7 @@ def backbone(study: Study, record: Record) -> str:
     return f"The backbone is the published checkpoint `{study.backbone}`{at} [@raffel2020t5]."
 
 
-def heading(run: Run) -> str:
-    """The section of a chapter that has the source of a run's implementation."""
-    return "Our implementation" if run.implementation == "scratch" else "With the library"
+SECTIONS = "With the library", "Our implementation"  # of a chapter
 
 
 def handed_in(study: Study) -> str:
@@ -233,7 +187,8 @@ def handed_in(study: Study) -> str:
     rows = []
     for notebook, (chapter, left_out) in NOTEBOOKS.items():
         method = "full" if chapter == "full-fine-tuning" else chapter
-        held = [run for run in runs_of(study) if run.method == method and heading(run) != left_out]
+        held = [run for run in runs_of(study) if run.method == method]
+        held = [run for run in held if SECTIONS[run.implementation == "scratch"] != left_out]
         weights = FILES.get(method) if any(r.implementation == "scratch" for r in held) else None
         rows.append(
             {

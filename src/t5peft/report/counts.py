@@ -68,14 +68,6 @@ def scratch_settings(study: Study) -> dict[str, dict[str, Any]]:
     return {method: ours(study)[method].settings for method in EXERCISE[1:]}
 
 
-def added(study: Study) -> dict[str, int]:
-    """How many parameters each from-scratch PEFT method adds to t5-small, by the method's name."""
-    return {
-        show.METHOD_NAMES[method]: formulas.derive(method, EXERCISE_SIZE, settings).derived
-        for method, settings in scratch_settings(study).items()
-    }
-
-
 # --- derived equals counted ----------------------------------------------------------------------
 
 

@@ -12,14 +12,7 @@ from t5peft.methods import formulas
 from t5peft.methods.formulas import Derivation, Formula, Model
 from t5peft.methods.table import facts, runs_of
 from t5peft.report.counts import Checked
-from t5peft.report.show import (
-    METHOD_NAMES,
-    number,
-    percent,
-    run_name,
-    setting_name,
-    table,
-)
+from t5peft.report.show import METHOD_NAMES, number, run_name, setting_name, table
 
 
 def notation(study: Study, models: Mapping[str, Model]) -> str:
@@ -132,6 +125,6 @@ def family(settings: Mapping[str, Mapping[str, Any]]) -> str:
         for method, x in settings.items():
             count = formulas.derive(method, size, x).derived
             head = f"{METHOD_NAMES[method]}, {setting_name(x)} (%)"
-            row[head] = f"{count:,} ({percent(count / (bare + count), 4)})"
+            row[head] = f"{count:,} ({100 * count / (bare + count):.4f})"
         rows.append(row)
     return table(rows)

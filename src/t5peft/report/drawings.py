@@ -6,35 +6,16 @@ Black and white carry the meaning: what is trained is dark, what is frozen is li
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
 WIDTH = 6.3
 """Inches: the text width of an A4 page."""
-
-STYLE: Any = {
-    "font.family": "STIXGeneral",
-    "mathtext.fontset": "stix",
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 4.5,
-    "svg.hashsalt": "t5peft",  # names inside the SVG: the same bytes for the same figure
-    "svg.fonttype": "path",
-}
 
 TRAINED: dict[str, Any] = {"facecolor": "#1f3a5f", "edgecolor": "#1f3a5f"}
 FROZEN: dict[str, Any] = {"facecolor": "white", "edgecolor": "#8a8a8a"}
@@ -45,7 +26,7 @@ FAINT = "#777777"
 
 def use_style() -> None:
     """The report's one style, for every figure that is made from now on."""
-    matplotlib.rcParams.update(STYLE)
+    matplotlib.style.use(Path(__file__).with_name("report.mplstyle"))
 
 
 # --- where a method sits -------------------------------------------------------------------------
@@ -56,23 +37,16 @@ def t5(targets: Sequence[str]) -> Figure:
     dark; below, the site of each.
     """
     figure = Figure(figsize=(WIDTH, 5.0))
-    ax = _axes(figure, (0, 0.4, 1, 0.6), (0, 84))
-    _encoder(ax, targets)
-    _decoder(ax, targets)
+    whole = figure.add_axes((0, 0.4, 1, 0.6), xlim=(0, 84), ylim=(0, 70))
+    _encoder(whole, targets)
+    _decoder(whole, targets)
     for number, (title, detail) in enumerate(DETAILS.items()):
-        ax = _axes(figure, (number / 3, 0, 1 / 3, 0.38), (90, 126))
+        ax = figure.add_axes((number / 3, 0, 1 / 3, 0.38), xlim=(90, 126), ylim=(0, 70))
         _text(ax, 108, 67, title, weight="bold")
         detail(ax)
+    for ax in figure.axes:
+        ax.axis("off")
     return figure
-
-
-def _axes(
-    figure: Figure, place: tuple[float, float, float, float], across: tuple[float, float]
-) -> Axes:
-    ax = figure.add_axes(place)
-    ax.set(xlim=across, ylim=(0, 70))
-    ax.axis("off")
-    return ax
 
 
 def _encoder(ax: Axes, targets: Sequence[str]) -> None:
@@ -139,7 +113,7 @@ def _detail_prompt(ax: Axes) -> None:
         _box(ax, 97, bottom, 20, 3.4, "", trained)
         if row in (1, 5):
             _text(ax, 121, bottom + 1.6, f"${name}$")
-    _measure(ax, 97, 117, 17, "$d$")
+    _text(ax, 107, 13.5, "$d$")
     _text(ax, 94.2, 47.6, "$n$")
     _text(ax, 93, 30.4, "$T$")
     _text(ax, 109, 9, "rows that the encoder reads", size=8)
@@ -196,14 +170,7 @@ ARROW: dict[str, Any] = {
 
 
 def _box(
-    ax: Axes,
-    x: float,
-    y: float,
-    w: float,
-    h: float,
-    text: str,
-    trained: bool,
-    size: float = 8.5,
+    ax: Axes, x: float, y: float, w: float, h: float, text: str, trained: bool, size: float = 8.5
 ) -> None:
     ax.add_patch(Rectangle((x, y), w, h, lw=0.7, **(TRAINED if trained else FROZEN)))
     _text(ax, x + w / 2, y + h / 2, text, size=size, color="white" if trained else INK)
@@ -230,9 +197,3 @@ def _map(ax: Axes, bottom: float, height: float, low: Side, high: Side, name: st
     corners = [(low[0], bottom), (low[1], bottom), (high[1], top), (high[0], top)]
     ax.add_patch(Polygon(corners, **TRAINED))
     _text(ax, sum(low) / 2, bottom + height / 2, name, color="white")
-
-
-def _measure(ax: Axes, left: float, right: float, y: float, label: str) -> None:
-    arrow = {**ARROW, "arrowstyle": "<|-|>,head_width=0.1,head_length=0.2"}
-    ax.annotate("", (right, y - 2), (left, y - 2), arrowprops=arrow)
-    _text(ax, (left + right) / 2, y - 4.4, label)

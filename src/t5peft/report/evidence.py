@@ -24,7 +24,7 @@ from t5peft.report import counts, drawings, gaps, show, statistics
 from t5peft.report.statistics import Pair
 from t5peft.runs import store
 from t5peft.runs.identity import of_study
-from t5peft.runs.records import SHOWN, Incomplete, Planned, Record, Stored
+from t5peft.runs.records import SHOWN, Incomplete, Planned, Record
 from t5peft.training.trace import Trace, unpack
 
 if TYPE_CHECKING:
@@ -111,8 +111,12 @@ class Evidence:
         lacking = [run for run in wanted if self.found[run.name][0].state == "missing"]
         if lacking and self.study.train != "partial":
             allow(self.study, lacking, self.found)
+            from t5peft.runs import make  # with torch
+
+            checks.check(self.study)
             for run in lacking:
-                self.found[run.name] = trained(run, self.study)
+                make.train_alone(run, self.study)
+            self.found.update(store.look(lacking, self.study))
             lacking = []
         there = [self.record(run) for run in wanted if run not in lacking]
         if not lacking:
@@ -205,17 +209,15 @@ class Evidence:
 
         None of one that has another backbone, or lacks full fine-tuning or all of PEFT.
         """
-        return {name: self.companion(name) for name in COMPANIONS}
-
-    def companion(self, name: str) -> list[Record]:
-        """The same of one."""
-        if self.study.study != studies.DEFAULT:
-            return []
-        here = of_study(self.study)["backbone"]
-        records = stored(studies.load(name)).values()
-        alike = [record for record in records if record["identity"]["backbone"] == here]
-        kinds = {record["run"]["method"] == "full" for record in alike}
-        return alike if len(kinds) == 2 else []
+        found: dict[str, list[Record]] = {name: [] for name in COMPANIONS}
+        if self.study.study == studies.DEFAULT:
+            here = of_study(self.study)["backbone"]
+            for name in COMPANIONS:
+                records = stored(studies.load(name)).values()
+                alike = [record for record in records if record["identity"]["backbone"] == here]
+                kinds = {record["run"]["method"] == "full" for record in alike}
+                found[name] = alike if len(kinds) == 2 else []
+        return found
 
     @cached_property
     def exercise(self) -> Study:
@@ -295,15 +297,3 @@ def allow(study: Study, lacking: list[Run], found: store.Found) -> None:
     if study.train == "no" or replaces or max(times.values()) > A_MINUTE:
         takes = f"takes about {show.duration(sum(times.values()))} here"
         raise store.missing(study, found, f"{takes}; or render with train=yes, or --partial")
-
-
-def trained(run: Run, study: Study) -> tuple[store.Status, Stored | None]:
-    """The state and the record of a missing run that is trained now.
-
-    Raises what `checks.check` does.
-    """
-    from t5peft.runs import make  # with torch
-
-    checks.check(study)
-    make.train_alone(run, study)
-    return store.look([run], study)[run.name]

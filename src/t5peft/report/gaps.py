@@ -31,7 +31,8 @@ class Gaps(ast.NodeTransformer):
 
     def visit_Module(self, node: ast.Module) -> ast.Module:
         """The cell's syntax tree."""
-        named = [x.id for x in ast.walk(node) if isinstance(x, ast.Name) and is_set(x)]
+        names = (x for x in ast.walk(node) if isinstance(x, ast.Name))
+        named = [name.id for name in names if isinstance(name.ctx, ast.Store)]
         around: Any = ast.parse(CELL.format(names=named))
         *before, last = node.body or [ast.Pass()]
         if isinstance(last, ast.Expr):
@@ -39,11 +40,6 @@ class Gaps(ast.NodeTransformer):
             shown.value.args, last = [last.value], shown
         around.body[1].body = [*before, last]
         return ast.fix_missing_locations(around)
-
-
-def is_set(name: ast.Name) -> bool:
-    """Does the cell give the name its value?"""
-    return isinstance(name.ctx, ast.Store)
 
 
 class Gap:

@@ -69,13 +69,19 @@ def handin(
 
 
 def require_real(study: Study) -> None:
-    """Refuse a random backbone and made-up reviews."""
-    void = {"backbone": study.backbone.startswith(RANDOM), "data": study.data == MADE_UP}
-    for name, here in void.items():
-        if here:
-            expected = "what results mean something with"
-            way_out = "hand in another study, such as self-contained"
-            raise InputError(f"{name} of {study.study}", getattr(study, name), expected, way_out)
+    """Refuse a study whose numbers mean nothing."""
+    if found := void(study):
+        expected, way_out = "a trained T5 and real ones", "hand in another, such as self-contained"
+        raise InputError(f"study {study.study}", " and ".join(found), expected, way_out)
+
+
+def void(study: Study) -> list[str]:
+    """What a study's numbers mean nothing with."""
+    here = {
+        "a random T5": study.backbone.startswith(RANDOM),
+        "made-up reviews": study.data == MADE_UP,
+    }
+    return [name for name, is_so in here.items() if is_so]
 
 
 def require_as_made(study: Study) -> None:

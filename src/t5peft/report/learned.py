@@ -34,12 +34,8 @@ SAMPLE = 1000
 
 
 def singular_values(left: Tensor, right: Tensor) -> Tensor:
-    """Those of left (m, r) times right (r, n), the largest first, without that product: (r,).
-
-    With left = Q R and right^T = Q' R' they are those of R R'^T, since Q and Q' only turn.
-    """
-    thin, other = (torch.linalg.qr(x.double(), mode="r").R for x in (left, right.T))
-    return torch.linalg.svdvals(thin @ other.T)
+    """Those of left (m, r) times right (r, n), the largest first: (r,)."""
+    return torch.linalg.svdvals(left.double() @ right.double())[: left.shape[1]]
 
 
 def energy(singular: Tensor) -> Tensor:
@@ -112,11 +108,6 @@ class Learned:
         """The trained tensors of a run."""
         list(self.found.records(run.method))  # trains it, or is refused, where it is missing
         return store.tensors(store.folder(run, self.study))[1]
-
-    def accuracy(self, method: str) -> str:
-        """The best accuracy of our run of a method, in percent."""
-        (record,) = show.only(self.found.records(method), name=self.ours[method].name)
-        return show.percent(record["best_accuracy"])
 
     @cached_property
     def loras(self) -> dict[str, dict[str, Tensor]]:

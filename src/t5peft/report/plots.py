@@ -30,15 +30,10 @@ COLOURS = {
 """Told apart by hue, by darkness in print, and by the marker where there is none of either."""
 
 
-def filled(record: Record) -> bool:
-    """Is it a run of ours? Its mark is filled, and drawn last."""
-    return record["run"]["implementation"] == "scratch"
-
-
 def look(record: Record) -> dict[str, Any]:
     """Marker and colour of a run; a library's marker is hollow and its line dashed."""
     run = record["run"]
-    colour, ours = COLOURS[run["method"]], filled(record)
+    colour, ours = COLOURS[run["method"]], run["implementation"] == "scratch"
     return {
         "marker": MARKERS[run["method"]],
         "color": colour,
@@ -47,18 +42,10 @@ def look(record: Record) -> dict[str, Any]:
     }
 
 
-def short_name(record: Record) -> str:
-    """`PEFT, r = 8`: what stands at the end of a curve."""
-    run = record["run"]
-    if run["method"] == "full":
-        return "full"
-    sizes = {key: x for key, x in run["settings"].items() if key != "alpha"}
-    return f"{show.IMPLEMENTATION_NAMES[run['implementation']]}, " + show.setting_name(sizes)
-
-
-def accuracies(record: Record, key: str = "test_accuracy") -> list[float]:
-    """Percent, epoch by epoch."""
-    return [100 * item[key] for item in record["history"]]
+def by_epoch(record: Record, key: str = "test_accuracy") -> tuple[list[int], list[float]]:
+    """The epochs, and an accuracy after each in percent."""
+    history = record["history"]
+    return [item["epoch"] for item in history], [100 * item[key] for item in history]
 
 
 SMOOTH = 20
@@ -88,25 +75,10 @@ def curves(records: Sequence[Record], losses: Mapping[str, np.ndarray]) -> Figur
             published = 100 * np.array(show.published()["first"].get(number, []))
             ax.plot(np.arange(len(published)) + 1, published, color="#d4d4d0", lw=0.8)
         for record in records:
-            ax.plot(_epochs(record), accuracies(record), **{**look(record), "markersize": 3})
+            ax.plot(*by_epoch(record), **{**look(record), "markersize": 3})
         ax.set(ylabel="test accuracy (%)", xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
-
-
-def caption(records: Sequence[Record]) -> str:
-    """What `curves` shows."""
-    text = f"Training loss of the from-scratch runs, running mean over a {SMOOTH}th of the steps"
-    if show.one_epoch(records):
-        return text
-    return f"{text}; beside it, test accuracy by epoch, grey: the published run"
-
-
-def _train_and_test(ax: Axes, record: Record) -> None:
-    """A run's accuracies by epoch, those on training reviews thin and with dash marks."""
-    trained, colour = accuracies(record, "train_accuracy"), look(record)["color"]
-    ax.plot(_epochs(record), trained, color=colour, alpha=0.6, lw=0.6, ls=":", marker="_", ms=7)
-    ax.plot(_epochs(record), accuracies(record), **look(record))
 
 
 def overfitting(records: Sequence[Record]) -> Figure:
@@ -115,10 +87,11 @@ def overfitting(records: Sequence[Record]) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.9), layout="constrained")
     row = figure.subplots(1, len(ours), sharey=True, squeeze=False)[0]
     for ax, record in zip(row, ours, strict=True):
-        gap = accuracies(record, "train_accuracy"), accuracies(record)
-        ax.fill_between(_epochs(record), *gap, color=look(record)["color"], alpha=0.12, lw=0)
-        _train_and_test(ax, record)
-        method = record["run"]["method"]
+        method, trained = record["run"]["method"], by_epoch(record, "train_accuracy")
+        ax.fill_between(*trained, by_epoch(record)[1], color=COLOURS[method], alpha=0.12, lw=0)
+        dashes = {"color": COLOURS[method], "alpha": 0.6, "lw": 0.6, "ls": ":", "marker": "_"}
+        ax.plot(*trained, ms=7, **dashes)
+        ax.plot(*by_epoch(record), **look(record))
         ax.set_title(show.METHOD_NAMES[method], color=COLOURS[method], weight="bold")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     row[0].set_ylabel("accuracy (%)")
@@ -159,7 +132,7 @@ def accuracy_over_size(records: Sequence[Record]) -> Figure:
     """Best test accuracy, with its interval, over n, b or r; a method without a size is a line."""
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     ax = figure.subplots()
-    for alike in show.groups(records):
+    for alike in statistics.groups(records):
         method, style = alike[0]["run"]["method"], look(alike[0])
         name = show.run_name({**alike[0]["run"], "settings": {}})
         scores = [100 * record["best_accuracy"] for record in alike]
@@ -187,31 +160,22 @@ def _name_group(ax: Axes, records: Sequence[Record]) -> None:
     """The method's name above its points, and each setting below the points that have it."""
     lowest: dict[tuple[int, str], float] = {}
     for record in records:
-        name = short_name(record).partition(", ")[2]
-        at = (record["parameters"]["trained"], name)
+        settings = {key: x for key, x in record["run"]["settings"].items() if key != "alpha"}
+        at = record["parameters"]["trained"], show.setting_name(settings)
         lowest[at] = min(lowest.get(at, 100.0), 100 * statistics.interval(record)[0])
-    method = records[0]["run"]["method"]
-    right = max(x for x, _ in lowest)
-    tops = (statistics.interval(r)[1] for r in records if r["parameters"]["trained"] == right)
-    above: dict[str, Any] = {
-        "xytext": (0, 5),
+    method, right = records[0]["run"]["method"], max(x for x, _ in lowest)
+    top = max(statistics.interval(r)[1] for r in records if r["parameters"]["trained"] == right)
+    beside: dict[str, Any] = {
         "textcoords": "offset points",
         "ha": "center",
-        "va": "bottom",
         "path_effects": [withStroke(linewidth=2.5, foreground="white")],
         "zorder": 1.5,  # a mark is never hidden by a name
     }
-    ax.annotate(
-        show.METHOD_NAMES[method],
-        (right, 100 * max(tops)),
-        color=COLOURS[method],
-        weight="bold",
-        **above,
-    )
+    name, at = show.METHOD_NAMES[method], (right, 100 * top)
+    ax.annotate(name, at, (0, 5), color=COLOURS[method], weight="bold", **beside)
     if method in show.SIZES:
-        below = {**above, "xytext": (0, -4), "va": "top"}
         for (x, name), y in lowest.items():
-            ax.annotate(name, (x, y), fontsize=8, color=INK, **below)
+            ax.annotate(name, (x, y), (0, -4), va="top", fontsize=8, color=INK, **beside)
 
 
 def dot(record: Record) -> dict[str, Any]:
@@ -242,7 +206,3 @@ def ten_results(records: Sequence[Record], seeds: Iterable[Sequence[Record]] = (
     ax.spines["left"].set_visible(False)
     ax.set_xlabel("test accuracy (%)")
     return figure
-
-
-def _epochs(record: Record) -> list[int]:
-    return [item["epoch"] for item in record["history"]]

@@ -198,15 +198,6 @@ def only(records: Iterable[Record], **wanted: object) -> list[Record]:
     return [r for r in records if all(r["run"][key] == value for key, value in wanted.items())]
 
 
-def groups(records: Iterable[Record]) -> list[list[Record]]:
-    """The runs of each method and implementation, the smallest first."""
-    found: dict[tuple[str, str], list[Record]] = {}
-    for record in sorted(records, key=lambda record: record["parameters"]["trained"]):
-        run = record["run"]
-        found.setdefault((run["method"], run["implementation"]), []).append(record)
-    return [*found.values()]
-
-
 def study_name(study: Study) -> str:
     """What every caption of results says: the study and its backbone."""
     return f"study “{study.study}”, backbone {backbone_name(study)}"
@@ -239,12 +230,3 @@ def adamw_default(name: str) -> Any:
     from torch.optim import AdamW
 
     return inspect.signature(AdamW).parameters[name].default
-
-
-def adamw_defaults() -> str:
-    """Betas, epsilon and weight decay in words."""
-    first, second = adamw_default("betas")
-    return (  # plain spaces: Quarto shows an inline text by its repr
-        f"β₁ = {first:g}, β₂ = {second:g}, ε = {rate(adamw_default('eps'))} and "
-        f"λ = {adamw_default('weight_decay'):g}"
-    )

@@ -115,14 +115,17 @@ def twins(records: Sequence[Record]) -> list[tuple[Record, Record]]:
 
 def sizes(records: Iterable[Record]) -> list[tuple[Record, Record]]:
     """Each library's run with more parameters, with that of fewer."""
-    ordered = sorted(records, key=lambda record: record["parameters"]["trained"])
-    library = [record for record in ordered if record["run"]["implementation"] != "scratch"]
-    kinds = dict.fromkeys(record["run"]["method"] for record in library)
-    return [
-        (many, few)
-        for kind in kinds
-        for few, many in pairwise(r for r in library if r["run"]["method"] == kind)
-    ]
+    library = [record for record in records if record["run"]["implementation"] != "scratch"]
+    return [(many, few) for alike in groups(library) for few, many in pairwise(alike)]
+
+
+def groups(records: Iterable[Record]) -> list[list[Record]]:
+    """The runs of each method and implementation, the smallest first."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for record in sorted(records, key=lambda record: record["parameters"]["trained"]):
+        run = record["run"]
+        found.setdefault((run["method"], run["implementation"]), []).append(record)
+    return [*found.values()]
 
 
 def agreement(answers: Iterable[np.ndarray]) -> list[float]:

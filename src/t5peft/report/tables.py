@@ -197,22 +197,6 @@ def seeds(several: Iterable[Sequence[Record]]) -> str:
     )
 
 
-def two_rates(records: Iterable[Record], others: Iterable[Record]) -> str:
-    """The runs of another study of the same backbone beside the study's: rate and accuracy."""
-    own = {record["run"]["name"]: record for record in records}
-    return show.table(
-        {
-            "run": run_name(other["run"]) + mark(other),
-            "exercise's rate": show.rate(other["run"]["learning_rate"]),
-            "accuracy (%)": percent(other["best_accuracy"]),
-            "rate here": show.rate(own[other["run"]["name"]]["run"]["learning_rate"]),
-            "accuracy here (%)": percent(own[other["run"]["name"]]["best_accuracy"]),
-        }
-        for other in others
-        if other["run"]["name"] in own
-    )
-
-
 def trials(tried: Sequence[Trial], records: Iterable[Record]) -> str:
     """Held-out accuracy by learning rate; bold where the study took it."""
     used = {record["run"]["name"]: record["run"]["learning_rate"] for record in records}

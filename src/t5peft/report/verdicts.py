@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from t5peft.measure.bench import EXERCISE
-from t5peft.measure.measurements import Bench, Kept, Trial
-from t5peft.report import statistics
-from t5peft.report.show import (
-    METHOD_NAMES,
-    groups,
-    listed,
-    only,
-    percent,
-    points,
-    probability,
-    run_name,
-    setting_name,
-    share,
-)
+from t5peft.measure.measurements import Kept, Trial
+from t5peft.report import show, statistics
+from t5peft.report.show import METHOD_NAMES, listed, points, run_name, setting_name
 from t5peft.report.statistics import Pair, wilson
 from t5peft.runs.records import Record
 
 
 def of_all(count: int, total: int) -> str:
     """`3 of the 10`, `all 10`, `none of the 10`."""
-    if count == total:
-        return f"all {total}"
-    return f"{count or 'none'} of the {total}"
+    return f"all {total}" if count == total else f"{count or 'none'} of the {total}"
 
 
 # --- accuracy ------------------------------------------------------------------------------------
@@ -41,7 +27,7 @@ def versus(record: Record, other: Record, what: str, pairs: Iterable[Pair] = ())
     names = {record["run"]["name"], other["run"]["name"]}
     for pair in pairs:
         if {pair.first["run"]["name"], pair.second["run"]["name"]} == names:
-            p = probability(pair.p)
+            p = show.probability(pair.p)
             text += f" (p {p if p.startswith('<') else f'= {p}'})"
     return text
 
@@ -63,9 +49,9 @@ def alike(pairs: Iterable[Pair]) -> str:
 
 def method_results(records: Sequence[Record], full: Record | None, pairs: Iterable[Pair]) -> str:
     """Ours against full fine-tuning, its twin against ours, the small setting against the large."""
-    (ours,) = only(records, implementation="scratch")
+    (ours,) = show.only(records, implementation="scratch")
     setting = setting_name(ours["run"]["settings"])
-    text = f"Ours reaches {percent(ours['best_accuracy'])}% with {setting}"
+    text = f"Ours reaches {show.percent(ours['best_accuracy'])}% with {setting}"
     if full:
         text += f", {versus(ours, full, 'full fine-tuning', pairs)}"
     for _, twin in statistics.twins(records):
@@ -98,7 +84,7 @@ def gains(records: Iterable[Record]) -> str:
         f"{run_name(many['run'])} is {versus(many, few, setting_name(few['run']['settings']))}, "
         f"for {many['parameters']['trained'] / few['parameters']['trained']:.3g} times the "
         "parameters"
-        for few, *_, many in (alike for alike in groups(records) if len(alike) > 1)
+        for few, *_, many in (alike for alike in statistics.groups(records) if len(alike) > 1)
     ]
     return f"{'; '.join(told)}." if told else ""
 
@@ -115,12 +101,12 @@ def shares(records: Iterable[Record], held: Callable[[Record], float]) -> list[f
 def at_most(shares: Iterable[float]) -> str:
     """`yes, at most 0.9%`, or `no, up to 104%`."""
     most = max(shares)
-    return f"{'yes, at most' if most < 1 else 'no, up to'} {share(most)}"
+    return f"{'yes, at most' if most < 1 else 'no, up to'} {show.share(most)}"
 
 
 def span(shares: Sequence[float]) -> str:
     """`0.1% to 0.9%`."""
-    return f"{share(min(shares))} to {share(max(shares))}"
+    return f"{show.share(min(shares))} to {show.share(max(shares))}"
 
 
 def forgetting(kept: Kept) -> str:
@@ -156,12 +142,6 @@ def rises(kept: Kept) -> str:
     """`+0.52 to +1.68`, what PEFT runs add to the span loss."""
     found = [statistics.rise(measured, 2) for name, measured in kept.items() if name != "full"]
     return f"{min(found):+.2f} to {max(found):+.2f}"
-
-
-def peaks(bench: Bench | None) -> list[float]:
-    """Bytes of the exercise's own loop by method, full fine-tuning's first; [] where unmeasured."""
-    methods = bench["methods"] if bench else {}
-    return [sides[EXERCISE]["peak_bytes"] for sides in methods.values()]
 
 
 def split(records: Iterable[Record]) -> tuple[Record, list[Record]]:
