@@ -145,7 +145,7 @@ def test_what_is_measured_is_kept_and_printed(
         ["epoch", "36.00", "12.00", "3.00"],
         ["peak_bytes", "9.00", "3.00", "3.00"],
     ]
-    assert "25% (LoRA)" in printed
+    assert "lora 25%" in printed
     assert "differs in the mathematics: nothing" in printed, "fp32 in both"
     assert (
         main(["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--set", "precision=bf16"])

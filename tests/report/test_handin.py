@@ -86,8 +86,8 @@ def test_handin_is_what_the_exercise_wants(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({}, "backbone of smoke: found random:tiny"),
-        ({"backbone": "weights/backbone/mini"}, "data of smoke: found made-up"),
+        ({}, "study smoke: found a random T5 and made-up reviews"),
+        ({"backbone": "weights/backbone/mini"}, "study smoke: found made-up reviews"),
     ],
 )
 def test_handin_refuses_numbers_that_mean_nothing(

@@ -17,11 +17,9 @@ from t5peft.base import machine
 from t5peft.base.errors import Missing
 from t5peft.base.studies import Study
 from t5peft.inputs import data
-from t5peft.methods.table import Run, runs_of
-from t5peft.report import evidence
+from t5peft.methods.table import runs_of
 from t5peft.report.evidence import Evidence
 from t5peft.runs import estimate, make, store
-from t5peft.runs.records import Status
 from t5peft.training import jobs, loop
 
 
@@ -126,11 +124,7 @@ def test_missing_runs_are_trained_where_they_may_be(
     monkeypatch.setattr(machine, "has_accelerator", lambda: False)
     asked: list[str] = []
 
-    def noted(run: Run, study: Study) -> tuple[Status, None]:
-        asked.append(run.name)
-        return Status("fresh", "just now"), None
-
-    monkeypatch.setattr(evidence, "trained", noted)
+    monkeypatch.setattr(make, "train_alone", lambda run, study: asked.append(run.name))
     monkeypatch.setattr(Evidence, "record", lambda self, run: run.name)
     study = dataclasses.replace(smoke, train=train)
     names = [run.name for run in runs_of(study) if run.method == "lora"]

@@ -128,7 +128,7 @@ def test_each_file_has_its_digest(folder: Path) -> None:
     held = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert pack.sums(folder).keys() == held - {pack.SUMS}
     assert all(files.sha256(folder / name) == sha for name, sha in pack.sums(folder).items())
-    assert "src/t5peft/report/pack.py" in held
+    assert "src/t5peft/runs/pack.py" in held
     assert not [name for name in held if "__pycache__" in name]
 
 
