@@ -50,7 +50,7 @@ def test_the_first_page_says_what_the_numbers_are_not(exercise: Study) -> None:
     )
     moved = dataclasses.replace(exercise, backbone="models/t5-small")
     text = about.departures(moved, exercise, counts.models(exercise))
-    assert text == "**Not the exercise itself**: 1 settings differ (@sec-differences)."
+    assert text == "**Not the exercise itself**: 1 setting differs (@sec-differences)."
 
 
 def test_every_setting_that_differs_is_listed_with_its_reason(

@@ -53,7 +53,7 @@ def departures(study: Study, exercise: Study, models: Mapping[str, Model]) -> st
     names = differences(study, exercise)
     if not names:
         return ""
-    told = f"{len(names)} settings differ (@sec-differences)"
+    told = f"{len(names)} setting{'s differ' if len(names) > 1 else ' differs'} (@sec-differences)"
     if "backbone" in names and len(models) > 1:
         *_, size = (sum(formulas.parts(model).values()) for model in models.values())
         told += f", first the backbone, *{show.backbone_name(study)}* ({number(size)} parameters)"

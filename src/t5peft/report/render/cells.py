@@ -47,21 +47,19 @@ def readable(book: NotebookNode) -> NotebookNode:
     """
     found = [cell for cell in book.cells if cell.cell_type != "raw"]
     found.append(v4.new_markdown_cell("## References\n\n::: {#refs}\n:::"))
-    texts = [(place, text) for place, cell in enumerate(found) if (text := notebook.text_of(cell))]
-    plain = resolved([text for _, text in texts])
-    in_place = {place: text for (place, _), text in zip(texts, plain, strict=True)}
-    if "csl-entry" not in plain[-1]:
-        in_place[len(found) - 1] = ""  # nothing is cited
-    book.cells = [new for at, cell in enumerate(found) for new in anew(cell, in_place.get(at))]
+    plain = iter(resolved([text for cell in found if (text := notebook.text_of(cell))]))
+    book.cells = [new for cell in found for new in anew(cell, plain)]
+    if "csl-entry" not in book.cells[-1].source:
+        book.cells.pop()  # nothing is cited
     for number, cell in enumerate(book.cells):
         cell.id = f"cell-{number}"
     return book
 
 
-def anew(cell: NotebookNode, text: str | None) -> Iterator[NotebookNode]:
-    """The cell with its resolved text, if it has one, or with its source alone."""
-    if text is not None:
-        yield from notebook.prose(text)
+def anew(cell: NotebookNode, plain: Iterator[str]) -> Iterator[NotebookNode]:
+    """The cell with the next of the resolved texts, if it has one, or with its source alone."""
+    if notebook.text_of(cell):
+        yield from notebook.prose(next(plain))
         return
     if notebook.is_setup(cell) and "parameters" not in cell.metadata.tags:
         cell.source += f"\nfrom {__name__} import here as _here\n\n_here()"
