@@ -9,6 +9,7 @@ import pytest
 from helpers import seeded
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 from sklearn.metrics import cohen_kappa_score
 
 from t5peft.report import statistics
@@ -98,14 +99,33 @@ def test_a_gap_is_of_the_best_epoch_or_as_it_was_measured(
     assert statistics.known(records[0], kept) == (0.7, 0.62, 1000)
 
 
-def test_a_gap_counts_as_smaller_beyond_the_draw_of_the_reviews(records: list[Any]) -> None:
-    z = 2.7729  # the normal quantile of 1 - 0.05 / (2 x 9)
-    full, *others = records
-    own, error = statistics.gap(full, {})
-    found = [statistics.gap(record, {}) for record in others]
-    beyond = sum(own - x > z * np.hypot(error, e) for x, e in found)
-    assert 0 < beyond < 9
-    assert statistics.smaller_gaps(full, others, {}) == (9, beyond)
-    for record in others:
-        record["history"][0]["train_accuracy"] = 0.99
-    assert statistics.smaller_gaps(full, others, {}) == (0, 0)
+def test_a_gap_is_tested_as_if_each_run_had_drawn_its_reviews(records: list[Any]) -> None:
+    own, error = statistics.gap(records[0], {})
+    leads = statistics.leads(records, {})
+    assert len(leads) == 9, "one for each PEFT run"
+    for lead, record in zip(leads, records[1:], strict=True):
+        gap, other = statistics.gap(record, {})
+        assert lead.smaller == own - gap
+        assert lead.p == pytest.approx(2 * norm.sf(abs(own - gap) / np.hypot(error, other)))
+    records[1]["history"][0]["train_accuracy"] = 0.99
+    assert statistics.leads(records, {})[0].smaller < 0, "which is no less probable"
+    assert statistics.leads(records[1:], {}) == []
+
+
+def test_gaps_without_an_error_are_alike_or_not(records: list[Any]) -> None:
+    for record, test in zip(records, [1.0, 1.0, 0.0], strict=False):
+        record["history"][0].update(train_accuracy=1.0, test_accuracy=test)
+    alike, other = statistics.leads(records[:3], {})
+    assert (alike.smaller, alike.p) == (0, 1)
+    assert (other.smaller, other.p) == (-1, 0)
+
+
+def test_all_tests_of_a_report_have_one_error_rate(records: list[Any]) -> None:
+    def tests(*found: float) -> statistics.Tests:
+        one, two, three, four = found
+        pairs = [statistics.Pair(one, records[0], records[1], 1, 2)]
+        gaps = [statistics.Lead(two, 0.1), statistics.Lead(three, 0.2)]
+        return statistics.Tests(pairs, gaps, [statistics.Lead(four, 0.3)])
+
+    found = [0.01, 0.04, 0.03, 0.005]
+    assert statistics.together(*tests(*found)) == tests(*statistics.holm(found))

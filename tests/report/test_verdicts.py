@@ -10,24 +10,24 @@ from helpers import seeded
 from t5peft.base.studies import Study
 from t5peft.report import statistics, verdicts
 from t5peft.report.show import ALPHA
-from t5peft.report.statistics import Pair
+from t5peft.report.statistics import Lead, Pair
 
 
 def test_a_difference_is_of_what_is_printed_and_has_its_p(records: list[Any]) -> None:
     full, prompt = records[:2]
     full["best_accuracy"], prompt["best_accuracy"] = 0.8756, 0.7984  # 87.6 and 79.8
     assert verdicts.versus(prompt, full, "full") == "7.8 points below full"
-    pairs = [Pair(prompt, full, 3, 90, 0.0004)]
+    pairs = [Pair(0.0004, prompt, full, 3, 90)]
     assert verdicts.versus(full, prompt, "it", pairs) == "7.8 points above it (p < 0.001)"
     prompt["best_accuracy"] = 0.8763
-    pairs = [Pair(prompt, full, 3, 4, 0.7312)]
+    pairs = [Pair(0.7312, prompt, full, 3, 4)]
     assert verdicts.versus(prompt, full, "it", pairs) == "level with it (p = 0.73)"
     assert verdicts.versus(prompt, records[2], "it", pairs) == "23.6 points above it"
 
 
 def test_twins_are_told_apart_by_the_test_alone(records: list[Any]) -> None:
-    twins = [Pair(*pair, 0, 0, 0.05) for pair in statistics.twins(records)]
-    others = [Pair(records[1], records[0], 0, 9, 0.001)]
+    twins = [Pair(0.05, *pair, 0, 0) for pair in statistics.twins(records)]
+    others = [Pair(0.001, records[1], records[0], 0, 9)]
     assert verdicts.alike(others).startswith("nothing is known")
     assert verdicts.alike(twins + others) == (
         "none of the 3 from-scratch runs differ from their library twins"
@@ -74,34 +74,31 @@ def test_forgetting_counts_the_runs_that_lost_less(kept: dict[str, Any]) -> None
     assert verdicts.rises(kept) == "+0.10 to +0.10"
 
 
-def test_overfitting_has_a_verdict(records: list[Any], kept: dict[str, Any]) -> None:
-    for measured in kept.values():
-        measured["reviews"] = 10_000
-    assert verdicts.overfitting(records, kept) == (
-        "not shown, the gap is smaller in none of the 9 PEFT runs, beyond the draw of the "
-        "reviews in none of the 9"
+def test_overfitting_has_a_verdict() -> None:
+    none, larger, drawn, smaller = Lead(1, 0), Lead(0, -0.1), Lead(0.05, 0.01), Lead(0.049, 0.1)
+    assert verdicts.overfitting([none, larger]) == (
+        "not shown, the gap is smaller in none of the 2 PEFT runs, beyond the draw of the "
+        "reviews in none of the 2"
     )
+    assert verdicts.overfitting([smaller]).startswith("yes, the gap is smaller in all 1 PEFT runs")
+    text = verdicts.overfitting([larger, drawn, smaller])
+    assert text.startswith("in part, the gap is smaller in 2 of the 3 PEFT runs, beyond the draw")
+    assert text.endswith("in 1 of the 3")
+
+
+def test_a_gap_is_printed_in_points(records: list[Any], kept: dict[str, Any]) -> None:
     kept["full"]["train_accuracy"] = 0.9
-    assert verdicts.overfitting(records, kept).startswith("yes, the gap is smaller in all 9")
-    kept["lora-peft-r1"]["train_accuracy"] = 0.895
-    text = verdicts.overfitting(records, kept)
-    assert text.startswith("in part, the gap is smaller in all 9 PEFT runs, beyond the draw")
-    assert text.endswith("in 8 of the 9")
     assert verdicts.gap_range(records[:1], kept) == "+28.0"
     assert verdicts.gap_range(records[:2], {}) == "+12.0 to +13.0"
-
-
-def test_training_on_is_judged_after_the_last_epoch(records: list[Any]) -> None:
-    assert verdicts.more_epochs([]) == ""
-    records[0]["study"] = "x"
-    for record in records[1:]:
-        record["history"][0]["train_accuracy"] = 0.99
-    assert verdicts.overfitting(records, {}).startswith("not shown, the gap is smaller in none")
-    text = verdicts.more_epochs(records)
-    assert text.startswith(
-        " Trained on for 2 epochs, in the study “x”: in part, the gap is smaller in all 9"
-    )
     assert verdicts.gap_range(statistics.trained_on(records)[:1], {}) == "+19.0"
+
+
+def test_training_on_is_judged_where_there_is_a_longer_study(records: list[Any]) -> None:
+    assert verdicts.more_epochs([], []) == ""
+    records[0]["study"] = "x"
+    assert verdicts.more_epochs(records, [Lead(0.01, 0.1), Lead(1, 0)]).startswith(
+        " Trained on for 2 epochs, in the study “x”: in part, the gap is smaller in 1 of the 2"
+    )
 
 
 def test_seeds_move_a_method_by_the_most_of_its_runs(records: list[Any]) -> None:

@@ -21,7 +21,7 @@ from t5peft.measure import measurements
 from t5peft.measure.measurements import Baselines, Bench, Kept, Measured, Trial
 from t5peft.methods.table import Run, facts, require_ten, runs_of
 from t5peft.report import counts, drawings, gaps, show, statistics
-from t5peft.report.statistics import Pair
+from t5peft.report.statistics import Tests
 from t5peft.runs import store
 from t5peft.runs.identity import of_study
 from t5peft.runs.records import SHOWN, Incomplete, Planned, Record
@@ -172,11 +172,16 @@ class Evidence:
         """By stored run, which test reviews (reviews,) it has right."""
         return self.answered(Trace.right_after)
 
-    @property
-    def pairs(self) -> list[Pair]:
-        """All pairs of stored runs that the report compares, with one error rate."""
+    @cached_property
+    def tests(self) -> Tests:
+        """All that the report tests, with one error rate."""
         stored, of = self.stored, (statistics.against_full, statistics.twins, statistics.sizes)
-        return statistics.compared([pair for one in of for pair in one(stored)], self.right)
+        longer = statistics.trained_on(self.companions["ten-epochs"])
+        return statistics.together(
+            statistics.compared([pair for one in of for pair in one(stored)], self.right),
+            statistics.leads(stored, self.kept),
+            statistics.leads(longer, {}),
+        )
 
     def quoted(self, places: Sequence[int]) -> str:
         """How these test reviews begin, as a list; "" where they are not on this machine."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest
@@ -16,7 +17,7 @@ from t5peft.measure.measurements import Kept, Retention
 from t5peft.runs.records import Record
 
 ALPHA = 0.05
-"""The error rate of the tests of a table, or of a verdict, together."""
+"""The error rate of all tests of a report together."""
 
 
 # --- accuracies ----------------------------------------------------------------------------------
@@ -43,23 +44,54 @@ def percent(record: Record) -> float:
     return round(100 * record["best_accuracy"], 1)
 
 
-# --- pairs of runs -------------------------------------------------------------------------------
+# --- tests ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Pair:
+class Test:
+    """A difference, and how probable one at least as large is if there is none."""
+
+    p: float
+
+    @property
+    def differ(self) -> bool:
+        """Is the difference more than the draw of the reviews explains?"""
+        return self.p < ALPHA
+
+
+@dataclass(frozen=True)
+class Pair(Test):
     """Two runs that answered the same test reviews, each after its best epoch."""
 
     first: Record
     second: Record
     only_first: int  # how many reviews the first alone has right
     only_second: int
-    p: float  # of `mcnemar`, adjusted by `holm`
 
-    @property
-    def differ(self) -> bool:
-        """Is the difference more than the draw of the test reviews explains?"""
-        return self.p < ALPHA
+
+@dataclass(frozen=True)
+class Lead(Test):
+    """By how much the gap of a PEFT run is smaller than full fine-tuning's."""
+
+    smaller: float
+
+
+class Tests(NamedTuple):
+    """All that a report tests."""
+
+    pairs: list[Pair]
+    gaps: list[Lead]
+    later: list[Lead]  # after the last epoch of a longer study
+
+
+def together(pairs: list[Pair], gaps: list[Lead], later: list[Lead]) -> Tests:
+    """The tests, each p adjusted for one error rate of all."""
+    adjusted = iter(holm([test.p for test in (*pairs, *gaps, *later)]))
+    return Tests(
+        [replace(pair, p=next(adjusted)) for pair in pairs],
+        [replace(lead, p=next(adjusted)) for lead in gaps],
+        [replace(lead, p=next(adjusted)) for lead in later],
+    )
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -88,10 +120,9 @@ def compared(pairs: Iterable[tuple[Record, Record]], right: Mapping[str, np.ndar
         if {one["run"]["name"], other["run"]["name"]} <= right.keys()
     ]
     counts = [(int((a & ~b).sum()), int((b & ~a).sum())) for _, _, a, b in both]
-    adjusted = holm([mcnemar(*count) for count in counts])
     return [
-        Pair(one, other, *count, p)
-        for (one, other, *_), count, p in zip(both, counts, adjusted, strict=True)
+        Pair(mcnemar(*count), one, other, *count)
+        for (one, other, *_), count in zip(both, counts, strict=True)
     ]
 
 
@@ -183,16 +214,20 @@ def trained_on(records: Iterable[Record]) -> list[Record]:
     return [{**record, "best_epoch": len(record["history"])} for record in records]
 
 
-def smaller_gaps(full: Record, others: Iterable[Record], kept: Kept) -> tuple[int, int]:
-    """How many gaps are smaller than full fine-tuning's, and how many beyond doubt.
+def leads(records: Iterable[Record], kept: Kept) -> list[Lead]:
+    """Each PEFT run's gap beside full fine-tuning's, by a z test; none without the latter.
 
-    Beyond the 95% interval of a difference of two gaps whose reviews were drawn independently: as
-    the runs share their reviews, it is no narrower than it has to be.
+    The test takes the reviews of the two as drawn independently. As they are the same ones, p is
+    no smaller than it has to be.
     """
-    (own, error), found = gap(full, kept), [gap(record, kept) for record in others]
-    z = NormalDist().inv_cdf(1 - ALPHA / (2 * len(found)))  # Bonferroni's: for all together
-    lead = [(own - one, z * math.hypot(error, other)) for one, other in found]
-    return sum(ahead > 0 for ahead, _ in lead), sum(ahead > doubt for ahead, doubt in lead)
+    full, peft = [], []
+    for record in records:
+        (full if record["run"]["method"] == "full" else peft).append(gap(record, kept))
+    both = [(own - one, math.hypot(error, other)) for own, error in full for one, other in peft]
+    return [
+        Lead(2 * NormalDist().cdf(-abs(smaller) / (error or math.ulp(1))), smaller)
+        for smaller, error in both
+    ]
 
 
 def rise(measured: Retention, digits: int = 15) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from t5peft.measure.measurements import Kept, Trial
 from t5peft.report import show, statistics
 from t5peft.report.show import METHOD_NAMES, listed, points, run_name, setting_name
-from t5peft.report.statistics import Pair, wilson
+from t5peft.report.statistics import Lead, Pair, wilson
 from t5peft.runs.records import Record
 
 
@@ -118,24 +118,23 @@ def forgetting(kept: Kept) -> str:
     return f"{'yes' if less == total else 'not always'}, in {of_all(less, total)} PEFT runs"
 
 
-def overfitting(records: Sequence[Record], kept: Kept) -> str:
+def overfitting(gaps: Sequence[Lead]) -> str:
     """Does PEFT learn less of its training reviews by heart than full fine-tuning?"""
-    full, peft = split(records)
-    smaller, beyond = statistics.smaller_gaps(full, peft, kept)
-    verdict = "not shown" if not beyond else "yes" if beyond == len(peft) else "in part"
+    total, smaller = len(gaps), [lead for lead in gaps if lead.smaller > 0]
+    beyond = sum(lead.differ for lead in smaller)
+    verdict = "not shown" if not beyond else "yes" if beyond == total else "in part"
     return (
-        f"{verdict}, the gap is smaller in {of_all(smaller, len(peft))} PEFT runs, "
-        f"beyond the draw of the reviews in {of_all(beyond, len(peft))}"
+        f"{verdict}, the gap is smaller in {of_all(len(smaller), total)} PEFT runs, "
+        f"beyond the draw of the reviews in {of_all(beyond, total)}"
     )
 
 
-def more_epochs(longer: Sequence[Record]) -> str:
+def more_epochs(longer: Sequence[Record], gaps: Sequence[Lead]) -> str:
     """The same of runs that went on past their best epoch; "" where there are none."""
     if not longer:
         return ""
-    count = len(longer[0]["history"])
-    verdict = overfitting(statistics.trained_on(longer), {})
-    return f" Trained on for {count} epochs, in the study “{longer[0]['study']}”: {verdict}."
+    study, count = longer[0]["study"], len(longer[0]["history"])
+    return f" Trained on for {count} epochs, in the study “{study}”: {overfitting(gaps)}."
 
 
 def rises(kept: Kept) -> str:
