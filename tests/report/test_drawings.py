@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import matplotlib.style
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ def svg(figure: Figure) -> bytes:
 
 @pytest.mark.slow
 def test_every_figure_is_the_same_bytes_each_time(records: list[Any]) -> None:
-    drawings.use_style()
+    matplotlib.style.use(drawings.STYLE)
     for draw in (
         lambda: drawings.t5(("q", "wo")),
         lambda: plots.curves(records, {r["run"]["name"]: np.ones(9) for r in records}),

@@ -56,7 +56,7 @@ def test_pairs_are_compared_by_what_one_alone_has_right(records: list[Any]) -> N
     pairs = [(records[1], records[0]), (records[2], records[0])]
     (pair,) = statistics.compared(pairs, right)
     assert (pair.first, pair.second) == pairs[0], "the other kept no answers"
-    assert (pair.only_first, pair.only_second, pair.p) == (2, 1, 1)
+    assert (pair.of_first, pair.of_second, pair.p) == (2, 1, 1)
     assert not pair.differ
     assert statistics.all_wrong(right.values()) == [3]
     several = {name: np.resize(x, 5000) for name, x in right.items()}
@@ -101,31 +101,24 @@ def test_a_gap_is_of_the_best_epoch_or_as_it_was_measured(
 
 def test_a_gap_is_tested_as_if_each_run_had_drawn_its_reviews(records: list[Any]) -> None:
     own, error = statistics.gap(records[0], {})
-    leads = statistics.leads(records, {})
-    assert len(leads) == 9, "one for each PEFT run"
-    for lead, record in zip(leads, records[1:], strict=True):
-        gap, other = statistics.gap(record, {})
-        assert lead.smaller == own - gap
-        assert lead.p == pytest.approx(2 * norm.sf(abs(own - gap) / np.hypot(error, other)))
-    records[1]["history"][0]["train_accuracy"] = 0.99
-    assert statistics.leads(records, {})[0].smaller < 0, "which is no less probable"
-    assert statistics.leads(records[1:], {}) == []
+    pairs = statistics.gaps(records, {})
+    assert [pair.second for pair in pairs] == records[1:]
+    for pair in pairs:
+        gap, other = statistics.gap(pair.second, {})
+        assert (pair.of_first, pair.of_second) == (own, gap)
+        assert pair.p == pytest.approx(2 * norm.sf(abs(own - gap) / np.hypot(error, other)))
+    assert statistics.gaps(records[1:], {}) == [], "without full fine-tuning"
 
 
 def test_gaps_without_an_error_are_alike_or_not(records: list[Any]) -> None:
     for record, test in zip(records, [1.0, 1.0, 0.0], strict=False):
         record["history"][0].update(train_accuracy=1.0, test_accuracy=test)
-    alike, other = statistics.leads(records[:3], {})
-    assert (alike.smaller, alike.p) == (0, 1)
-    assert (other.smaller, other.p) == (-1, 0)
+    assert [pair.p for pair in statistics.gaps(records[:3], {})] == [1, 0]
 
 
 def test_all_tests_of_a_report_have_one_error_rate(records: list[Any]) -> None:
-    def tests(*found: float) -> statistics.Tests:
-        one, two, three, four = found
-        pairs = [statistics.Pair(one, records[0], records[1], 1, 2)]
-        gaps = [statistics.Lead(two, 0.1), statistics.Lead(three, 0.2)]
-        return statistics.Tests(pairs, gaps, [statistics.Lead(four, 0.3)])
-
     found = [0.01, 0.04, 0.03, 0.005]
-    assert statistics.together(*tests(*found)) == tests(*statistics.holm(found))
+    one, *rest = [statistics.Pair(records[0], records[1], 1, 2, p) for p in found]
+    pairs, gaps, later = statistics.together([one], [], rest)
+    assert [pair.p for pair in [*pairs, *later]] == statistics.holm(found)
+    assert (len(pairs), gaps) == (1, [])

@@ -89,7 +89,7 @@ def test_a_difference_is_of_the_two_numbers_beside_it(
 
 
 def test_pairs_stand_with_their_test(records: list[Any]) -> None:
-    (row,) = cells(tables.pairs([Pair(0.0001, records[1], records[0], 1200, 30)]))
+    (row,) = cells(tables.pairs([Pair(records[1], records[0], 1200, 30, 0.0001)]))
     assert row[0].startswith("soft prompt, ours")
     assert row[1:] == ["full fine-tuning", "+1.0", "1,200", "30", "< 0.001"]
 

@@ -10,24 +10,24 @@ from helpers import seeded
 from t5peft.base.studies import Study
 from t5peft.report import statistics, verdicts
 from t5peft.report.show import ALPHA
-from t5peft.report.statistics import Lead, Pair
+from t5peft.report.statistics import Pair
 
 
 def test_a_difference_is_of_what_is_printed_and_has_its_p(records: list[Any]) -> None:
     full, prompt = records[:2]
     full["best_accuracy"], prompt["best_accuracy"] = 0.8756, 0.7984  # 87.6 and 79.8
     assert verdicts.versus(prompt, full, "full") == "7.8 points below full"
-    pairs = [Pair(0.0004, prompt, full, 3, 90)]
+    pairs = [Pair(prompt, full, 3, 90, 0.0004)]
     assert verdicts.versus(full, prompt, "it", pairs) == "7.8 points above it (p < 0.001)"
     prompt["best_accuracy"] = 0.8763
-    pairs = [Pair(0.7312, prompt, full, 3, 4)]
+    pairs = [Pair(prompt, full, 3, 4, 0.7312)]
     assert verdicts.versus(prompt, full, "it", pairs) == "level with it (p = 0.73)"
     assert verdicts.versus(prompt, records[2], "it", pairs) == "23.6 points above it"
 
 
 def test_twins_are_told_apart_by_the_test_alone(records: list[Any]) -> None:
-    twins = [Pair(0.05, *pair, 0, 0) for pair in statistics.twins(records)]
-    others = [Pair(0.001, records[1], records[0], 0, 9)]
+    twins = [Pair(*pair, 0, 0, 0.05) for pair in statistics.twins(records)]
+    others = [Pair(records[1], records[0], 0, 9, 0.001)]
     assert verdicts.alike(others).startswith("nothing is known")
     assert verdicts.alike(twins + others) == (
         "none of the 3 from-scratch runs differ from their library twins"
@@ -74,8 +74,11 @@ def test_forgetting_counts_the_runs_that_lost_less(kept: dict[str, Any]) -> None
     assert verdicts.rises(kept) == "+0.10 to +0.10"
 
 
-def test_overfitting_has_a_verdict() -> None:
-    none, larger, drawn, smaller = Lead(1, 0), Lead(0, -0.1), Lead(0.05, 0.01), Lead(0.049, 0.1)
+def test_overfitting_has_a_verdict(records: list[Any]) -> None:
+    def gaps(own: float, p: float) -> Pair:
+        return Pair(records[0], records[1], 0.1, own, p)
+
+    none, larger, drawn, smaller = gaps(0.1, 1), gaps(0.2, 0), gaps(0.09, 0.05), gaps(0, 0.049)
     assert verdicts.overfitting([none, larger]) == (
         "not shown, the gap is smaller in none of the 2 PEFT runs, beyond the draw of the "
         "reviews in none of the 2"
@@ -96,8 +99,11 @@ def test_a_gap_is_printed_in_points(records: list[Any], kept: dict[str, Any]) ->
 def test_training_on_is_judged_where_there_is_a_longer_study(records: list[Any]) -> None:
     assert verdicts.more_epochs([], []) == ""
     records[0]["study"] = "x"
-    assert verdicts.more_epochs(records, [Lead(0.01, 0.1), Lead(1, 0)]).startswith(
-        " Trained on for 2 epochs, in the study “x”: in part, the gap is smaller in 1 of the 2"
+    gaps = [
+        Pair(records[0], record, 0.1, 0.0, p) for record, p in zip(records, (0.01, 1), strict=False)
+    ]
+    assert verdicts.more_epochs(records, gaps).startswith(
+        " Trained on for 2 epochs, in the study “x”: in part, the gap is smaller in all 2"
     )
 
 

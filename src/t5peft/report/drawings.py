@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
@@ -23,10 +22,8 @@ PANEL: dict[str, Any] = {"facecolor": "#f3f3f1", "edgecolor": "none"}
 INK = "#222222"
 FAINT = "#777777"
 
-
-def use_style() -> None:
-    """The report's one style, for every figure that is made from now on."""
-    matplotlib.style.use(Path(__file__).with_name("report.mplstyle"))
+STYLE = Path(__file__).with_name("report.mplstyle")
+"""The report's one style, for every figure."""
 
 
 # --- where a method sits -------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import matplotlib.style
 import numpy as np
 
 from t5peft.base import machine, paths, studies
@@ -21,7 +22,7 @@ from t5peft.measure import measurements
 from t5peft.measure.measurements import Baselines, Bench, Kept, Measured, Trial
 from t5peft.methods.table import Run, facts, require_ten, runs_of
 from t5peft.report import counts, drawings, gaps, show, statistics
-from t5peft.report.statistics import Tests
+from t5peft.report.statistics import Pair
 from t5peft.runs import store
 from t5peft.runs.identity import of_study
 from t5peft.runs.records import SHOWN, Incomplete, Planned, Record
@@ -76,7 +77,7 @@ def use_svg() -> None:
     """Plots in the report's style, the same bytes each time; as SVG, or as Quarto wants them."""
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    drawings.use_style()
+    matplotlib.style.use(drawings.STYLE)
     form = os.environ.get("QUARTO_FIG_FORMAT", "svg")
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     set_matplotlib_formats(form, metadata=undated.get(form, {}))
@@ -173,14 +174,14 @@ class Evidence:
         return self.answered(Trace.right_after)
 
     @cached_property
-    def tests(self) -> Tests:
-        """All that the report tests, with one error rate."""
+    def tests(self) -> list[list[Pair]]:
+        """All that the report tests: answers; gaps; gaps after a longer study's last epoch."""
         stored, of = self.stored, (statistics.against_full, statistics.twins, statistics.sizes)
         longer = statistics.trained_on(self.companions["ten-epochs"])
         return statistics.together(
             statistics.compared([pair for one in of for pair in one(stored)], self.right),
-            statistics.leads(stored, self.kept),
-            statistics.leads(longer, {}),
+            statistics.gaps(stored, self.kept),
+            statistics.gaps(longer, {}),
         )
 
     def quoted(self, places: Sequence[int]) -> str:

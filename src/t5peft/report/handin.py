@@ -48,7 +48,9 @@ def handin(
     stem = f"{name}_{number}"
     study = studies.load(file, changes)
     require_ten(study)
-    require_real(study)
+    if found := void(study):
+        expected, way_out = "a trained T5 and real ones", "hand in another, such as self-contained"
+        raise InputError(f"study {study.study}", " and ".join(found), expected, way_out)
     require_as_made(study)
     values = render.from_anywhere({**studies.plain(study), "train": "no"})
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,20 +70,10 @@ def handin(
         ]
 
 
-def require_real(study: Study) -> None:
-    """Refuse a study whose numbers mean nothing."""
-    if found := void(study):
-        expected, way_out = "a trained T5 and real ones", "hand in another, such as self-contained"
-        raise InputError(f"study {study.study}", " and ".join(found), expected, way_out)
-
-
 def void(study: Study) -> list[str]:
     """What a study's numbers mean nothing with."""
-    here = {
-        "a random T5": study.backbone.startswith(RANDOM),
-        "made-up reviews": study.data == MADE_UP,
-    }
-    return [name for name, is_so in here.items() if is_so]
+    is_random, is_made_up = study.backbone.startswith(RANDOM), study.data == MADE_UP
+    return ["a random T5"] * is_random + ["made-up reviews"] * is_made_up
 
 
 def require_as_made(study: Study) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from statistics import NormalDist
-from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest
@@ -48,10 +47,14 @@ def percent(record: Record) -> float:
 
 
 @dataclass(frozen=True)
-class Test:
-    """A difference, and how probable one at least as large is if there is none."""
+class Pair:
+    """Two runs, compared by the reviews that either alone has right, or by their gaps."""
 
-    p: float
+    first: Record
+    second: Record
+    of_first: float
+    of_second: float
+    p: float  # of so large a difference, if there is none
 
     @property
     def differ(self) -> bool:
@@ -59,39 +62,10 @@ class Test:
         return self.p < ALPHA
 
 
-@dataclass(frozen=True)
-class Pair(Test):
-    """Two runs that answered the same test reviews, each after its best epoch."""
-
-    first: Record
-    second: Record
-    only_first: int  # how many reviews the first alone has right
-    only_second: int
-
-
-@dataclass(frozen=True)
-class Lead(Test):
-    """By how much the gap of a PEFT run is smaller than full fine-tuning's."""
-
-    smaller: float
-
-
-class Tests(NamedTuple):
-    """All that a report tests."""
-
-    pairs: list[Pair]
-    gaps: list[Lead]
-    later: list[Lead]  # after the last epoch of a longer study
-
-
-def together(pairs: list[Pair], gaps: list[Lead], later: list[Lead]) -> Tests:
-    """The tests, each p adjusted for one error rate of all."""
-    adjusted = iter(holm([test.p for test in (*pairs, *gaps, *later)]))
-    return Tests(
-        [replace(pair, p=next(adjusted)) for pair in pairs],
-        [replace(lead, p=next(adjusted)) for lead in gaps],
-        [replace(lead, p=next(adjusted)) for lead in later],
-    )
+def together(*tests: Sequence[Pair]) -> list[list[Pair]]:
+    """Several tables of tests, each p adjusted for one error rate of all."""
+    adjusted = iter(holm([pair.p for some in tests for pair in some]))
+    return [[replace(pair, p=next(adjusted)) for pair in some] for some in tests]
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -114,16 +88,13 @@ def compared(pairs: Iterable[tuple[Record, Record]], right: Mapping[str, np.ndar
 
     A pair is left out where one of the two kept no answers.
     """
-    both = [
-        (one, other, right[one["run"]["name"]], right[other["run"]["name"]])
-        for one, other in pairs
-        if {one["run"]["name"], other["run"]["name"]} <= right.keys()
-    ]
-    counts = [(int((a & ~b).sum()), int((b & ~a).sum())) for _, _, a, b in both]
-    return [
-        Pair(mcnemar(*count), one, other, *count)
-        for (one, other, *_), count in zip(both, counts, strict=True)
-    ]
+    found = []
+    for one, other in pairs:
+        if {one["run"]["name"], other["run"]["name"]} <= right.keys():
+            a, b = right[one["run"]["name"]], right[other["run"]["name"]]
+            counts = int((a & ~b).sum()), int((b & ~a).sum())
+            found.append(Pair(one, other, *counts, mcnemar(*counts)))
+    return found
 
 
 def against_full(records: Iterable[Record]) -> list[tuple[Record, Record]]:
@@ -214,20 +185,21 @@ def trained_on(records: Iterable[Record]) -> list[Record]:
     return [{**record, "best_epoch": len(record["history"])} for record in records]
 
 
-def leads(records: Iterable[Record], kept: Kept) -> list[Lead]:
-    """Each PEFT run's gap beside full fine-tuning's, by a z test; none without the latter.
+def gaps(records: Iterable[Record], kept: Kept) -> list[Pair]:
+    """Full fine-tuning beside each PEFT run, by a z test of their gaps.
 
-    The test takes the reviews of the two as drawn independently. As they are the same ones, p is
-    no smaller than it has to be.
+    It takes the reviews of the two as drawn independently. As they are the same ones, p is no
+    smaller than it has to be.
     """
-    full, peft = [], []
-    for record in records:
-        (full if record["run"]["method"] == "full" else peft).append(gap(record, kept))
-    both = [(own - one, math.hypot(error, other)) for own, error in full for one, other in peft]
-    return [
-        Lead(2 * NormalDist().cdf(-abs(smaller) / (error or math.ulp(1))), smaller)
-        for smaller, error in both
-    ]
+    found = [(record, *gap(record, kept)) for record in records]
+    full = [each for each in found if each[0]["run"]["method"] == "full"]
+    pairs = []
+    for first, own, error in full:
+        for second, one, other in found:
+            z = abs(own - one) / (math.hypot(error, other) or math.ulp(1))
+            p = 2 * NormalDist().cdf(-z)
+            pairs += [Pair(first, second, own, one, p)] if first is not second else []
+    return pairs
 
 
 def rise(measured: Retention, digits: int = 15) -> float:

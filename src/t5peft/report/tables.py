@@ -126,8 +126,8 @@ def pairs(found: Iterable[Pair]) -> str:
                 "run": run_name(pair.first["run"]),
                 "compared with": run_name(pair.second["run"]),
                 "points": points(statistics.points(pair.first, pair.second)),
-                "first alone": show.number(pair.only_first),
-                "second alone": show.number(pair.only_second),
+                "first alone": show.number(pair.of_first),
+                "second alone": show.number(pair.of_second),
                 "p": show.probability(pair.p),
             }
             for pair in found

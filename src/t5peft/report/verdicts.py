@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from t5peft.measure.measurements import Kept, Trial
 from t5peft.report import show, statistics
 from t5peft.report.show import METHOD_NAMES, listed, points, run_name, setting_name
-from t5peft.report.statistics import Lead, Pair, wilson
+from t5peft.report.statistics import Pair, wilson
 from t5peft.runs.records import Record
 
 
@@ -118,10 +118,10 @@ def forgetting(kept: Kept) -> str:
     return f"{'yes' if less == total else 'not always'}, in {of_all(less, total)} PEFT runs"
 
 
-def overfitting(gaps: Sequence[Lead]) -> str:
+def overfitting(gaps: Sequence[Pair]) -> str:
     """Does PEFT learn less of its training reviews by heart than full fine-tuning?"""
-    total, smaller = len(gaps), [lead for lead in gaps if lead.smaller > 0]
-    beyond = sum(lead.differ for lead in smaller)
+    total, smaller = len(gaps), [pair for pair in gaps if pair.of_second < pair.of_first]
+    beyond = sum(pair.differ for pair in smaller)
     verdict = "not shown" if not beyond else "yes" if beyond == total else "in part"
     return (
         f"{verdict}, the gap is smaller in {of_all(len(smaller), total)} PEFT runs, "
@@ -129,7 +129,7 @@ def overfitting(gaps: Sequence[Lead]) -> str:
     )
 
 
-def more_epochs(longer: Sequence[Record], gaps: Sequence[Lead]) -> str:
+def more_epochs(longer: Sequence[Record], gaps: Sequence[Pair]) -> str:
     """The same of runs that went on past their best epoch; "" where there are none."""
     if not longer:
         return ""
