@@ -23,6 +23,7 @@ from t5peft.inputs import backbone, checks
 from t5peft.measure import measurements
 from t5peft.methods.table import METHODS, SETTINGS, Run, named, ours, runs_of
 from t5peft.runs import launch, records, store
+from t5peft.runs.identity import of_study
 from t5peft.runs.records import SHOWN
 
 WRONG_INPUT = 2
@@ -234,7 +235,8 @@ def export_command(options: argparse.Namespace) -> int:
 
 def baselines_command(options: argparse.Namespace) -> int:
     """Measure the backbone before training, and a bag of words, on a study's reviews."""
-    (record,) = measurements.made([measurements.baselines(study_of(options))])
+    study = study_of(options)
+    (record,) = measurements.made([measurements.baselines(study, of_study(study))])
     for name in ("zero_shot_accuracy", "bag_of_words_accuracy"):
         print(f"{name}: {100 * record[name]:.2f}%")
     return 0

@@ -13,20 +13,25 @@ from t5peft.base import studies
 from t5peft.base.studies import Study
 from t5peft.inputs import data, tokenizers
 from t5peft.measure import baselines, measurements
-from t5peft.measure.measurements import Baselines
+from t5peft.measure.measurements import Baselines, Measurement
+from t5peft.runs.identity import of_study
 from t5peft.training import evaluation
+
+
+def baselines_of(study: Study) -> Measurement[Baselines]:
+    return measurements.baselines(study, of_study(study))
 
 
 def test_baselines_are_measured_stored_and_found_again(
     smoke: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert measurements.baselines(smoke).load() is None
+    assert baselines_of(smoke).load() is None
     assert main(["baselines", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
     capsys.readouterr()
     assert main(["status", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
     *_, last = capsys.readouterr().out.splitlines()
     assert last.split()[:2] == ["baselines", "fresh"]
-    record = measurements.baselines(smoke).load()
+    record = baselines_of(smoke).load()
     assert record is not None
     assert record["bag_of_words_accuracy"] > 0.9, "the made-up reviews say it in a word"
     assert record["zero_shot_accuracy"] == 0, "a random backbone writes no label word"
@@ -45,9 +50,9 @@ def test_the_backbone_is_scored_as_a_run_is(smoke: Study, monkeypatch: pytest.Mo
 
 def test_baselines_of_other_settings_are_not_shown(smoke: Study) -> None:
     def stored(**changes: Any) -> Baselines | None:
-        return measurements.baselines(dataclasses.replace(smoke, **changes)).load()
+        return baselines_of(dataclasses.replace(smoke, **changes)).load()
 
-    measurements.made([measurements.baselines(smoke)])
+    measurements.made([baselines_of(smoke)])
     assert stored(epochs=9) == stored() is not None
     assert stored(max_length=20) is None
     assert stored(seed=1) is None, "another random backbone"
@@ -55,9 +60,9 @@ def test_baselines_of_other_settings_are_not_shown(smoke: Study) -> None:
 
 def test_the_baselines_of_a_backbone_that_is_stored_know_no_seed() -> None:
     study = studies.load(studies.DEFAULT)
-    stored = measurements.baselines(study).load()
+    stored = baselines_of(study).load()
     assert stored is not None
-    assert measurements.baselines(dataclasses.replace(study, seed=1)).load() == stored
+    assert baselines_of(dataclasses.replace(study, seed=1)).load() == stored
 
 
 def test_texts_are_cut_to_what_the_runs_see(smoke: Study) -> None:

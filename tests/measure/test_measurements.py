@@ -169,8 +169,8 @@ def entries(kind: str) -> tuple[str, ...]:
     study = studies.load(studies.DEFAULT)
     found = store.look(runs_of(study), study)
     one = {
-        "tuning": lambda: measurements.trials(study, 9600)[0],
-        "baselines": lambda: measurements.baselines(study),
+        "tuning": lambda: measurements.trials(study, found.shared(), 9600)[0],
+        "baselines": lambda: measurements.baselines(study, found.shared()),
         "retention": lambda: measurements.retention(study, 10_000, found)[0],
         "bench": lambda: measurements.bench(study),
     }[kind]()

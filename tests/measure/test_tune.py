@@ -12,7 +12,9 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.measure import measurements, tune
+from t5peft.measure.measurements import Trial
 from t5peft.methods.table import EXERCISE, Run, runs_of
+from t5peft.runs import store
 from t5peft.training import jobs, loop
 
 
@@ -90,20 +92,20 @@ def test_a_trial_may_not_reach_into_what_is_held_out(smoke: Study, reviews: int)
         tune.tune(smoke, reviews, ["lora"])
 
 
+def tried(study: Study) -> list[Trial]:
+    return measurements.tried(study, store.look(runs_of(study), study))
+
+
 def test_trials_of_other_reviews_are_not_shown(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "trial", no_training)
     tune.tune(smoke, 16, ["lora"])
-    assert len(measurements.tried(smoke)) == len(measurements.GRID["lora"])
+    assert len(tried(smoke)) == len(measurements.GRID["lora"])
     for change in ({"max_length": 20}, {"batch_size": 4}, {"seed": 1}, {"lora_rank": 4}):
-        assert measurements.tried(dataclasses.replace(smoke, **change)) == [], "another study's"
+        assert tried(dataclasses.replace(smoke, **change)) == [], "another study's"
     fewer = dataclasses.replace(smoke, test_examples=smoke.test_examples // 2)
-    assert len(measurements.tried(fewer)) == len(measurements.GRID["lora"]), (
-        "no test review was looked at"
-    )
+    assert len(tried(fewer)) == len(measurements.GRID["lora"]), "no test review was looked at"
     tune.tune(smoke, 12, ["adapter"])
     tune.tune(dataclasses.replace(smoke, seed=1), 20, ["adapter"])
-    assert {trial["reviews"] for trial in measurements.tried(smoke)} == {16}, (
-        "one table, one number"
-    )
+    assert {trial["reviews"] for trial in tried(smoke)} == {16}, "one table, one number"

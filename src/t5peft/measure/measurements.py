@@ -22,7 +22,7 @@ from t5peft.base.studies import Precision, Study
 from t5peft.inputs import backbone, checks
 from t5peft.methods.table import METHODS, runs_of
 from t5peft.runs import records, store
-from t5peft.runs.identity import of_run, of_study
+from t5peft.runs.identity import of_run
 from t5peft.runs.records import Status
 
 
@@ -191,13 +191,15 @@ def held_out(study: Study) -> int:
     return max(1, study.train_examples // 10)
 
 
-def trials(study: Study, reviews: int, only: Collection[str] = METHODS) -> list[Measurement[Trial]]:
+def trials(
+    study: Study, shared: dict[str, Any], reviews: int, only: Collection[str] = METHODS
+) -> list[Measurement[Trial]]:
     """A trial for each from-scratch run of the methods and each rate of its grid.
 
-    Decided by what decides a run, on other numbers of reviews, and not by the test's.
+    Decided by what decides a run, on other numbers of reviews, and not by the test's. shared:
+    `identity.of_study`.
     """
-    shared = of_study(study) | {"train_examples": reviews, "held_out": held_out(study)}
-    shared |= {"epochs": 1}
+    shared = shared | {"train_examples": reviews, "held_out": held_out(study), "epochs": 1}
     del shared["test_examples"]
     tried = [
         dataclasses.replace(run, learning_rate=rate)
@@ -218,11 +220,10 @@ def trials(study: Study, reviews: int, only: Collection[str] = METHODS) -> list[
     ]
 
 
-def baselines(study: Study) -> Measurement[Baselines]:
+def baselines(study: Study, shared: dict[str, Any]) -> Measurement[Baselines]:
     """The backbone before training, and a bag of words; a backbone that is drawn has a seed."""
     drawn = ["seed"] if study.backbone.startswith(backbone.RANDOM) else []
-    whole = of_study(study)
-    identity = {key: whole[key] for key in (*SEEN, "backbone", "tokenizer", "data", *drawn)}
+    identity = {key: shared[key] for key in (*SEEN, "backbone", "tokenizer", "data", *drawn)}
     return Measurement(
         study, "baselines", identity, Baselines, ("measure.baselines.measure",), (study,)
     )
@@ -276,10 +277,11 @@ def loaded(wanted: Sequence[Measurement[F]]) -> list[F]:
     return [record for one in wanted if (record := one.load())]
 
 
-def tried(study: Study) -> list[Trial]:
+def tried(study: Study, found: store.Found) -> list[Trial]:
     """The trials of the study as it is, those on most reviews."""
-    found = (loaded(trials(study, number)) for number in reviews(study, "tuning"))
-    return next(filter(None, found), [])
+    numbers = reviews(study, "tuning")
+    each = (loaded(trials(study, found.shared(), number)) for number in numbers)
+    return next(filter(None, each), [])
 
 
 def retained(study: Study, found: store.Found) -> Kept:
@@ -294,9 +296,11 @@ def retained(study: Study, found: store.Found) -> Kept:
 def stored(study: Study, found: store.Found) -> list[Measurement[Any]]:
     """All that is stored of a study, of other settings too; asks for its backbone if need be."""
     wanted: list[Measurement[Any]]
-    wanted = [one for number in reviews(study, "tuning") for one in trials(study, number)]
+    wanted = []
+    for number in reviews(study, "tuning"):
+        wanted += trials(study, found.shared(), number)
     for number in reviews(study, "retention"):
         wanted += retention(study, number, found)
     if (paths.weights() / study.study / "baselines.json").exists():
-        wanted.append(baselines(study))
+        wanted.append(baselines(study, found.shared()))
     return [one for one in (*wanted, *benches(study)) if one.path.exists()]

@@ -18,6 +18,7 @@ from t5peft.inputs.data import Tokens
 from t5peft.measure import measurements
 from t5peft.measure.measurements import Trial, held_out
 from t5peft.methods.table import Run
+from t5peft.runs.identity import of_study
 from t5peft.training import jobs, loop
 
 
@@ -30,7 +31,7 @@ def tune(study: Study, reviews: int, only: Collection[str]) -> list[Trial]:
     if not 0 < reviews <= most:
         expected = f"1 to {most}, as {held_out(study)} are held out"
         raise InputError("--reviews", reviews, expected, "give another number")
-    return measurements.made(measurements.trials(study, reviews, only))
+    return measurements.made(measurements.trials(study, of_study(study), reviews, only))
 
 
 def trial(run: Run, study: Study, reviews: int) -> Trial:

@@ -24,7 +24,6 @@ from t5peft.methods.table import Run, facts, require_ten, runs_of
 from t5peft.report import counts, drawings, gaps, show, statistics
 from t5peft.report.statistics import Pair
 from t5peft.runs import store
-from t5peft.runs.identity import of_study
 from t5peft.runs.records import SHOWN, Incomplete, Planned, Record
 from t5peft.training.trace import Trace, unpack
 
@@ -217,7 +216,7 @@ class Evidence:
         """
         found: dict[str, list[Record]] = {name: [] for name in COMPANIONS}
         if self.study.study == studies.DEFAULT:
-            here = of_study(self.study)["backbone"]
+            here = self.found.shared()["backbone"]
             for name in COMPANIONS:
                 records = stored(studies.load(name)).values()
                 alike = [record for record in records if record["identity"]["backbone"] == here]
@@ -240,12 +239,12 @@ class Evidence:
     @cached_property
     def landmarks(self) -> Baselines | None:
         """The backbone before any training, and a bag of words, where they were measured."""
-        return measurements.baselines(self.study).load()
+        return measurements.baselines(self.study, self.found.shared()).load()
 
     @cached_property
     def trials(self) -> list[Trial]:
         """The trials of learning rates."""
-        return measurements.tried(self.study)
+        return measurements.tried(self.study, self.found)
 
     @cached_property
     def benches(self) -> list[Bench]:

@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, cast
 
@@ -138,6 +138,7 @@ class Status:
     state: Literal["fresh", "verified", "stale", "missing", "damaged"]
     reason: str
     replaces: bool = False  # a whole record with other settings lies in its place
+    verified: Verified | None = field(default=None, hash=False)  # with the code as it is
 
     def __str__(self) -> str:
         return f"{self.state}: {self.reason}"

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,14 +44,19 @@ def status(run: Run, study: Study) -> Status:
     return look([run], study)[run.name][0]
 
 
-Found = dict[str, tuple[Status, Stored | None]]
-"""The state and the record, where it is whole, of some runs, by name."""
+class Found(dict[str, tuple[Status, Stored | None]]):
+    """The state and the record, where it is whole, of some runs of a study, by name."""
+
+    def __init__(self, study: Study) -> None:
+        super().__init__()
+        self.shared = cache(partial(of_study, study))  # of their identity, read once, if need be
 
 
 def look(runs: Iterable[Run], study: Study) -> Found:
-    """The same for several runs of a study, with their records; what they share is read once."""
-    shared = cache(lambda: of_study(study))
-    return {run.name: _look(run, study, shared) for run in runs}
+    """The same for several runs of a study."""
+    found = Found(study)
+    found |= {run.name: _look(run, study, found.shared) for run in runs}
+    return found
 
 
 def _look(
@@ -72,7 +77,8 @@ def _look(
         return Status("damaged", str(error)), None
     status = records.status(record, of_run(run) | shared(), code)
     if status.state == "stale" and (found := verification(where, record)):
-        status = Status("verified" if holds(found) else "stale", compared(found))
+        told = "verified" if holds(found) else "stale"
+        status = Status(told, compared(found), verified=found)
     if status.state == "fresh":
         status = replace(status, reason=f"best test accuracy {100 * record['best_accuracy']:.1f}%")
     return status, record
@@ -207,7 +213,7 @@ def load(run: Run, study: Study) -> Record:
 
     Raises `InputError` where it is missing or damaged.
     """
-    return shown(run, study, *_look(run, study, lambda: of_study(study)))
+    return shown(run, study, *look([run], study)[run.name])
 
 
 def shown(run: Run, study: Study, state: Status, record: Stored | None) -> Record:
@@ -220,8 +226,8 @@ def shown(run: Run, study: Study, state: Status, record: Stored | None) -> Recor
             f"run: t5peft train {arguments(study)} --only {run.name}"
             + (f" {REPLACE}" if state.replaces else ""),
         )
-    found = verification(folder(run, study), record) if state.state == "verified" else None
-    return {**record, "stale": records.mark(state), "verified": found}
+    verified = state.verified if state.state == "verified" else None
+    return {**record, "stale": records.mark(state), "verified": verified}
 
 
 def require(wanted: Iterable[Run], study: Study) -> list[Record]:
