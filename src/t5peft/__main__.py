@@ -314,8 +314,17 @@ def tune_command(options: argparse.Namespace) -> int:
     from t5peft.measure import tune
 
     done = tune.tune(study_of(options), options.reviews, options.only or METHODS)
-    rows = [[x["run"], f"{x['learning_rate']:g}", f"{100 * x['accuracy']:.2f}"] for x in done]
-    print(tabulate(rows, ["run", "rate", "held-out accuracy, %"], disable_numparse=True))
+    rows = [
+        [
+            x["run"],
+            f"{x['learning_rate']:g}",
+            measurements.decay_of(x),
+            f"{100 * x['accuracy']:.2f}",
+        ]
+        for x in done
+    ]
+    heads = ["run", "rate", "decay", "held-out accuracy, %"]
+    print(tabulate(rows, heads, disable_numparse=True))
     return 0
 
 

@@ -228,7 +228,7 @@ OTHER = {
     "one of our imports": ("methods/soft_prompt.py", "from t5peft.methods.sites import Sites, find, replace", "from t5peft.methods.sites import Sites, find, claim as replace"),
     "a decorator": ("training/evaluation.py", "@torch.inference_mode()\ndef predict", "@torch.enable_grad()\ndef predict"),
     "the seed": ("training/loop.py", "set_seed(1000 * job", "set_seed(100 * job"),
-    "the order": ("training/loop.py", "[study.seed, epoch]", "[study.seed]"),
+    "the order": ("training/loop.py", "[study.seed, epoch,", "[study.seed,"),
     "the number of epochs": ("training/loop.py", "study.epochs + 1)", "study.epochs)"),
     "the choice of the best": ("training/loop.py", 'epoch["test_accuracy"])', 'epoch["loss"])'),
     "what is gone on with": ("training/checkpoint.py", 'load_state_dict(held["optimizer"])', "zero_grad()"),

@@ -67,23 +67,26 @@ def no_training(run: Run, study: Study, reviews: int) -> dict[str, Any]:
 def test_trials_are_kept_and_not_made_twice(
     smoke: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made: list[tuple[str, float]] = []
+    made: list[tuple[str, float, str]] = []
 
     def trial(run: Run, study: Study, reviews: int) -> dict[str, Any]:
-        made.append((run.name, run.learning_rate))
+        made.append((run.name, run.learning_rate, study.decay))
         return no_training(run, study, reviews)
 
     monkeypatch.setattr(tune, "trial", trial)
     command = ["tune", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--reviews", "16"]
     assert main([*command, "--only", "lora"]) == 0
-    assert made == [("lora-scratch-r8", rate) for rate in measurements.GRID["lora"]]
+    both = [(rate, decay) for rate in measurements.GRID["lora"] for decay in ("none", "linear")]
+    assert made == [("lora-scratch-r8", *each) for each in both]
     assert main(command) == 0
-    grid = sum(len(measurements.GRID[method]) for method in EXERCISE)
+    grid = 2 * sum(len(measurements.GRID[method]) for method in EXERCISE)
     assert len(made) == grid, "those of LoRA were there"
+    assert main([*command, "--set", "decay=linear"]) == 0
+    assert len(made) == grid, "both are tried, whichever the study has"
     assert main([*command, "--only", "lora", "--set", "seed=1"]) == 0
-    assert len(made) == grid + len(measurements.GRID["lora"]), "another seed"
+    assert len(made) == grid + len(both), "another seed"
     last = capsys.readouterr().out.splitlines()[-1].split()
-    assert last == ["lora-scratch-r8", f"{measurements.GRID['lora'][-1]:g}", "75.00"]
+    assert last == ["lora-scratch-r8", f"{measurements.GRID['lora'][-1]:g}", "linear", "75.00"]
 
 
 @pytest.mark.parametrize("reviews", [0, 60])
@@ -101,11 +104,11 @@ def test_trials_of_other_reviews_are_not_shown(
 ) -> None:
     monkeypatch.setattr(tune, "trial", no_training)
     tune.tune(smoke, 16, ["lora"])
-    assert len(tried(smoke)) == len(measurements.GRID["lora"])
+    assert len(tried(smoke)) == 2 * len(measurements.GRID["lora"])
     for change in ({"max_length": 20}, {"batch_size": 4}, {"seed": 1}, {"lora_rank": 4}):
         assert tried(dataclasses.replace(smoke, **change)) == [], "another study's"
     fewer = dataclasses.replace(smoke, test_examples=smoke.test_examples // 2)
-    assert len(tried(fewer)) == len(measurements.GRID["lora"]), "no test review was looked at"
+    assert len(tried(fewer)) == 2 * len(measurements.GRID["lora"]), "no test review was looked at"
     tune.tune(smoke, 12, ["adapter"])
     tune.tune(dataclasses.replace(smoke, seed=1), 20, ["adapter"])
     assert {trial["reviews"] for trial in tried(smoke)} == {16}, "one table, one number"

@@ -45,13 +45,30 @@ def test_a_stale_run_or_measurement_is_marked_wherever_it_is_shown(
     kept["full"]["stale"] = "since"
     rows = tables.knowledge(records, kept).split("\n")[2:]
     assert ["(stale)" in row for row in rows] == [k in (1, 4) for k in range(1, 11)]
-    trial: Any = {"run": "full", "method": "full", "loss": 0.5, "accuracy": 0.7}
-    rates = (records[0]["run"]["learning_rate"], 0.2)
-    trials = [trial | {"learning_rate": rate} for rate in rates]
-    trials[1]["stale"] = "since"
-    rows = cells(tables.trials(trials, records))
-    assert [row[0].endswith("(stale)**") for row in rows] == [False, True]
-    assert [row[-1] for row in rows] == ["**70.0**", "70.0"], "bold, the one that was taken"
+    tried = trials(records[0]["run"]["learning_rate"])
+    tried[1]["stale"] = "since"
+    assert "70.0 **(stale)**" in tables.trials(tried, records)
+
+
+def trials(*rates: float) -> list[Any]:
+    """Of each rate one that is constant and one that falls."""
+    return [
+        {"run": "full", "method": "full", "accuracy": 0.7, "learning_rate": rate, "identity": how}
+        for rate in rates
+        for how in ({}, {"decay": "linear"})
+    ]
+
+
+def test_the_rate_that_a_study_took_is_bold(records: list[Any]) -> None:
+    tried = trials(records[0]["run"]["learning_rate"], 0.2)
+    assert [row[2:] for row in cells(tables.trials(tried, records))] == [
+        ["**70.0**", "70.0"],
+        ["70.0", "70.0"],
+    ]
+    records[0]["params"]["decay"] = "linear"
+    (row, *_) = cells(tables.trials(tried[:3], records))
+    assert row[2:] == ["70.0", "**70.0**"]
+    assert cells(tables.trials(tried[2:3], records))[0][2:] == ["70.0"], "no rate fell"
 
 
 def test_costs_are_compared_with_full_fine_tuning(records: list[Any]) -> None:

@@ -115,14 +115,28 @@ def test_seeds_move_a_method_by_the_most_of_its_runs(records: list[Any]) -> None
 def test_rates_that_the_held_out_reviews_do_not_tell_apart_are_named() -> None:
     tried = {"full": (0.7, 0.9, 0.895), "lora": (0.6, 0.8), "adapter": (1,)}
     trials: list[Any] = [
-        {"method": method, "accuracy": x, "held_out": 400}
+        {"method": method, "accuracy": x, "held_out": 400, "identity": {}}
         for method, found in tried.items()
         for x in found
     ]
-    assert verdicts.close_rates(trials) == (
+    assert verdicts.close_rates(trials, "none") == (
         "The best two rates of full fine-tuning are not told apart."
     )
-    assert verdicts.close_rates(trials[3:]) == ""
+    assert verdicts.close_rates(trials[3:], "none") == ""
+    assert verdicts.close_rates(trials, "linear") == ""
+
+
+def test_rates_that_fall_are_compared_with_constant_ones_at_the_best_of_either() -> None:
+    tried: list[Any] = [
+        {"method": method, "accuracy": x, "identity": how}
+        for method, constant, falling in (("full", 0.9, 0.91), ("lora", 0.8, 0.79))
+        for x, how in ((0.5, {}), (constant, {}), (falling, {"decay": "linear"}))
+    ]
+    assert verdicts.falling(tried) == (
+        "A rate that falls to 0 is better in 1 of the 2 methods, each at its best rate "
+        "(+1.0 and -1.0 points)."
+    )
+    assert verdicts.falling(tried[:2]) == ""
 
 
 def test_a_larger_run_is_compared_with_the_smallest_of_its_kind(records: list[Any]) -> None:

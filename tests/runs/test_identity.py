@@ -21,6 +21,8 @@ VALUES: dict[str, some.SearchStrategy[Any]] = {
     "int": some.integers(1, 60),
     "float": some.floats(1e-6, 10),
     "Precision": some.sampled_from(["fp32", "bf16"]),
+    "Decay": some.sampled_from(["none", "linear"]),
+    "Order": some.sampled_from(["shared", "own"]),
     "Train": some.sampled_from(["auto", "yes", "no"]),
     "tuple[Listed, ...]": some.sampled_from([(), (Listed("lora"),), (Listed("full"),)]),
     "tuple[str, ...]": some.sampled_from([("q", "v"), ("q",), TARGETS]),

@@ -103,6 +103,15 @@ def test_more_epochs_go_on_from_fewer_and_end_the_same(
     assert all(torch.equal(tensors[name], others[name]) for name in others)
 
 
+def test_no_number_of_epochs_goes_on_from_another_where_the_rate_falls(study: Study) -> None:
+    def keys(decay: Any) -> set[str]:
+        falling = dataclasses.replace(study, decay=decay)
+        both = falling, dataclasses.replace(falling, epochs=study.epochs + 1)
+        return {store.key(identity_of(run_of(each), each)) for each in both}
+
+    assert (len(keys("none")), len(keys("linear"))) == (1, 2)
+
+
 def test_a_checkpoint_is_written_without_a_copy_in_memory(
     study: Study, begun: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

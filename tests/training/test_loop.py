@@ -28,6 +28,37 @@ def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone(smoke: Study) -> 
     assert not np.array_equal(first, loop.order(dataclasses.replace(smoke, seed=1), 1))
 
 
+def test_an_order_is_shared_by_all_runs_or_each_runs_own(smoke: Study) -> None:
+    own = dataclasses.replace(smoke, order="own")
+    assert np.array_equal(loop.order(smoke, 1, 1), loop.order(smoke, 1, 2))
+    assert not np.array_equal(loop.order(own, 1, 1), loop.order(own, 1, 2))
+    assert np.array_equal(loop.order(own, 1, 2), loop.order(own, 1, 2))
+
+
+def test_a_run_takes_the_order_of_its_number(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = dataclasses.replace(smoke, order="own")
+    run, seen = run_named(own, "lora-scratch-r8"), []
+    monkeypatch.setattr(loop, "add_gradients", lambda _, batch: seen.extend(batch))
+    list(loop.steps(jobs.prepare(run, own), 2))
+    assert seen == loop.order(own, 2, run.number).tolist()
+
+
+@pytest.mark.parametrize(("decay", "last"), [("none", 1.0), ("linear", 1 / 8)])
+def test_a_rate_is_constant_or_falls_evenly_over_all_epochs(
+    decay: Any, last: float, smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = dataclasses.replace(smoke, decay=decay, epochs=2)  # of four steps each
+    job = jobs.prepare(run_named(study, "lora-scratch-r8"), study)
+    rates: list[float] = []
+    step = job.optimizer.step
+    group = job.optimizer.param_groups[0]
+    monkeypatch.setattr(job.optimizer, "step", lambda: (rates.append(group["lr"]), step()))
+    for epoch in (1, 2):
+        loop.train_epoch(job, epoch)
+    falling = np.linspace(1, last, 8) * job.run.learning_rate
+    assert rates == pytest.approx(falling.tolist())
+
+
 def test_a_loss_that_is_no_number_stops_the_run(smoke: Study) -> None:
     study = dataclasses.replace(smoke, full_learning_rate=1e30, epochs=3)
     with pytest.raises(

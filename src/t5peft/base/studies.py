@@ -20,6 +20,8 @@ BACKBONES = "backbone"
 """The folder in weights/ that is no study's."""
 
 Precision = Literal["fp32", "bf16"]
+Decay = Literal["none", "linear"]
+Order = Literal["shared", "own"]
 Train = Literal["auto", "yes", "no", "partial"]
 
 TARGETS = ("q", "k", "v", "o", "wi", "wo")
@@ -85,6 +87,9 @@ class Study:
     lora_rank_small: int
     lora_alpha: float
     lora_targets: tuple[str, ...] = ("q", "v")
+
+    decay: Decay = "none"  # of the learning rates, over all epochs: constant, or down to 0
+    order: Order = "shared"  # of the training reviews: one for all runs, or each run's own
 
     micro_batch_size: int = 0  # reviews in memory at once; 0: as is fastest, 8 on a CPU
     text_column: str = ""  # of data in a table; "": text, review or sentence

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypedDict, TypeVar, cast, get_args
 
 from t5peft.base import deciding, files, machine, paths
 from t5peft.base.errors import InputError
-from t5peft.base.studies import Precision, Study
+from t5peft.base.studies import Decay, Precision, Study
 from t5peft.inputs import backbone, checks
 from t5peft.methods.table import METHODS, runs_of
 from t5peft.runs import records, store
@@ -36,7 +36,10 @@ class Measured(TypedDict, total=False):
 
 
 class Trial(Measured):
-    """One learning rate: loss and held-out accuracy after an epoch on some reviews."""
+    """One learning rate: loss and held-out accuracy after an epoch on some reviews.
+
+    Its identity says whether the rate fell meanwhile, see `decay_of`.
+    """
 
     run: str
     method: str
@@ -194,30 +197,38 @@ def held_out(study: Study) -> int:
 def trials(
     study: Study, shared: dict[str, Any], reviews: int, only: Collection[str] = METHODS
 ) -> list[Measurement[Trial]]:
-    """A trial for each from-scratch run of the methods and each rate of its grid.
+    """A trial for each from-scratch run of the methods and each rate of its grid, which is constant
+    or falls.
 
     Decided by what decides a run, on other numbers of reviews, and not by the test's. shared:
     `identity.of_study`.
     """
-    shared = shared | {"train_examples": reviews, "held_out": held_out(study), "epochs": 1}
-    del shared["test_examples"]
+    shared = {key: x for key, x in shared.items() if key not in ("decay", "test_examples")}
+    shared |= {"train_examples": reviews, "held_out": held_out(study), "epochs": 1}
     tried = [
-        dataclasses.replace(run, learning_rate=rate)
+        (dataclasses.replace(run, learning_rate=rate), decay)
         for run in runs_of(study)
         if run.implementation == "scratch" and run.method in only
         for rate in GRID[run.method]
+        for decay in get_args(Decay)
     ]
     return [
         Measurement(
             study,
-            f"tuning/{run.name}-{run.learning_rate:g}-{reviews}",
-            of_run(run) | shared,
+            f"tuning/{run.name}-{run.learning_rate:g}{f'-{decay}' * falls}-{reviews}",
+            of_run(run) | shared | ({"decay": decay} if falls else {}),
             Trial,
             ("measure.tune.trial", "methods.table.Run"),
-            (run, study, reviews),
+            (run, dataclasses.replace(study, decay=decay), reviews),
         )
-        for run in tried
+        for run, decay in tried
+        for falls in [decay != "none"]
     ]
+
+
+def decay_of(trial: Trial) -> Decay:
+    """Whether its rate fell."""
+    return trial.get("identity", {}).get("decay", "none")
 
 
 def baselines(study: Study, shared: dict[str, Any]) -> Measurement[Baselines]:

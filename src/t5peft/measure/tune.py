@@ -38,7 +38,7 @@ def trial(run: Run, study: Study, reviews: int) -> Trial:
     """Train for one epoch and score on the held-out reviews."""
     everything = data.tokens(study, "train")
     cut = len(everything) - held_out(study)
-    job = jobs.prepare(run, dataclasses.replace(study, train_examples=reviews))
+    job = jobs.prepare(run, dataclasses.replace(study, train_examples=reviews, epochs=1))
     job.test = Tokens(everything.ids, everything.starts[cut:], everything.labels[cut:])
     began = time.perf_counter()
     losses = loop.train_epoch(job, 1)

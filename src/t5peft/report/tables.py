@@ -8,7 +8,7 @@ from operator import itemgetter
 from statistics import mean
 
 from t5peft.measure import bench as benches
-from t5peft.measure.measurements import Bench, Kept, Trial
+from t5peft.measure.measurements import Bench, Kept, Trial, decay_of
 from t5peft.report import show, statistics
 from t5peft.report.counts import EXERCISE_SIZE, Checked
 from t5peft.report.show import METHOD_NAMES, mark, percent, points, run_name, setting_name
@@ -197,19 +197,25 @@ def seeds(several: Iterable[Sequence[Record]]) -> str:
     )
 
 
+FALLS = {"none": "constant (%)", "linear": "falling (%)"}
+
+
 def trials(tried: Sequence[Trial], records: Iterable[Record]) -> str:
-    """Held-out accuracy by learning rate; bold where the study took it."""
-    used = {record["run"]["name"]: record["run"]["learning_rate"] for record in records}
-    return show.table(
-        {
-            "method": METHOD_NAMES[trial["method"]] + mark(trial),
-            "learning rate": show.rate(trial["learning_rate"]),
-            "training loss": f"{trial['loss']:.3f}",
-            "held out (%)": f"{bold}{percent(trial['accuracy'])}{bold}",
-        }
-        for trial in tried
-        for bold in ["**" * (used.get(trial["run"]) == trial["learning_rate"])]
-    )
+    """Held-out accuracy by learning rate, constant or falling; bold where the study took it."""
+    used = [
+        (run["name"], run["learning_rate"], record["params"].get("decay", "none"))
+        for record in records
+        for run in [record["run"]]
+    ]
+    rows: dict[tuple[str, float], dict[str, str]] = {}
+    heads = [FALLS[decay] for decay in dict.fromkeys(map(decay_of, tried))]
+    for trial in tried:
+        name, rate, decay = trial["run"], trial["learning_rate"], decay_of(trial)
+        row = {"method": METHOD_NAMES[trial["method"]], "rate": show.rate(rate)}
+        bold = "**" * ((name, rate, decay) in used)
+        scored = {FALLS[decay]: f"{bold}{percent(trial['accuracy'])}{bold}{mark(trial)}"}
+        rows.setdefault((name, rate), row | dict.fromkeys(heads, show.DASH)).update(scored)
+    return show.table(rows.values())
 
 
 def times(records: Iterable[Record]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from t5peft.measure.measurements import Kept, Trial
+from t5peft.base.studies import Decay
+from t5peft.measure.measurements import Kept, Trial, decay_of
 from t5peft.report import show, statistics
 from t5peft.report.show import METHOD_NAMES, listed, points, run_name, setting_name
 from t5peft.report.statistics import Pair, wilson
@@ -159,10 +160,11 @@ def gap_range(records: Iterable[Record], kept: Kept) -> str:
 # --- beside the ten runs -------------------------------------------------------------------------
 
 
-def close_rates(tried: Sequence[Trial]) -> str:
-    """Which methods' best two rates the held-out reviews do not tell apart."""
+def close_rates(tried: Sequence[Trial], decay: Decay) -> str:
+    """Which methods' best two rates of this decay the held-out reviews do not tell apart."""
     by_method: dict[str, list[float]] = {}
-    for trial in sorted(tried, key=lambda trial: -trial["accuracy"]):
+    alike = [trial for trial in tried if decay_of(trial) == decay]
+    for trial in sorted(alike, key=lambda trial: -trial["accuracy"]):
         by_method.setdefault(trial["method"], []).append(trial["accuracy"])
     several = {method: found for method, found in by_method.items() if len(found) > 1}
     spans = {m: wilson(found[0], tried[0]["held_out"]) for m, found in several.items()}
@@ -172,6 +174,22 @@ def close_rates(tried: Sequence[Trial]) -> str:
         if best - second <= (spans[method][1] - spans[method][0]) / 2
     ]
     return f"The best two rates of {listed(close)} are not told apart." if close else ""
+
+
+def falling(tried: Iterable[Trial]) -> str:
+    """Whether a method's best trial has a rate that falls; "" where none did."""
+    best: dict[str, dict[str, float]] = {}
+    for trial in tried:
+        of_method, decay = best.setdefault(trial["method"], {}), decay_of(trial)
+        of_method[decay] = max(of_method.get(decay, 0.0), round(100 * trial["accuracy"], 1))
+    gained = [found["linear"] - found["none"] for found in best.values() if len(found) == 2]
+    if not gained:
+        return ""
+    better = of_all(sum(each > 0 for each in gained), len(gained))
+    return (
+        f"A rate that falls to 0 is better in {better} methods, each at its best rate "
+        f"({listed([points(each) for each in gained])} points)."
+    )
 
 
 def cut(record: Record) -> str:

@@ -20,7 +20,10 @@ STUDY_SETTINGS = [
     "seed",
     "precision",
 ]
-"""The settings of a study that enter every run's identity."""
+"""The settings of a study that enter every run's identity,"""
+
+CHOICES = {"decay": "none", "order": "shared"}
+"""and those that do where they are not the usual ones."""
 
 
 # --- identity ----------------------------------------------------------------------------------
@@ -50,6 +53,7 @@ def of_study(study: Study) -> dict[str, Any]:
     words = study.tokenizer
     return {
         **{name: getattr(study, name) for name in STUDY_SETTINGS},
+        **{name: x for name, usual in CHOICES.items() if (x := getattr(study, name)) != usual},
         "backbone": backbone.fingerprint(study) or pinned(study, "backbone"),
         "tokenizer": words and (tokenizers.fingerprint(words) or pinned(study, "tokenizer")),
         "data": data.fingerprint(study) or pinned(study, "data"),

@@ -91,7 +91,8 @@ def key(identity: Mapping[str, Any]) -> str:
     """Of what decides a run's epochs, whose number is none of it: with the rate constant, epoch e
     depends on the seed and e alone.
     """
-    each = {name: value for name, value in identity.items() if name != "epochs"}
+    none = () if "decay" in identity else ("epochs",)
+    each = {name: value for name, value in identity.items() if name not in none}
     return records.digest({**each, "source": deciding.source()})[:16]
 
 

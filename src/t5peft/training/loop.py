@@ -1,8 +1,9 @@
 """One loop and one evaluation for every method and every implementation.
 
 AdamW (Loshchilov and Hutter, 2019) with PyTorch's defaults and a constant rate, as the exercise
-says. The order of epoch e and its dropout masks are drawn from (seed, e) alone: a run that is
-killed goes on from its last whole epoch and ends with the same numbers.
+says, unless the study has it fall. The order of epoch e and its dropout masks are drawn from
+(seed, e) alone, with the run's number if each has its own order: a run that is killed goes on from
+its last whole epoch and ends with the same numbers.
 """
 
 from __future__ import annotations
@@ -39,9 +40,18 @@ says otherwise (`micro_batch_size`): gradients are accumulated over the parts.""
 # --- one epoch ---------------------------------------------------------------------------------
 
 
-def order(study: Study, epoch: int) -> np.ndarray:
-    """The training reviews in the order of epoch `epoch` (from 1)."""
-    return np.random.default_rng([study.seed, epoch]).permutation(study.train_examples)
+def order(study: Study, epoch: int, run: int = 0) -> np.ndarray:
+    """The training reviews in the order of epoch `epoch` (from 1); run: its number."""
+    drawn_from = [study.seed, epoch, *([run] if study.order == "own" else [])]
+    return np.random.default_rng(drawn_from).permutation(study.train_examples)
+
+
+def rate(job: Job, epoch: int, done: int) -> float:
+    """The learning rate after so many reviews of an epoch: the run's, or what is left of it."""
+    if job.study.decay == "none":
+        return job.run.learning_rate
+    passed = epoch - 1 + done / job.study.train_examples
+    return job.run.learning_rate * (1 - passed / job.study.epochs)
 
 
 def loss_of(job: Job, picked: np.ndarray, multiple: int = data.MULTIPLE) -> Tensor:
@@ -80,10 +90,11 @@ def steps(job: Job, epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
     """One pass over the training reviews, a step at a time: its reviews and their mean loss."""
     set_seed(1000 * job.study.seed + epoch)
     job.model.train()
-    reviews = order(job.study, epoch)
+    reviews = order(job.study, epoch, job.run.number)
     for at in range(0, len(reviews), job.study.batch_size):
         batch = reviews[at : at + job.study.batch_size]
         loss = add_gradients(job, batch)
+        job.optimizer.param_groups[0]["lr"] = rate(job, epoch, at)
         job.optimizer.step()
         job.optimizer.zero_grad(set_to_none=True)
         yield batch, loss
