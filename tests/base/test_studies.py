@@ -51,8 +51,6 @@ def test_every_shipped_file_is_bound_to_its_dataclass(path: Path) -> None:
 def test_the_assignment_is_the_exercise_to_the_letter() -> None:
     study = studies.load(paths.CHECKOUT / "params" / "assignment.yaml")
     assert [(run.name, run.settings, run.learning_rate) for run in runs_of(study)] == EXERCISE
-    companion = studies.load(paths.CHECKOUT / "params" / "exercise-rates.yaml")
-    assert runs_of(companion) == runs_of(study)
     assert [run.number for run in runs_of(study)] == list(range(1, 11))
     common = (study.train_examples, study.test_examples, study.max_length)
     assert common == (25_000, 25_000, 256)

@@ -30,12 +30,11 @@ from t5peft.runs.records import AS_MADE, Status
 from t5peft.training import jobs
 
 STUDY = studies.load(paths.CHECKOUT / "params" / "self-contained.yaml")
-RATES = studies.load(paths.CHECKOUT / "params" / "exercise-rates.yaml")
 LONGER = studies.load(paths.CHECKOUT / "params" / "ten-epochs.yaml")
 RUNS = runs_of(STUDY)
 
 
-@pytest.mark.parametrize("study", [STUDY, RATES, LONGER], ids=lambda study: study.study)
+@pytest.mark.parametrize("study", [STUDY, LONGER], ids=lambda study: study.study)
 @pytest.mark.parametrize("number", range(10), ids=[run.name for run in RUNS])
 def test_every_run_of_the_shipped_studies_is_stored_whole(study: Study, number: int) -> None:
     assert store.status(runs_of(study)[number], study).state in AS_MADE
@@ -43,7 +42,7 @@ def test_every_run_of_the_shipped_studies_is_stored_whole(study: Study, number: 
 
 RECORDS = [  # with other seeds, too
     path
-    for study in (STUDY, RATES, LONGER)
+    for study in (STUDY, LONGER)
     for path in sorted((paths.CHECKOUT / "weights").glob(f"{study.study}*/*/{records.RECORD}"))
 ]
 
@@ -74,7 +73,7 @@ def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run)
     tried = {
         trial["learning_rate"]: trial["accuracy"]
         for trial in measurements.tried(STUDY, store.look(RUNS, STUDY))
-        if trial["method"] == run.method
+        if trial["method"] == run.method and measurements.decay_of(trial) == STUDY.decay
     }
     assert len(tried) >= 3
     assert run.learning_rate == max(tried, key=lambda rate: tried[rate])
@@ -88,16 +87,16 @@ def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
         assert [record["params"]["seed"] for record in found[name]] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("study", [RATES, LONGER], ids=lambda study: study.study)
-def test_a_companion_study_is_shown(study: Study) -> None:
-    name = study.study
-    assert {record["study"] for record in Evidence(STUDY).companions[name]} == {name}
+def test_the_longer_study_is_shown_with_the_default_one() -> None:
+    assert {record["study"] for record in Evidence(STUDY).longer} == {LONGER.study}
     other = dataclasses.replace(STUDY, backbone="random:mini", tokenizer=STUDY.backbone)
-    assert Evidence(other).companions[name] == [], "they have another backbone"
-    assert Evidence(dataclasses.replace(STUDY, study="mine")).companions[name] == []
+    assert Evidence(other).longer == [], "it has another backbone"
+    assert Evidence(dataclasses.replace(STUDY, study="mine")).longer == []
 
 
-def test_a_companion_without_a_run_to_compare_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_longer_study_without_runs_to_compare_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     look, missing = store.look, Status("missing", "never trained")
 
     def some(runs: Sequence[Run], study: Study) -> store.Found:
@@ -107,7 +106,7 @@ def test_a_companion_without_a_run_to_compare_is_not_shown(monkeypatch: pytest.M
 
     monkeypatch.setattr(store, "look", some)
     for full in (True, False):  # noqa: B007
-        assert Evidence(STUDY).companions["exercise-rates"] == []
+        assert Evidence(STUDY).longer == []
 
 
 @pytest.mark.parametrize("method", export.FILES)
@@ -190,7 +189,7 @@ def test_the_shipped_recipe_is_the_one_that_made_the_newest_backbone() -> None:
 
 
 @pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
-@pytest.mark.parametrize("study", ["assignment", "self-contained", *evidence.COMPANIONS])
+@pytest.mark.parametrize("study", ["assignment", "self-contained", evidence.LONGER])
 def test_the_texts_that_a_study_pins_are_imdbs(study: str) -> None:
     unpinned = studies.load(study, {"data": str(IMDB), "data_fingerprint": ""})
     assert data.fingerprint(unpinned) == studies.load(study).data_fingerprint
@@ -255,6 +254,6 @@ def test_what_a_report_asks_is_read_once(monkeypatch: pytest.MonkeyPatch) -> Non
         for method in EXERCISE:
             assert found.records(method)
         assert len(found.records()) == 10
-        assert len(found.everything) == len({id(record) for record in found.everything}) == 44
+        assert len(found.everything) == len({id(record) for record in found.everything}) == 34
         assert all(found.beside.values())
     assert {*read.values()} == {1}

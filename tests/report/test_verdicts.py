@@ -112,20 +112,6 @@ def test_seeds_move_a_method_by_the_most_of_its_runs(records: list[Any]) -> None
     assert verdicts.moved(seeds) == "LoRA by up to 5.0 and full fine-tuning by up to 0.0"
 
 
-def test_rates_that_the_held_out_reviews_do_not_tell_apart_are_named() -> None:
-    tried = {"full": (0.7, 0.9, 0.895), "lora": (0.6, 0.8), "adapter": (1,)}
-    trials: list[Any] = [
-        {"method": method, "accuracy": x, "held_out": 400, "identity": {}}
-        for method, found in tried.items()
-        for x in found
-    ]
-    assert verdicts.close_rates(trials, "none") == (
-        "The best two rates of full fine-tuning are not told apart."
-    )
-    assert verdicts.close_rates(trials[3:], "none") == ""
-    assert verdicts.close_rates(trials, "linear") == ""
-
-
 def test_rates_that_fall_are_compared_with_constant_ones_at_the_best_of_either() -> None:
     tried: list[Any] = [
         {"method": method, "accuracy": x, "identity": how}

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
 from t5peft.base import paths
+from t5peft.base.machine import PACKAGES
 from t5peft.base.settings import read_yaml, study_file
 from t5peft.base.studies import Study, load
 from t5peft.inputs.backbone import RANDOM
 from t5peft.inputs.data import MADE_UP
 from t5peft.methods import formulas
 from t5peft.methods.formulas import Model
-from t5peft.methods.table import runs_of
 from t5peft.pretrain.settings import ZERO_SHOT_REVIEWS
 from t5peft.report import show
-from t5peft.report.handin import NOTEBOOKS, void
-from t5peft.report.show import DASH, METHOD_NAMES, number, table
-from t5peft.runs.export import FILES
+from t5peft.report.evidence import Evidence
+from t5peft.report.handin import void
+from t5peft.report.show import DASH, number, table
+from t5peft.report.verdicts import cut
 from t5peft.runs.records import Record
 
 
@@ -122,20 +124,38 @@ def reasons(study: Study) -> dict[str, str]:
     return {name: why for name, why in lines if values[name] == getattr(study, name)}
 
 
-def environment_table(records: Sequence[Record]) -> str:
-    """Versions, device, threads, precision; where runs differ, with the runs that had each."""
-    rows = []
-    for key in records[0]["environment"]:
-        runs_of: dict[str, list[str]] = {}
-        for record in records:
-            found = str(record["environment"].get(key, DASH))
-            runs_of.setdefault(found, []).append(str(record["run"]["number"]))
-        shown = list(runs_of)
-        if len(runs_of) > 1:
-            names = {x: "runs" if len(numbers) > 1 else "run" for x, numbers in runs_of.items()}
-            shown = [f"{x} ({names[x]} {', '.join(numbers)})" for x, numbers in runs_of.items()]
-        rows.append({"what": key, "value": "; ".join(shown)})
-    return table(rows, left=2)
+def origins(found: Evidence) -> str:
+    """What the report's numbers are, what was trained for them, and where they were made."""
+    runs = {
+        "the ten runs (@tbl-ten)": found.records(),
+        "other seeds (@tbl-seeds)": [record for each in found.seeds for record in each[1:]],
+        "the longer study (@tbl-ten-epochs)": found.longer,
+    }
+    rows = (
+        {
+            "numbers": what,
+            "trained on": cut(runs[what][0]) if what in runs else DASH,
+            "made on": where,
+            "records": count,
+        }
+        for what, made in {**runs, **found.beside}.items()
+        for where, count in Counter(map(place, made)).items()
+    )
+    return table(rows, left=3)
+
+
+def place(record: Mapping[str, Any]) -> str:
+    """`AMD EPYC, 1 thread, bf16`."""
+    made = record["environment"]
+    threads = f"{made['threads']} thread{'s' * (made['threads'] > 1)}"
+    return f"{made['device']}, {threads}, {made['precision']}"
+
+
+def versions(records: Iterable[Record]) -> str:
+    """`python 3.11.7, torch 2.13.0, ...`, all that there were."""
+    each = [record["environment"] for record in records]
+    found = {key: dict.fromkeys(x.get(key, DASH) for x in each) for key in ("python", *PACKAGES)}
+    return ", ".join(f"{key} {show.listed([*versions])}" for key, versions in found.items())
 
 
 LOSS_NAMES = {"span": "span corruption", "sst2": "SST-2"}
@@ -177,25 +197,3 @@ def backbone(study: Study, record: Record) -> str:
     commit = made_with.get("commit")
     at = f", commit `{commit[:12]}` of the hub" if commit else ""
     return f"The backbone is the published checkpoint `{study.backbone}`{at} [@raffel2020t5]."
-
-
-SECTIONS = "With the library", "Our implementation"  # of a chapter
-
-
-def handed_in(study: Study) -> str:
-    """The exercise's five notebooks: which runs each holds, and which weights belong to it."""
-    rows = []
-    for notebook, (chapter, left_out) in NOTEBOOKS.items():
-        method = "full" if chapter == "full-fine-tuning" else chapter
-        held = [run for run in runs_of(study) if run.method == method]
-        held = [run for run in held if SECTIONS[run.implementation == "scratch"] != left_out]
-        weights = FILES.get(method) if any(r.implementation == "scratch" for r in held) else None
-        rows.append(
-            {
-                "notebook": f"`{notebook}`",
-                "method": METHOD_NAMES[method],
-                "runs": ", ".join(str(run.number) for run in held),
-                "weights": f"`{weights}`" if weights else DASH,
-            }
-        )
-    return table(rows, left=4)

@@ -30,8 +30,8 @@ from t5peft.training.trace import Trace, unpack
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
-COMPANIONS = ("exercise-rates", "ten-epochs")
-"""Studies on the default one's backbone that its report shows beside it."""
+LONGER = "ten-epochs"
+"""The study on the default one's backbone that its report shows beside it, for overfitting."""
 
 QUOTED = 180
 """Letters of a quoted review."""
@@ -176,7 +176,7 @@ class Evidence:
     def tests(self) -> list[list[Pair]]:
         """All that the report tests: answers; gaps; gaps after a longer study's last epoch."""
         stored, of = self.stored, (statistics.against_full, statistics.twins, statistics.sizes)
-        longer = statistics.trained_on(self.companions["ten-epochs"])
+        longer = statistics.trained_on(self.longer)
         return statistics.together(
             statistics.compared([pair for one in of for pair in one(stored)], self.right),
             statistics.gaps(stored, self.kept),
@@ -209,20 +209,18 @@ class Evidence:
         return several
 
     @cached_property
-    def companions(self) -> dict[str, list[Record]]:
-        """By name the stored runs of `COMPANIONS`, which the default study is shown with.
+    def longer(self) -> list[Record]:
+        """The stored runs of `LONGER`, which the default study is shown with.
 
-        None of one that has another backbone, or lacks full fine-tuning or all of PEFT.
+        None if it has another backbone, or lacks full fine-tuning or all of PEFT.
         """
-        found: dict[str, list[Record]] = {name: [] for name in COMPANIONS}
-        if self.study.study == studies.DEFAULT:
-            here = self.found.shared()["backbone"]
-            for name in COMPANIONS:
-                records = stored(studies.load(name)).values()
-                alike = [record for record in records if record["identity"]["backbone"] == here]
-                kinds = {record["run"]["method"] == "full" for record in alike}
-                found[name] = alike if len(kinds) == 2 else []
-        return found
+        if self.study.study != studies.DEFAULT:
+            return []
+        here = self.found.shared()["backbone"]
+        records = stored(studies.load(LONGER)).values()
+        alike = [record for record in records if record["identity"]["backbone"] == here]
+        kinds = {record["run"]["method"] == "full" for record in alike}
+        return alike if len(kinds) == 2 else []
 
     @cached_property
     def exercise(self) -> Study:
@@ -271,7 +269,7 @@ class Evidence:
     def everything(self) -> list[Record]:
         """All records that the report shows."""
         own = [*self.records(), *(record for each in self.seeds for record in each[1:])]
-        return own + [record for name in COMPANIONS for record in self.companions[name]]
+        return own + self.longer
 
     @cached_property
     def backbone(self) -> T5ForConditionalGeneration | None:
@@ -284,9 +282,8 @@ class Evidence:
 
 def stored(study: Study) -> dict[str, Record]:
     """The records of a study's runs that are stored, by name."""
-    wanted = runs_of(study)
-    found = store.look(wanted, study)
-    there = [run for run in wanted if found[run.name][0].state in SHOWN]
+    found = store.look(runs_of(study), study)
+    there = [run for run in runs_of(study) if found[run.name][0].state in SHOWN]
     return {run.name: store.shown(run, study, *found[run.name]) for run in there}
 
 

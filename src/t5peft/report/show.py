@@ -45,7 +45,6 @@ LETTERS = {**LETTER, "alpha": ALPHA}
 SIZES = {m: LETTER[key] for m, keys in SETTINGS.items() for key in keys if key in LETTER}
 """The letter of a method's size: n, b or r."""
 
-MEGABYTE = 1e6
 ADAMW_BYTES = 8
 """State of AdamW for one trained parameter: two moments of 4 bytes each (float32)."""
 
@@ -115,7 +114,7 @@ def size(count: float) -> str:
     """Bytes, in MB of 10^6 or kB of 10^3, to three digits: `484 MB`, `20.5 kB`, `80 bytes`."""
     if count < 1e3:
         return f"{count:.0f} bytes"
-    figure, unit = (count / MEGABYTE, "MB") if count >= 1e5 else (count / 1e3, "kB")
+    figure, unit = (count / 1e6, "MB") if count >= 1e5 else (count / 1e3, "kB")
     return f"{three_digits(figure)} {unit}"
 
 

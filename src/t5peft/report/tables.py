@@ -148,7 +148,7 @@ def cost(records: Sequence[Record]) -> str:
             "trained parameters": show.number(record["parameters"]["trained"]),
             "AdamW, 8 bytes each": show.size(show.ADAMW_BYTES * record["parameters"]["trained"]),
             "AdamW, measured": show.size(record["memory"]["optimizer_bytes"]),
-            "peak": f"{record['memory']['peak_bytes'] / show.MEGABYTE:,.0f} MB",
+            "peak": f"{record['memory']['peak_bytes'] / 1e6:,.0f} MB",
             "to store": show.size(record["stored_bytes"]),
             "of full": show.share(record["stored_bytes"] / full),
         }

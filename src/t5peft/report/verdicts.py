@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from t5peft.base.studies import Decay
 from t5peft.measure.measurements import Kept, Trial, decay_of
 from t5peft.report import show, statistics
 from t5peft.report.show import METHOD_NAMES, listed, points, run_name, setting_name
-from t5peft.report.statistics import Pair, wilson
+from t5peft.report.statistics import Pair
 from t5peft.runs.records import Record
 
 
@@ -158,22 +157,6 @@ def gap_range(records: Iterable[Record], kept: Kept) -> str:
 
 
 # --- beside the ten runs -------------------------------------------------------------------------
-
-
-def close_rates(tried: Sequence[Trial], decay: Decay) -> str:
-    """Which methods' best two rates of this decay the held-out reviews do not tell apart."""
-    by_method: dict[str, list[float]] = {}
-    alike = [trial for trial in tried if decay_of(trial) == decay]
-    for trial in sorted(alike, key=lambda trial: -trial["accuracy"]):
-        by_method.setdefault(trial["method"], []).append(trial["accuracy"])
-    several = {method: found for method, found in by_method.items() if len(found) > 1}
-    spans = {m: wilson(found[0], tried[0]["held_out"]) for m, found in several.items()}
-    close = [
-        METHOD_NAMES[method]
-        for method, (best, second, *_) in several.items()
-        if best - second <= (spans[method][1] - spans[method][0]) / 2
-    ]
-    return f"The best two rates of {listed(close)} are not told apart." if close else ""
 
 
 def falling(tried: Iterable[Trial]) -> str:
