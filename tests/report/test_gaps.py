@@ -81,3 +81,6 @@ def test_what_a_gap_was_to_name_is_as_missing() -> None:
 def test_a_sentence_has_a_dash_where_a_run_is_missing(partial: Study) -> None:
     text = notebook.fill("It took `{python} len(x)` s.", {"x": Evidence(partial).records("lora")})
     assert text.data == "It took \N{EN DASH} s."
+    missing = Missing("study", "1 of 10 runs missing", "stored runs", "train them")
+    text = notebook.fill("It is `{python} peft`.", {"peft": gaps.Gap(missing)})
+    assert text.data == "It is \N{EN DASH}.", "nor a name that a gap stands for"

@@ -143,7 +143,7 @@ def another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def another_order(monkeypatch: pytest.MonkeyPatch) -> None:
     order = loop.order
-    monkeypatch.setattr(loop, "order", lambda study, epoch: order(study, epoch)[::-1])
+    monkeypatch.setattr(loop, "order", lambda *given: order(*given)[::-1])
 
 
 def another_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,14 +156,15 @@ def fill(text: str, namespace: dict[str, Any]) -> Any:
     def value(match: re.Match[str]) -> str:
         try:
             found = eval(match[1], namespace)  # the report's own source
-        except Missing:
+            markdown = getattr(found, "_repr_markdown_", None)
+        except Missing:  # also of a name that a gap stands for
             return show.DASH
         except Exception as error:
             raise OneLine(f"{match[0]}: {type(error).__name__}: {error}") from error
         if not str(found):
             raise OneLine(f"{match[0]}: an empty text, in whose place Quarto shows the expression")
-        if hasattr(found, "_repr_markdown_"):
-            return found._repr_markdown_()
+        if markdown:
+            return markdown()
         return MARKUP.sub(r"\\\1", str(found))
 
     return Markdown(INLINE.sub(value, text))
