@@ -314,17 +314,10 @@ def tune_command(options: argparse.Namespace) -> int:
     from t5peft.measure import tune
 
     done = tune.tune(study_of(options), options.reviews, options.only or METHODS)
-    rows = [
-        [
-            x["run"],
-            f"{x['learning_rate']:g}",
-            measurements.decay_of(x),
-            f"{100 * x['accuracy']:.2f}",
-        ]
-        for x in done
-    ]
+    decay = measurements.decay_of
+    rows = [(x["run"], x["learning_rate"], decay(x), 100 * x["accuracy"]) for x in done]
     heads = ["run", "rate", "decay", "held-out accuracy, %"]
-    print(tabulate(rows, heads, disable_numparse=True))
+    print(tabulate(rows, heads, floatfmt=("", "g", "", ".2f")))
     return 0
 
 

@@ -65,7 +65,7 @@ def test_the_rate_that_a_study_took_is_bold(records: list[Any]) -> None:
         ["**70.0**", "70.0"],
         ["70.0", "70.0"],
     ]
-    records[0]["params"]["decay"] = "linear"
+    records[0]["identity"]["decay"] = "linear"
     (row, *_) = cells(tables.trials(tried[:3], records))
     assert row[2:] == ["70.0", "**70.0**"]
     assert cells(tables.trials(tried[2:3], records))[0][2:] == ["70.0"], "no rate fell"

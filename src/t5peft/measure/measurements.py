@@ -9,7 +9,7 @@ something is measured.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -226,9 +226,9 @@ def trials(
     ]
 
 
-def decay_of(trial: Trial) -> Decay:
-    """Whether its rate fell."""
-    return trial.get("identity", {}).get("decay", "none")
+def decay_of(record: Mapping[str, Any]) -> Decay:
+    """Whether the rate of a trial or a run fell."""
+    return record["identity"].get("decay", "none")
 
 
 def baselines(study: Study, shared: dict[str, Any]) -> Measurement[Baselines]:

@@ -202,11 +202,7 @@ FALLS = {"none": "constant (%)", "linear": "falling (%)"}
 
 def trials(tried: Sequence[Trial], records: Iterable[Record]) -> str:
     """Held-out accuracy by learning rate, constant or falling; bold where the study took it."""
-    used = [
-        (run["name"], run["learning_rate"], record["params"].get("decay", "none"))
-        for record in records
-        for run in [record["run"]]
-    ]
+    used = [(r["run"]["name"], r["run"]["learning_rate"], decay_of(r)) for r in records]
     rows: dict[tuple[str, float], dict[str, str]] = {}
     heads = [FALLS[decay] for decay in dict.fromkeys(map(decay_of, tried))]
     for trial in tried:
