@@ -179,13 +179,13 @@ def test_a_backbone_is_the_one_of_its_card(folder: Path) -> None:
     assert all(shard.stat().st_size < 16 * 2**20 for shard in shards)
 
 
-def test_the_shipped_recipe_is_the_one_that_made_the_newest_backbone() -> None:
+@pytest.mark.parametrize("folder", BACKBONES, ids=lambda folder: folder.name)
+def test_the_recipe_of_a_backbone_is_shipped(folder: Path) -> None:
     """All but where the data lay."""
-    shipped = read_yaml(paths.params() / "backbone-mini.yaml")
-    made_with = backbone.card(str(paths.weights() / "backbone" / shipped["name"]))["params"]
-    places = {"data", "sst2"}
+    shipped = read_yaml(paths.params() / f"backbone-{folder.name}.yaml")
+    made_with = backbone.card(str(folder))["params"]
     assert made_with.keys() == shipped.keys()
-    assert {key for key in shipped if shipped[key] != made_with[key]} <= places
+    assert {key for key in shipped if shipped[key] != made_with[key]} <= {"data", "sst2"}
 
 
 @pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
