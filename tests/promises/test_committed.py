@@ -150,13 +150,6 @@ def test_the_readme_has_the_ten_numbers() -> None:
     ]
 
 
-def test_the_papers_quote_the_model_card() -> None:
-    card = backbone.card(STUDY.backbone)
-    text = " ".join((paths.CHECKOUT / "docs" / "backbone.md").read_text().split())
-    own, other = f"{card['span_loss']:.2f}", f"{card['span_loss_other_input']:.2f}"
-    assert f"{own} nats a target token with its own input, {other} with another's" in text
-
-
 def test_a_stored_run_labels_reviews() -> None:
     texts = ["a wonderful, moving film, one of the best of the year", "awful, boring and stupid"]
     answers = predict.predict("self-contained/adapter-scratch-b8", texts)
@@ -166,6 +159,14 @@ def test_a_stored_run_labels_reviews() -> None:
 
 IMDB = paths.CHECKOUT / "data" / "imdb"
 BACKBONES = sorted((paths.CHECKOUT / "weights" / "backbone").iterdir())
+
+
+@pytest.mark.parametrize("folder", BACKBONES, ids=lambda folder: folder.name)
+def test_the_papers_quote_the_model_cards(folder: Path) -> None:
+    card = backbone.card(str(folder))
+    text = " ".join((paths.CHECKOUT / "docs" / "backbone.md").read_text().split())
+    own, other = f"{card['span_loss']:.2f}", f"{card['span_loss_other_input']:.2f}"
+    assert f"{own} nats a target token with its own input, {other} with another's" in text
 
 
 @pytest.mark.parametrize("folder", BACKBONES, ids=lambda folder: folder.name)
