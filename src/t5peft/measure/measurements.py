@@ -172,7 +172,7 @@ def made(wanted: Sequence[Measurement[F]]) -> list[F]:
 
 GRID = {
     "full": (1e-5, 1e-4, 3e-4, 5e-4, 1e-3),
-    "soft-prompt": (0.1, 0.3, 1.0, 3.0),
+    "soft-prompt": (0.03, 0.1, 0.3, 1.0, 3.0),
     "adapter": (1e-3, 3e-3, 1e-2),
     "lora": (1e-4, 1e-3, 3e-3, 1e-2),
     "ia3": (1e-2, 3e-2, 1e-1, 3e-1),
