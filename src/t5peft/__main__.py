@@ -275,6 +275,8 @@ def check_command(options: argparse.Namespace) -> int:
     from t5peft.measure import check
 
     study = study_of(options) if options.study else None
+    if not study and (options.set or options.reviews):
+        parser().error("--set and --reviews without the --study that they are of")
     path, method = Path(options.file), options.method
     content = check.read(path)
     run = ours(study or studies.load("assignment")).get(method)

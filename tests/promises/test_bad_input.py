@@ -101,6 +101,8 @@ COMMANDS = {
     "count ia3 --targets q": "setting targets: found ['q'], expected settings of ia3: none",
     "count lora --size folder": "size folder: found no config.json, expected a folder whose",
     "count lora --size t5-huge": "size: found 't5-huge', expected one of t5-small",
+    "check lora.pt --method lora --reviews 5": "--set and --reviews without the --study that they",
+    "check lora.pt --method lora --set seed=1": "--set and --reviews without the --study that they",
     "predict smoke/lora-scratch-r8 text": "found no stored run of that name",
     "predict ../../etc text": "run ../../etc: found no stored run of that name",
     "export smoke": "the following arguments are required: -o/--output",
