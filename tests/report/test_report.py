@@ -27,19 +27,21 @@ def test_the_whole_report_is_a_pdf(rendered: Path, home: Path) -> None:
     assert rendered.read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.parametrize(("there", "gaps"), [("lora-scratch-r8", 2), ("full", 3)])
 def test_a_partial_report_shows_what_is_there_and_marks_the_gaps(
-    home: Path, tokenizer: dict[str, Any]
+    there: str, gaps: int, home: Path, tokenizer: dict[str, Any]
 ) -> None:
-    changes = tokenizer | {"study": "begun", "train": "partial"}
+    changes = tokenizer | {"study": f"begun-{there}", "train": "partial"}
     study = studies.load("smoke", changes)
-    make.train(run_named(study, "lora-scratch-r8"), study)
+    make.train(run_named(study, there), study)
     target = render.render("smoke", changes)
-    assert target == home / "_output" / "report-begun.pdf"
+    assert target == home / "_output" / f"report-begun-{there}.pdf"
     text = target.with_suffix(".md").read_text()
     assert "| 9 of 10 runs missing (never trained) |" in text
-    assert len(re.findall(r"LoRA \(missing\)", text)) == 2
+    assert len(re.findall(r"LoRA \(missing\)", text)) == gaps
     assert "Derived equals counted" in text, "what needs no run is there"
-    assert not (paths.weights() / "begun" / "full" / records.RECORD).exists(), "nothing is trained"
+    stored = (paths.weights() / study.study).glob(f"*/{records.RECORD}")
+    assert [path.parent.name for path in stored] == [there], "nothing is trained"
 
 
 def test_its_cells_trained_and_stored_the_ten_runs(

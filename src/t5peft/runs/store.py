@@ -220,7 +220,8 @@ def load(run: Run, study: Study) -> Record:
 def shown(run: Run, study: Study, state: Status, record: Stored | None) -> Record:
     """The same of a run that was looked at."""
     if state.state not in SHOWN or record is None:
-        raise InputError(
+        kind = Missing if state.state == "missing" else InputError
+        raise kind(
             f"run {run.name} of study {study.study}",
             f"{state.state} ({state.reason})",
             "a stored run",
