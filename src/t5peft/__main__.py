@@ -272,11 +272,11 @@ def count_command(options: argparse.Namespace) -> int:
 
 def check_command(options: argparse.Namespace) -> int:
     """Look at a file that was handed in: what is what, how many, how good; code 1 unless equal."""
+    if not options.study and (options.set or options.reviews):
+        parser().error("--set and --reviews without the --study that they are of")
     from t5peft.measure import check
 
     study = study_of(options) if options.study else None
-    if not study and (options.set or options.reviews):
-        parser().error("--set and --reviews without the --study that they are of")
     path, method = Path(options.file), options.method
     content = check.read(path)
     run = ours(study or studies.load("assignment")).get(method)
