@@ -161,17 +161,6 @@ def status_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def trace_command(options: argparse.Namespace) -> int:
-    """Make what `verify` compares with, for runs that were stored before it was kept."""
-    from t5peft.runs import verify
-
-    from_one("--steps", options.steps)
-    study = study_to_run(options)
-    for line in verify.complete(study, chosen(study, options.only), options.steps):
-        print(line, flush=True)
-    return 0
-
-
 def verify_command(options: argparse.Namespace) -> int:
     """Train first steps and answer reviews anew, and compare; code 1 where a run differs."""
     from t5peft.runs import verify
@@ -457,7 +446,6 @@ OF_METHOD = (
     option("--targets", nargs="+", choices=TARGETS, help="of LoRA (default q v)"),
 )
 ONLY = option("--only", **SEVERAL, metavar="RUN", help="these runs, by name")
-STEPS = option("--steps", type=int, default=20, help="first steps (default 20)")
 FOLDER = option("-o", "--output", required=True, help="folder")
 
 TABLE: dict[str, dict[Callable[[argparse.Namespace], int], tuple[Option, ...]]] = {
@@ -477,10 +465,10 @@ TABLE: dict[str, dict[Callable[[argparse.Namespace], int], tuple[Option, ...]]] 
             option("--why", metavar="RUN", help="this run alone, and each definition behind it"),
         ),
         verify_command: (
-            *(STUDY, SET, SEED, ONLY, STEPS),
+            *(STUDY, SET, SEED, ONLY),
+            option("--steps", type=int, default=20, help="first steps (default 20)"),
             option("--reviews", type=int, default=1000, help="to answer (default 1,000)"),
         ),
-        trace_command: (STUDY, SET, SEED, ONLY, STEPS),
         predict_command: (
             option("stored", metavar="RUN", help="STUDY/RUN, or the run's folder"),
             option(
@@ -577,7 +565,7 @@ TABLE: dict[str, dict[Callable[[argparse.Namespace], int], tuple[Option, ...]]] 
     "backbone": {
         pretrain_command: (
             SET,
-            option("backbone", help="a YAML file such as params/backbone-mini.yaml"),
+            option("backbone", help="a YAML file such as params/backbone-mini-long.yaml"),
         ),
     },
 }

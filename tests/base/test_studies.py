@@ -18,6 +18,7 @@ from t5peft.base.settings import build, has_default, read_yaml
 from t5peft.base.studies import Study
 from t5peft.methods.table import runs_of
 from t5peft.pretrain.settings import BackboneParams
+from t5peft.report.evidence import LONGER
 
 SHIPPED = sorted((paths.CHECKOUT / "params").glob("*.yaml"))
 STUDIES = [path.stem for path in SHIPPED if not path.stem.startswith("backbone-")]
@@ -60,7 +61,7 @@ def test_the_assignment_is_the_exercise_to_the_letter() -> None:
 def test_ten_epochs_has_the_exercises_epochs_and_precision_and_the_default_studys_rates() -> None:
     longer, exercise, study = (
         studies.load(paths.CHECKOUT / "params" / f"{name}.yaml")
-        for name in ("ten-epochs", "assignment", "self-contained")
+        for name in (LONGER, "assignment", studies.DEFAULT)
     )
     assert {part.partition("=")[0] for part in studies.changed(longer, study)} == {
         *("study", "train_examples", "test_examples", "max_length", "epochs", "precision")
@@ -98,7 +99,7 @@ SIZES = (1, 2, 4, 8, 16)
 
 
 def test_the_sweep_has_every_size_from_scratch_with_the_default_studys_settings() -> None:
-    sweep, study = studies.load("sweep"), studies.load("self-contained")
+    sweep, study = studies.load("sweep"), studies.load(studies.DEFAULT)
     assert dataclasses.replace(sweep, study=study.study, runs=()) == study
     runs = runs_of(sweep)
     letters = {"soft-prompt": "n", "adapter": "b", "lora": "r"}

@@ -26,7 +26,7 @@ def sst2(tmp_path: Path) -> Path:
 @pytest.fixture
 def small(home: Path, sst2: Path) -> BackboneParams:
     """Seconds of pre-training on made-up reviews."""
-    shipped = read_yaml(home / "params" / "backbone-mini.yaml")
+    shipped = read_yaml(home / "params" / "backbone-mini-long.yaml")
     changes: dict[str, Any] = {
         "name": "small-test",
         "size": "tiny",

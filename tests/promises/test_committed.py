@@ -29,8 +29,8 @@ from t5peft.runs import export, records, reopen, store
 from t5peft.runs.records import AS_MADE, Status
 from t5peft.training import jobs
 
-STUDY = studies.load(paths.CHECKOUT / "params" / "self-contained.yaml")
-LONGER = studies.load(paths.CHECKOUT / "params" / "ten-epochs.yaml")
+STUDY = studies.load(paths.CHECKOUT / "params" / f"{studies.DEFAULT}.yaml")
+LONGER = studies.load(paths.CHECKOUT / "params" / f"{evidence.LONGER}.yaml")
 RUNS = runs_of(STUDY)
 
 
@@ -152,7 +152,7 @@ def test_the_readme_has_the_ten_numbers() -> None:
 
 def test_a_stored_run_labels_reviews() -> None:
     texts = ["a wonderful, moving film, one of the best of the year", "awful, boring and stupid"]
-    answers = predict.predict("self-contained/adapter-scratch-b8", texts)
+    answers = predict.predict(f"{studies.DEFAULT}/adapter-scratch-b8", texts)
     assert [answer for answer, _, _ in answers] == ["positive", "negative"]
     assert all(0.5 < probability < 1 for _, probability, _ in answers)
 
@@ -190,7 +190,7 @@ def test_the_recipe_of_a_backbone_is_shipped(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not IMDB.is_dir(), reason="IMDB is not in data/imdb")
-@pytest.mark.parametrize("study", ["assignment", "self-contained", evidence.LONGER])
+@pytest.mark.parametrize("study", ["assignment", studies.DEFAULT, evidence.LONGER])
 def test_the_texts_that_a_study_pins_are_imdbs(study: str) -> None:
     unpinned = studies.load(study, {"data": str(IMDB), "data_fingerprint": ""})
     assert data.fingerprint(unpinned) == studies.load(study).data_fingerprint
@@ -218,7 +218,7 @@ def test_what_the_runs_keep_is_measured_of_all_ten() -> None:
     assert len({(x["reviews"], x["stretches"], x["span_loss_before"]) for x in kept.values()}) == 1
 
 
-@pytest.mark.parametrize("command", [["status", "self-contained"], ["--help"]])
+@pytest.mark.parametrize("command", [["status", studies.DEFAULT], ["--help"]])
 def test_what_needs_neither_torch_nor_numpy_does_not_wait_for_them(command: list[str]) -> None:
     code = (
         "import sys; from contextlib import suppress; from t5peft.__main__ import main\n"

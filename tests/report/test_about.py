@@ -42,12 +42,12 @@ def test_other_texts_than_imdb_are_named(exercise: Study, records: list[Any]) ->
 
 def test_the_first_page_says_what_the_numbers_are_not(exercise: Study) -> None:
     assert about.departures(exercise, exercise, counts.models(exercise)) == ""
-    ours = dataclasses.replace(exercise, backbone="weights/backbone/mini", epochs=1)
-    there = dataclasses.replace(ours, backbone=str(paths.weights() / "backbone/mini"))
+    ours = dataclasses.replace(exercise, backbone="weights/backbone/mini-long", epochs=1)
+    there = dataclasses.replace(ours, backbone=str(paths.weights() / "backbone/mini-long"))
     text = about.departures(ours, exercise, counts.models(there))
     assert text == (
         "**Not the exercise itself**: 2 settings differ (@sec-differences), "
-        "first the backbone, *mini* (7,328,000 parameters)."
+        "first the backbone, *mini-long* (7,328,000 parameters)."
     )
     moved = dataclasses.replace(exercise, backbone="models/t5-small")
     text = about.departures(moved, exercise, counts.models(exercise))

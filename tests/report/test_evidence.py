@@ -29,7 +29,7 @@ def given(**injected: Any) -> Study:
 
 
 def test_parameters_are_the_study_and_what_was_injected() -> None:
-    assert given() == studies.load("self-contained")
+    assert given() == studies.load(studies.DEFAULT)
     smoke = read_yaml(ROOT / "params" / "smoke.yaml")
     assert given(study="smoke", lora_rank=16) == studies.load("smoke", {"lora_rank": 16})
     assert given(**smoke) == studies.load("smoke")

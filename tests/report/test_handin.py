@@ -87,7 +87,7 @@ def test_handin_is_what_the_exercise_wants(
     ("changes", "told"),
     [
         ({}, "study smoke: found a random T5 and made-up reviews"),
-        ({"backbone": "weights/backbone/mini"}, "study smoke: found made-up reviews"),
+        ({"backbone": "weights/backbone/mini-long"}, "study smoke: found made-up reviews"),
     ],
 )
 def test_handin_refuses_numbers_that_mean_nothing(

@@ -193,7 +193,7 @@ def test_the_committed_studys_figure_has_a_line_and_a_mark_a_site(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("T5PEFT_HOME", str(paths.CHECKOUT))
-    learnt = Learned(Evidence(studies.load("self-contained", {"train": "no"})))
+    learnt = Learned(Evidence(studies.load(studies.DEFAULT, {"train": "no"})))
     spectra, sizes, adapters = learned.figure(learnt).axes
     sites = len(learnt.loras["lora-scratch-r8"])
     assert sites == 16, "q and v of 4 self-attentions, 2 self-attentions and 2 cross-attentions"

@@ -100,7 +100,7 @@ def test_the_answers_to_all_test_reviews_take_a_few_kilobytes() -> None:
     assert len(Trace(answers=labels).packed()) < 6_000
     wrong = np.random.default_rng(1).random(25_000) < 0.14
     held = Trace(answers=labels ^ wrong)
-    held.mark(labels[0])
+    held.right = held.answers == labels[0]
     assert 6_000 < len(held.packed()) < 9_000, "and which are right, some 3 kB more"
 
 
@@ -111,7 +111,7 @@ def test_the_answers_to_all_test_reviews_take_a_few_kilobytes() -> None:
 )
 def test_what_is_packed_is_unpacked(losses: np.ndarray, answers: np.ndarray, by: str) -> None:
     held = Trace(losses, by, np.arange(len(answers)), answers, by)
-    held.mark(answers[0])
+    held.right = held.answers == answers[0]
     assert held.right_after(0).all()
     for name, value in vars(trace.unpack(held.packed())).items():
         assert np.array_equal(value, getattr(held, name), equal_nan=name == "losses")

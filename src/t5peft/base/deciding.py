@@ -47,7 +47,7 @@ def of_ours(*names: str) -> set[str]:
 KEPT = of_ours(
     "base.errors", "base.files", "base.machine", "base.paths", "base.deciding", "inputs.hub"
 )
-KEPT |= of_ours("training.trace")
+KEPT |= of_ours("training.trace", "runs.store")
 """How things are found and stored: what is given to these counts, they do not."""
 
 SAID = {"print", "warnings.warn"} | of_ours("base.progress")

@@ -27,8 +27,8 @@ from t5peft.training.jobs import Job
 STRETCHES = 256
 """Stretches of the test reviews' text on which the span loss is measured."""
 
-INPUT = 128
-"""Tokens of a corrupted stretch at most: as in our backbones' pre-training; Google's had 512."""
+INPUT = 256
+"""Tokens of a corrupted stretch at most: as `mini-long` read in pre-training; Google's had 512."""
 
 AT_ONCE = 16
 

@@ -49,7 +49,7 @@ def handin(
     study = studies.load(file, changes)
     require_ten(study)
     if found := void(study):
-        expected, way_out = "a trained T5 and real ones", "hand in another, such as self-contained"
+        expected, way_out = "a trained T5 and real ones", f"hand in {studies.DEFAULT}"
         raise InputError(f"study {study.study}", " and ".join(found), expected, way_out)
     require_as_made(study)
     values = render.from_anywhere({**studies.plain(study), "train": "no"})

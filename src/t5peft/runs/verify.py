@@ -8,16 +8,14 @@ steps are verified on the kind of device that made the trace.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
 from t5peft.base import deciding, machine
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.inputs import data
 from t5peft.methods.table import Run
 from t5peft.runs import records, reopen, store
 from t5peft.runs.records import Verified
@@ -32,9 +30,6 @@ jump where a rate is high. With another processor's products a soft prompt of th
 
 ANSWERS = {"fp32": 1e-3, "bf16": 1e-2}
 """The share of answers that may be others."""
-
-ACCURACY = 2e-3
-"""How far the accuracy of answers that are made later may be from the recorded one."""
 
 ELSEWHERE = "another process has it: ask again"
 
@@ -82,8 +77,8 @@ def verify(run: Run, study: Study, steps: int, reviews: int) -> Verified:
     where = store.folder(run, study)
     record, held = store.load(run, study), reopen.trace_of(where)
     if not held.losses.size:
-        way_out = "train the run again; `t5peft trace` makes it while the run is fresh"
-        raise InputError(f"trace of {run.name}", "none", "the losses of its first steps", way_out)
+        expected = "the losses of its first steps"
+        raise InputError(f"trace of {run.name}", "none", expected, "train the run again")
     stored = store.DELTA in record["files"]  # full fine-tuning stores no weights to answer with
     answered = held.after(record["best_epoch"])[: reviews if stored else 0]
     known = held.losses[: min(steps, -(-study.train_examples // study.batch_size))]
@@ -118,57 +113,3 @@ def bound(bounds: dict[str, float], study: Study, made_by: str) -> float:
     """0 in float32 on a CPU of the same kind, which gives the same bits; else the precision's."""
     exact = study.precision == "fp32" and made_by == machine.kind()
     return 0.0 if exact and not machine.has_accelerator() else bounds[study.precision]
-
-
-# --- traces of runs from before there were traces -----------------------------------------------
-
-
-def complete(study: Study, wanted: Sequence[Run], steps: int) -> Iterator[str]:
-    """Make what a trace lacks: the losses of all fresh runs, then the answers; a line on each."""
-    losses = partial(add_losses, steps=steps)
-    for add, allowed in ((losses, ("fresh",)), (add_answers, records.AS_MADE)):
-        for run in wanted:
-            with store.lock(run, study) as mine:
-                state = store.status(run, study)
-                if not mine:
-                    told = ELSEWHERE
-                elif state.state in allowed:
-                    told = add(run, study)
-                else:
-                    told = f"nothing is made: {state.state} ({state.reason})"
-            yield f"{run.name:27} {told}"
-
-
-def add_losses(run: Run, study: Study, steps: int) -> str:
-    """Add the losses of its first steps to the trace of a fresh run that has none."""
-    where = store.folder(run, study)
-    held, record = reopen.trace_of(where), records.read_run(where)
-    if not held.losses.size:
-        held.losses, held.losses_by = first_losses(run, study, steps), machine.kind()
-        store.put(where, record, {store.TRACE: held.packed()})
-    return f"losses of {len(held.losses):,} steps"
-
-
-def add_answers(run: Run, study: Study) -> str:
-    """Add those of the stored tensors to a run that has none, and which of them are right.
-
-    Raises `InputError` where they give another accuracy than is recorded.
-    """
-    where = store.folder(run, study)
-    held, record = reopen.trace_of(where), records.read_run(where)
-    if not held.answers.size and store.DELTA not in record["files"]:
-        return "full fine-tuning stores no weights: no answers"
-    if not held.answers.size:
-        job = reopen.job(run, study)
-        held.answers, held.answers_by = answers(job, len(job.test))[None], machine.kind()
-        held.epochs = np.array([record["best_epoch"]])
-    if not held.right.size:
-        held.mark(data.tokens(study, "test").labels)
-        right = float(held.right_after(record["best_epoch"]).mean())
-        recorded = record["best_accuracy"]
-        if abs(right - recorded) > ACCURACY:
-            expected = f"{100 * recorded:.2f}%, as recorded, to {100 * ACCURACY:.1f} points"
-            found = f"{100 * right:.2f}% right"
-            raise InputError(f"answers of {run.name}", found, expected, "train the run again")
-        store.put(where, record, {store.TRACE: held.packed()})
-    return f"answers to {held.answers.shape[1]:,} reviews"

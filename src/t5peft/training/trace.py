@@ -1,7 +1,6 @@
 """A run's trace: the loss of its steps, and its answer to each test review.
 
-It lies beside the tensors as `trace.npz`; the record names it and its hash. A run without one is as
-valid: it was made before there were traces, and `verify.complete` makes what can still be made.
+It lies beside the tensors as `trace.npz`; the record names it and its hash.
 """
 
 from __future__ import annotations
@@ -40,13 +39,9 @@ class Trace:
         said = codes(answers)[None]
         self.losses = np.concatenate([self.losses, losses])
         self.answers = np.concatenate([self.answers, said]) if self.answers.size else said
-        self.mark(labels)
+        self.right = self.answers == labels
         self.epochs = np.append(self.epochs, epoch)
         self.losses_by, self.answers_by = self.losses_by or machine.kind(), machine.kind()
-
-    def mark(self, labels: np.ndarray) -> None:
-        """Note which answers are the labels (reviews,) of the test reviews."""
-        self.right = self.answers == labels
 
     def after(self, epoch: int) -> np.ndarray:
         """The answers (reviews,) after an epoch; none where they were not kept."""
