@@ -108,13 +108,6 @@ def study_of(options: argparse.Namespace) -> Study:
     return study if seed is None else studies.with_seed(study, seed)
 
 
-def study_to_run(options: argparse.Namespace) -> Study:
-    """`study`, for a command that reads its backbone and its reviews: they must be the study's."""
-    study = study_of(options)
-    checks.check(study)
-    return study
-
-
 def chosen(study: Study, names: Sequence[str]) -> list[Run]:
     """The runs of these names; all where none is given."""
     known = {run.name: run for run in runs_of(study)}
@@ -167,8 +160,9 @@ def verify_command(options: argparse.Namespace) -> int:
 
     from_one("--steps", options.steps)
     from_one("--reviews", options.reviews)
-    study = study_to_run(options)
+    study = study_of(options)
     wanted, code = chosen(study, options.only), 0
+    checks.check(study)
     for same, line in verify.check(study, wanted, options.steps, options.reviews):
         print(line, flush=True)
         code = code if same else 1
@@ -356,7 +350,8 @@ def bench_command(options: argparse.Namespace) -> int:
     from t5peft.measure import bench
 
     from_one("--repeats", options.repeats)
-    study = study_to_run(options)
+    study = study_of(options)
+    checks.check(study)
     one = measurements.bench(study, options.repeats)
     one.announce()
     record = one.figures()

@@ -83,6 +83,7 @@ COMMANDS = {
     "train smoke --jobs 0": "--jobs: found 0, expected a number from 1",
     "train smoke --only": "argument --only: expected at least one argument",
     "train smoke --only lora-scratch-r9": "run lora-scratch-r9: found no such run, expected one of",
+    "verify smoke --only x --set data=nobody/nothing": "run x: found no such run, expected one of",
     "train smoke --speed 2": "unrecognized arguments: --speed 2",
     "train nowhere": "nowhere.yaml: found no such file, expected a params file; give a path",
     "status nowhere.yaml": "nowhere.yaml: found no such file",
