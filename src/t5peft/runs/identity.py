@@ -22,7 +22,7 @@ STUDY_SETTINGS = [
 ]
 """The settings of a study that enter every run's identity,"""
 
-CHOICES = {"decay": "none", "order": "shared"}
+CHOICES = ["decay", "order"]
 """and those that do where they are not the usual ones."""
 
 
@@ -53,7 +53,7 @@ def of_study(study: Study) -> dict[str, Any]:
     words = study.tokenizer
     return {
         **{name: getattr(study, name) for name in STUDY_SETTINGS},
-        **{name: x for name, usual in CHOICES.items() if (x := getattr(study, name)) != usual},
+        **{name: x for name in CHOICES if (x := getattr(study, name)) != getattr(Study, name)},
         "backbone": backbone.fingerprint(study) or pinned(study, "backbone"),
         "tokenizer": words and (tokenizers.fingerprint(words) or pinned(study, "tokenizer")),
         "data": data.fingerprint(study) or pinned(study, "data"),

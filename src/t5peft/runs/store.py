@@ -91,8 +91,8 @@ def key(identity: Mapping[str, Any]) -> str:
     """Of what decides a run's epochs, whose number is none of it: with the rate constant, epoch e
     depends on the seed and e alone.
     """
-    none = () if "decay" in identity else ("epochs",)
-    each = {name: value for name, value in identity.items() if name not in none}
+    left_out = "" if "decay" in identity else "epochs"
+    each = {name: value for name, value in identity.items() if name != left_out}
     return records.digest({**each, "source": deciding.source()})[:16]
 
 
