@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -13,7 +14,7 @@ import torch
 from helpers import assert_complete, refused, run_named, trained_once
 
 from t5peft.__main__ import TABLE, interrupted, main, name_of, parsed
-from t5peft.base import studies
+from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.training import loop
@@ -96,6 +97,21 @@ def test_without_a_command_all_are_listed_in_groups(capsys: pytest.CaptureFixtur
             assert f"\n  {name_of(run)} " in told
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"t5peft {metadata.version('t5peft')}\n"
+
+
+def test_every_command_that_a_text_of_the_project_names_is_one() -> None:
+    """The ways out that the report and the errors name among them."""
+    texts = [paths.CHECKOUT / "report.qmd", *paths.CHECKOUT.glob("*.md")]
+    texts += [
+        path for part in ("chapters", "docs", "src") for path in written_in(paths.CHECKOUT / part)
+    ]
+    said = re.compile(r"(?:^|[`\"])t5peft ([a-z]+)", re.MULTILINE)
+    named = {name for path in texts for name in said.findall(path.read_text())}
+    assert named == {name_of(run) for commands in TABLE.values() for run in commands}
+
+
+def written_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.suffix in (".md", ".qmd", ".py", ".sh")]
 
 
 def test_studies_are_named_with_a_line_each_and_how_many_runs_are_stored(
