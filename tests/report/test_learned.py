@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from typing import Any
 
+import matplotlib.style
 import pytest
 import torch
 from helpers import cells
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from torch import Tensor
 
 from t5peft.base import paths, studies
@@ -17,7 +20,7 @@ from t5peft.base.errors import Missing
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import facts, inject, runs_of
-from t5peft.report import learned
+from t5peft.report import drawings, learned
 from t5peft.report.evidence import Evidence
 from t5peft.report.learned import Learned
 from t5peft.runs import store
@@ -189,12 +192,16 @@ def points(line: Any) -> list[float]:
     return [float(y) for y in line.get_ydata()]
 
 
-def test_the_committed_studys_figure_has_a_line_and_a_mark_a_site(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("study", [studies.DEFAULT, "three-epochs"])
+def test_a_committed_studys_figure_has_a_line_and_a_mark_a_site(
+    study: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("T5PEFT_HOME", str(paths.CHECKOUT))
-    learnt = Learned(Evidence(studies.load(studies.DEFAULT, {"train": "no"})))
-    spectra, sizes, adapters = learned.figure(learnt).axes
+    learnt = Learned(Evidence(studies.load(study, {"train": "no"})))
+    with matplotlib.style.context(drawings.STYLE):
+        drawn = learned.figure(learnt)
+        drawn.draw_without_rendering()
+    spectra, sizes, adapters = drawn.axes
     sites = len(learnt.loras["lora-scratch-r8"])
     assert sites == 16, "q and v of 4 self-attentions, 2 self-attentions and 2 cross-attentions"
     assert len(spectra.lines) == sites + 2, "the median, and equal shares"
@@ -204,3 +211,6 @@ def test_the_committed_studys_figure_has_a_line_and_a_mark_a_site(
     assert sum(len(points(line)) for line in of_kinds) == sites
     assert whole.get_xdata() == [1, 1], "as large as the weight"
     assert sum(len(points(line)) for line in adapters.lines) == len(learnt.adapters) == 6
+    labels = filter(Text.get_text, sizes.get_xticklabels(which="both"))
+    ends = sorted(tuple(label.get_window_extent().intervalx) for label in labels)
+    assert all(end < start for (_, end), (start, _) in pairwise(ends)), "no label covers another"

@@ -16,6 +16,7 @@ from statistics import median
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -233,7 +234,9 @@ def figure(learned: Learned) -> Figure:
     _by_site(middle, learned.sizes, "lora")
     ratio = r"$\|\Delta\|" + r"\,/\,\|W\|" * beside + "$"
     middle.set(title=f"LoRA: size, {ratio}", xscale="log")
+    middle.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     middle.xaxis.set_major_formatter("{x:g}")
+    middle.xaxis.set_minor_formatter("")
     if beside:
         middle.axvline(1, color=FAINT, lw=0.8, ls=":")
     _by_site(right, learned.adapters, "adapter")
