@@ -31,10 +31,11 @@ from t5peft.training import jobs
 
 STUDY = studies.load(paths.CHECKOUT / "params" / f"{studies.DEFAULT}.yaml")
 LONGER = studies.load(paths.CHECKOUT / "params" / f"{evidence.LONGER}.yaml")
+SHIPPED = [STUDY, LONGER, studies.load(paths.CHECKOUT / "params" / "three-epochs.yaml")]
 RUNS = runs_of(STUDY)
 
 
-@pytest.mark.parametrize("study", [STUDY, LONGER], ids=lambda study: study.study)
+@pytest.mark.parametrize("study", SHIPPED, ids=lambda study: study.study)
 @pytest.mark.parametrize("number", range(10), ids=[run.name for run in RUNS])
 def test_every_run_of_the_shipped_studies_is_stored_whole(study: Study, number: int) -> None:
     assert store.status(runs_of(study)[number], study).state in AS_MADE
@@ -42,7 +43,7 @@ def test_every_run_of_the_shipped_studies_is_stored_whole(study: Study, number: 
 
 RECORDS = [  # with other seeds, too
     path
-    for study in (STUDY, LONGER)
+    for study in SHIPPED
     for path in sorted((paths.CHECKOUT / "weights").glob(f"{study.study}*/*/{records.RECORD}"))
 ]
 

@@ -43,8 +43,9 @@ def alike(pairs: Iterable[Pair]) -> str:
         for pair in found
         if pair.differ
     ]
-    text = f"{of_all(len(differ), len(found))} from-scratch runs differ from their library twins"
-    return text + (f" ({listed(differ)} points)" if differ else "")
+    do = "differs from its library twin" if len(differ) == 1 else "differ from their library twins"
+    told = f" ({listed(differ)} points)" if differ else ""
+    return f"{of_all(len(differ), len(found))} from-scratch runs {do}{told}"
 
 
 def method_results(records: Sequence[Record], full: Record | None, pairs: Iterable[Pair]) -> str:
