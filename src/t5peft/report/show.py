@@ -155,7 +155,7 @@ def table(rows: Iterable[Mapping[str, object]], left: int = 1) -> str:
     """A pipe table of rows by the names of their columns, the first `left` of which are text.
 
     The dashes of the second line are the columns' widths for pandoc: as wide as the longest cell,
-    or the longest word of a head, which may be broken.
+    or the longest word of a head, which is bold, and may be broken.
     """
     body = [{name: str(cell) for name, cell in row.items()} for row in rows]
     align = ["left" if place < left else "right" for place in range(len(body[0]))]
@@ -163,8 +163,8 @@ def table(rows: Iterable[Mapping[str, object]], left: int = 1) -> str:
     head, _, *lines = table.split("\n")
     marks = []
     for name, side in zip(body[0], align, strict=True):
-        seen = [*re.split("[ -]", name), *(row[name] for row in body)]
-        dashes = "-" * (2 + max(map(visible, seen)))
+        bold = [round(1.15 * visible(word)) for word in re.split("[ -]", name)]
+        dashes = "-" * (2 + max(*bold, *(visible(row[name]) for row in body)))
         marks.append(f":{dashes}" if side == "left" else f"{dashes}:")
     return "\n".join([head, f"|{'|'.join(marks)}|", *lines])
 

@@ -219,8 +219,8 @@ def times(records: Iterable[Record]) -> str:
     return show.table(
         {
             "run": run_name(record["run"]) + mark(record),
-            "training (reviews/s)": f"{record['speed']['train_examples_per_second']:,.0f}",
-            "testing (reviews/s)": f"{record['speed']['test_examples_per_second']:,.0f}",
+            "training reviews per s": f"{record['speed']['train_examples_per_second']:,.0f}",
+            "test reviews per s": f"{record['speed']['test_examples_per_second']:,.0f}",
             "time to train": show.duration(record["speed"]["train_seconds"]),
             "time to test": show.duration(record["speed"]["test_seconds"]),
             "other words (%)": percent(record["history"][-1]["other_words"], 2),
