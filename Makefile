@@ -3,7 +3,7 @@
 # make venv     the environment (every target calls it), from requirements.lock; make lock writes that
 
 PYTHON ?= python3
-STUDY ?= self-contained
+STUDY ?= three-epochs
 BIN := .venv/bin
 READY := .venv/ready
 # One process a core; a test's tensors are too small to share among threads.

@@ -58,16 +58,16 @@ def test_the_assignment_is_the_exercise_to_the_letter() -> None:
     assert (study.batch_size, study.epochs, study.precision) == (32, 10, "fp32")
 
 
-def test_ten_epochs_has_the_exercises_epochs_and_precision_and_the_default_studys_rates() -> None:
+def test_ten_epochs_has_the_exercises_epochs_and_else_the_default_studys_settings() -> None:
     longer, exercise, study = (
         studies.load(paths.CHECKOUT / "params" / f"{name}.yaml")
         for name in (LONGER, "assignment", studies.DEFAULT)
     )
     assert {part.partition("=")[0] for part in studies.changed(longer, study)} == {
-        *("study", "train_examples", "test_examples", "max_length", "epochs", "precision")
+        *("study", "train_examples", "test_examples", "epochs", "order")
     }, "as the report says of it"
-    assert (longer.epochs, longer.precision) == (exercise.epochs, exercise.precision)
-    assert longer.epochs * longer.train_examples == study.epochs * study.train_examples
+    assert longer.epochs == exercise.epochs
+    assert longer.order == "own"
 
 
 CHANGES = [

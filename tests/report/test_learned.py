@@ -192,12 +192,11 @@ def points(line: Any) -> list[float]:
     return [float(y) for y in line.get_ydata()]
 
 
-@pytest.mark.parametrize("study", [studies.DEFAULT, "three-epochs"])
-def test_a_committed_studys_figure_has_a_line_and_a_mark_a_site(
-    study: str, monkeypatch: pytest.MonkeyPatch
+def test_the_default_studys_figure_has_a_line_and_a_mark_a_site(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("T5PEFT_HOME", str(paths.CHECKOUT))
-    learnt = Learned(Evidence(studies.load(study, {"train": "no"})))
+    learnt = Learned(Evidence(studies.load(studies.DEFAULT, {"train": "no"})))
     with matplotlib.style.context(drawings.STYLE):
         drawn = learned.figure(learnt)
         drawn.draw_without_rendering()

@@ -156,7 +156,7 @@ def listed(number: int, run: Any) -> Listed:
     return run
 
 
-DEFAULT = "self-contained"
+DEFAULT = "three-epochs"
 """The study that is meant where none is named."""
 
 POSITIVE = tuple(
