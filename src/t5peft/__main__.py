@@ -358,7 +358,7 @@ def bench_command(options: argparse.Namespace) -> int:
     print(tabulate(bench.rows(record), "keys", floatfmt=".2f"))
     environment = machine.environment(study.precision).items()
     where = ", ".join(f"{key} {value}" for key, value in environment)
-    peak = "matrix rate (of bf16, or of float32 where that is faster)"
+    peak = "matrix rate (of bf16, or of float32 where that is lacking)"
     shares = ", ".join(f"{method} {share:.0%}" for method, share in bench.shares(record).items())
     print(f"a training step's share of the {peak}: {shares}")
     differs = "nothing" if study.precision == "fp32" else "precision (fp32 in the exercise's loop)"

@@ -4,10 +4,12 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from t5peft.base import machine
 
@@ -66,24 +68,35 @@ def test_a_training_does_not_count_the_memory_of_the_one_before() -> None:
     assert after < before - 150_000_000
 
 
-def test_a_matrix_products_rate_counts_products_and_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+def processor_with(monkeypatch: pytest.MonkeyPatch, *instructions: str) -> None:
     monkeypatch.setattr(machine, "has_accelerator", lambda: False)
-    monkeypatch.setattr(machine, "seconds", lambda work: 0.5)
-    monkeypatch.setattr(machine, "UNSUITED", 0)
-    assert machine.matrix_rate("fp32") == 2 * 2048**3 / 0.5
+    has = {"avx512_bf16": False} | dict.fromkeys(instructions, True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
 
 
-def rates(monkeypatch: pytest.MonkeyPatch, bf16: float, fp32: float) -> list[int]:
-    """A CPU of these rates; returns the sides of the products that are measured, as they are."""
-    sides: list[int] = []
+@pytest.mark.parametrize(
+    ("instructions", "precision", "kind"),
+    [
+        (["avx512_f", "avx512_bf16"], "bf16", torch.bfloat16),
+        (["avx512_f", "avx512_bf16"], "fp32", torch.float32),
+        (["avx512_f"], "bf16", torch.float32),
+    ],
+)
+def test_a_matrix_products_rate_counts_products_and_sums(
+    monkeypatch: pytest.MonkeyPatch, instructions: list[str], precision: str, kind: torch.dtype
+) -> None:
+    products = []
 
-    def product_rate(precision: str, side: int, turns: int = 5) -> float:
-        sides.append(side)
-        return bf16 if precision == "bf16" else fp32
+    def seconds(work: Callable[[], Tensor]) -> float:
+        products.append(work())
+        return 0.5
 
-    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
-    monkeypatch.setattr(machine, "product_rate", product_rate)
-    return sides
+    processor_with(monkeypatch, *instructions)
+    monkeypatch.setattr(torch, "randn", lambda *shape, dtype, **_: torch.ones(2, 2, dtype=dtype))
+    monkeypatch.setattr(machine, "seconds", seconds)
+    assert machine.matrix_peak(precision) == 2 * 2048**3 / 0.5
+    assert {product.dtype for product in products} == {kind}
 
 
 def test_a_container_has_what_its_limit_leaves(
@@ -101,41 +114,18 @@ def test_a_container_has_what_its_limit_leaves(
     assert machine.free_memory() > 10**8
 
 
-def test_a_busy_machine_keeps_its_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where most of the short products wait for others, the one that did not counts."""
-    waits = iter(9 * [1.0] + [1e-4] + 90 * [1.0])
-    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
-    monkeypatch.setattr(machine, "seconds", lambda work: next(waits))
-    assert machine.matrix_rate("bf16") == 2 * 2048**3 / 1.0
-
-
-def test_no_large_product_is_asked_of_a_processor_without_the_precision(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("instruction", ["avx512_bf16", "bf16", "sve_bf16"])
+def test_a_processor_has_bf16_by_its_instructions(
+    monkeypatch: pytest.MonkeyPatch, instruction: str
 ) -> None:
-    sides = rates(monkeypatch, 1e9, 60e9)
-    assert machine.matrix_rate("bf16") == 1e9
-    assert sides == [256]
-    assert machine.matrix_rate("fp32") == 60e9
-    assert sides == [256, 2048], "float32 is never lacking, however busy the machine"
-
-
-def test_a_processor_lacks_bf16_where_float32_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    rates(monkeypatch, 1.4e9, 60e9)
+    processor_with(monkeypatch, "avx512_f", "neon")
     assert machine.lacks_bf16()
-    rates(monkeypatch, 900e9, 150e9)
+    processor_with(monkeypatch, instruction)
     assert not machine.lacks_bf16()
-    rates(monkeypatch, 1.4e9, 60e9)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)  # as on macOS
+    assert machine.lacks_bf16()
     monkeypatch.setattr(machine, "has_accelerator", lambda: True)
     assert not machine.lacks_bf16()
-
-
-def test_a_study_in_float32_is_not_estimated_by_a_faster_bf16(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rates(monkeypatch, 900e9, 150e9)
-    assert (machine.matrix_peak("fp32"), machine.matrix_peak("bf16")) == (150e9, 900e9)
-    rates(monkeypatch, 1.4e9, 60e9)
-    assert (machine.matrix_peak("fp32"), machine.matrix_peak("bf16")) == (60e9, 60e9)
 
 
 def test_the_kind_of_a_machine_tells_what_last_digits_depend_on(

@@ -47,7 +47,7 @@ def rounded(value: Any) -> Any:
 
 
 def provide(precision: str) -> None:
-    """From here on this process computes bf16 so, where the study wants it and it is faster.
+    """From here on this process computes bf16 so, if the study wants it and the processor lacks it.
 
     Warns of a GPU that lacks it.
     """

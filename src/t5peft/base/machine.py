@@ -21,11 +21,8 @@ PACKAGES = ("torch", "transformers", "accelerate", "peft", "adapters", "opendelt
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's `mallopt`, as in <malloc.h>."""
 
-SMALL = 256
-"""The side of matrices whose product tells that a processor lacks a precision."""
-
-UNSUITED = 5e9
-"""Operations a second below which it does: emulated bf16 reached 1.4e9, float32 60e9 there."""
+BF16 = ("avx512_bf16", "bf16", "sve_bf16")
+"""Instructions for bf16 of x86 (one) and ARM (two): a processor with any of them multiplies it."""
 
 PR_SET_PDEATHSIG = 1
 """The request of `prctl` for a signal at the parent's death, as in <sys/prctl.h>."""
@@ -128,38 +125,27 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def matrix_rate(precision: str) -> float:
-    """Operations a second of large matrix products in a precision (bf16, fp32): best of five.
-
-    A processor without bf16 is known by a smaller product, as a large one takes a minute.
-    """
-    side = 8192 if has_accelerator() else 2048
-    if precision == "bf16" and (small := product_rate(precision, SMALL, 30)) < UNSUITED:
-        return small
-    return product_rate(precision, side)
-
-
 def matrix_peak(precision: str = "bf16") -> float:
-    """Operations a second of large matrix products: of float32's where those are faster."""
-    return max(matrix_rate(precision), matrix_rate("fp32"))
-
-
-def product_rate(precision: str, side: int, turns: int = 5) -> float:
-    """Operations a second of the product of two square matrices: best of some turns.
-
-    A busy machine wants many where one is short.
-    """
+    """Operations a second of large matrix products: best of five, in float32 if bf16 is lacking."""
     import torch
 
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    side = 8192 if has_accelerator() else 2048
+    kind = torch.bfloat16 if precision == "bf16" and not lacks_bf16() else torch.float32
     square = torch.randn(side, side, dtype=kind, device=device())
-    times = [seconds(lambda: square @ square) for _ in range(1 + turns)]
+    times = [seconds(lambda: square @ square) for _ in range(1 + 5)]
     return 2 * side**3 / min(times[1:])  # the first warms up
 
 
 def lacks_bf16() -> bool:
-    """Does this processor multiply float32 faster than bf16?"""
-    return not has_accelerator() and matrix_rate("bf16") < matrix_rate("fp32")
+    """Has this processor no instructions for bf16, or PyTorch no oneDNN that uses them?
+
+    It is asked, not timed: a busy machine would be taken for one that lacks it.
+    """
+    import torch
+
+    able = torch.backends.mkldnn.is_available()
+    has = torch.cpu.get_capabilities()
+    return not has_accelerator() and not (able and any(has.get(name) for name in BF16))
 
 
 def emulates_bf16() -> bool:
