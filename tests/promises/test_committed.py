@@ -33,6 +33,10 @@ STUDY = studies.load(paths.CHECKOUT / "params" / f"{studies.DEFAULT}.yaml")
 LONGER = studies.load(paths.CHECKOUT / "params" / f"{evidence.LONGER}.yaml")
 SHIPPED = [STUDY, LONGER]
 RUNS = runs_of(STUDY)
+SWEEP = studies.load(paths.CHECKOUT / "params" / "sweep.yaml")
+RATED = [(STUDY, run) for run in RUNS] + [
+    (SWEEP, run) for run in runs_of(SWEEP) if run.method == "ia3"
+]
 
 
 @pytest.mark.parametrize("study", SHIPPED, ids=lambda study: study.study)
@@ -69,12 +73,14 @@ def test_no_record_tells_where_a_machine_kept_its_files(path: Path) -> None:
     assert not any(Path(settings[key]).is_absolute() for key in ("backbone", "tokenizer", "data"))
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(run: Run) -> None:
+@pytest.mark.parametrize(("study", "run"), RATED, ids=[run.name for _, run in RATED])
+def test_every_learning_rate_is_the_best_of_those_tried_for_its_method(
+    study: Study, run: Run
+) -> None:
     tried = {
         trial["learning_rate"]: trial["accuracy"]
-        for trial in measurements.tried(STUDY, store.look(RUNS, STUDY))
-        if trial["method"] == run.method and measurements.decay_of(trial) == STUDY.decay
+        for trial in measurements.tried(study, store.look(runs_of(study), study))
+        if trial["method"] == run.method and measurements.decay_of(trial) == study.decay
     }
     assert len(tried) >= 3
     assert run.learning_rate == max(tried, key=lambda rate: tried[rate])

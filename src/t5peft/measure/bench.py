@@ -265,10 +265,15 @@ def shares(record: Bench) -> dict[str, float]:
 
 
 def rows(record: Bench) -> Iterator[dict[str, Any]]:
-    """Method, figure in seconds or MB, each side's, and the exercise's by ours."""
-    units = {"step": 1, "evaluation": 1, "epoch": 1, "peak_bytes": 1e6}
+    """Method, figure, each side's, and the exercise's by ours."""
+    units = {
+        "step": ("training step (s)", 1),
+        "evaluation": ("all test reviews (min)", 60),
+        "epoch": ("whole epoch (min)", 60),
+        "peak_bytes": ("peak memory (GB)", 1e9),
+    }
     for method, sides in record["methods"].items():
-        for what, unit in units.items():
-            each = {name: figures[what] / unit for name, figures in sides.items()}
+        for key, (what, unit) in units.items():
+            each = {name: figures[key] / unit for name, figures in sides.items()}
             ratio = each[EXERCISE] / each[OURS]
-            yield {"method": method, "s, or MB": what, **each, "exercise / ours": ratio}
+            yield {"method": method, "figure": what, **each, "exercise / ours": ratio}

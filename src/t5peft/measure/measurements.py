@@ -114,7 +114,8 @@ class Measurement(Generic[F]):
         code = deciding.code(self.code)  # as it is before anything is measured
         if not self.path.exists():
             return Status("missing", "never measured"), {}
-        record = records.read(self.path, {"identity", "source", *self.kind.__required_keys__})
+        keys = records.Coded.__required_keys__ | self.kind.__required_keys__
+        record = records.read(self.path, {"identity", *keys})
         return records.status(record, self.identity, code), record
 
     def load(self) -> F | None:

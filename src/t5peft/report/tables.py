@@ -231,13 +231,12 @@ def times(records: Iterable[Record]) -> str:
 
 def bench(measured: Iterable[Bench]) -> str:
     """Each side's figures, a row a method and precision: the exercise's first, ours last."""
-    heads = ["training step (s)", "all test reviews (s)", "whole epoch (s)", "peak memory (MB)"]
     rows = []
     for record in measured:
         precision = record["params"]["precision"] + mark(record)
         for method, found in groupby(benches.rows(record), key=itemgetter("method")):
             row = {"method": METHOD_NAMES[method], "ours in": precision}
-            for head, (_, _, *figures) in zip(heads, map(dict.values, found), strict=True):
+            for _, head, *figures in map(dict.values, found):
                 *sides, ratio = map(show.three_digits, figures)
                 row[head] = f"{' / '.join(sides)}: **{ratio}**"
             rows.append(row)

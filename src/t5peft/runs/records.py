@@ -200,12 +200,9 @@ def made_by(code: Code) -> Coded:
 
 
 def changed(record: Mapping[str, Any], code: Code) -> list[str]:
-    """The definitions that count now and are none of those that made a record, by name.
-
-    [] for one that was stored before its definitions were.
-    """
-    known = record.get("definitions", "")
-    return [each.name for each in code.definitions if known and each.digest not in known]
+    """The definitions that count now and are none of those that made a record, by name."""
+    known = record["definitions"]
+    return [each.name for each in code.definitions if each.digest not in known]
 
 
 # --- files -------------------------------------------------------------------------------------
