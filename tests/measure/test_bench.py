@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import multiprocessing
+import re
 import signal
 import time
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_a_random_backbone_is_taught_to_answer_before_it_is_timed(
 def test_what_is_measured_is_kept_and_printed(
     smoke: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    figures = {"step": 2.0, "evaluation": 4.0, "epoch": 12.0, "peak_bytes": 3e6}
+    figures = {"step": 2.0, "evaluation": 240.0, "epoch": 720.0, "peak_bytes": 3e9}
     figures |= {"operations": 1e9, "matrix_rate": 2e9}
     slow = {name: 3 * value for name, value in figures.items()}
     monkeypatch.setattr(bench, "measure", lambda *_: {"exercise": slow, "ours": figures})
@@ -138,12 +139,12 @@ def test_what_is_measured_is_kept_and_printed(
     assert kept is not None
     assert list(kept["methods"]) == list(EXERCISE)
     printed = capsys.readouterr().out
-    rows = [line.split() for line in printed.splitlines() if line.startswith("lora ")]
+    rows = [re.split("  +", line) for line in printed.splitlines() if line.startswith("lora ")]
     assert [row[1:] for row in rows] == [
-        ["step", "6.00", "2.00", "3.00"],
-        ["evaluation", "12.00", "4.00", "3.00"],
-        ["epoch", "36.00", "12.00", "3.00"],
-        ["peak_bytes", "9.00", "3.00", "3.00"],
+        ["training step (s)", "6.00", "2.00", "3.00"],
+        ["all test reviews (min)", "12.00", "4.00", "3.00"],
+        ["whole epoch (min)", "36.00", "12.00", "3.00"],
+        ["peak memory (GB)", "9.00", "3.00", "3.00"],
     ]
     assert "lora 25%" in printed
     assert "differs in the mathematics: nothing" in printed, "fp32 in both"
