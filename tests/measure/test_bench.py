@@ -222,7 +222,7 @@ def measured() -> Any:
     return {"methods": {"full": both(6e9), "lora": both(4e9)}}
 
 
-def test_a_row_has_both_sides_and_their_ratio_in_seconds_or_megabytes(measured: Any) -> None:
+def test_a_row_has_both_sides_and_their_ratio_in_the_units_of_its_name(measured: Any) -> None:
     assert [[*row.values()] for row in bench.rows(measured)][4:] == [
         ["lora", "training step (s)", 4.0, 2.0, 2.0],
         ["lora", "all test reviews (min)", 6.0, 3.0, 2.0],
