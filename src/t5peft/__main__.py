@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parsed(arguments)
         if "run" not in options:
-            print(version() if options.version else parser().format_help())
+            own = f"t5peft {machine.version('t5peft')}"
+            print(own if options.version else parser().format_help())
             return 0
         with Progress(f"t5peft {options.command}"):
             code = options.run(options)
@@ -78,11 +79,6 @@ def leave() -> NoReturn:
     )
     sys.stderr.flush()
     os._exit(130)
-
-
-def version() -> str:
-    """What `t5peft --version` prints."""
-    return f"t5peft {machine.version('t5peft')}"
 
 
 def explain(error: BaseException) -> OneLine | None:
@@ -127,8 +123,7 @@ def studies_command(options: argparse.Namespace) -> int:
     for name, study in studies.every().items():
         with suppress(InputError):  # a list of runs that cannot be
             wanted = runs_of(study)
-            there = [store.folder(run, study) / records.RECORD for run in wanted]
-            stored = sum(path.exists() for path in there)
+            stored = sum((store.folder(run, study) / records.RECORD).exists() for run in wanted)
             print(f"{name:16} {stored:2} of {len(wanted):2} runs stored  {studies.told(name)}")
     return 0
 
@@ -312,16 +307,12 @@ def retention_command(options: argparse.Namespace) -> int:
 
     from t5peft.measure import retention
 
+    found = retention.measure(study_of(options), options.reviews)
     rows = [
-        [
-            x["run"],
-            f"{100 * x['train_accuracy']:.2f}",
-            *(f"{x[key]:.3f}" for key in ("span_loss", "span_loss_before")),
-        ]
-        for x in retention.measure(study_of(options), options.reviews)
+        (x["run"], 100 * x["train_accuracy"], x["span_loss"], x["span_loss_before"]) for x in found
     ]
     heads = ["run", "training reviews, %", "span loss", "of the bare backbone"]
-    print(tabulate(rows, heads, disable_numparse=True))
+    print(tabulate(rows, heads, floatfmt=("", ".2f", ".3f", ".3f")))
     return 0
 
 
@@ -577,31 +568,25 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """All commands and their options."""
-    told = [
-        "A study is a YAML file, or the name of one in params/. Wrong input: exit code 2.",
-        *(f"\n{group}:\n{listing(commands)}" for group, commands in TABLE.items()),
-    ]
+    told = ["A study is a YAML file, or the name of one in params/. Wrong input: exit code 2."]
     top = Parser(
         prog="t5peft",
         usage="t5peft COMMAND ... | t5peft COMMAND --help | t5peft --version",
         description="Parameter-efficient fine-tuning of T5 on IMDB: train, check, count, report.",
-        epilog="\n".join(told),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="store_true", help=argparse.SUPPRESS)
     added = top.add_subparsers(metavar="COMMAND", help=argparse.SUPPRESS, prog="t5peft")
-    for commands in TABLE.values():
+    for group, commands in TABLE.items():
+        told.append(f"\n{group}:")
         for run, options in commands.items():
+            told.append(f"  {name_of(run):10} {run.__doc__}")
             one = added.add_parser(name_of(run), description=run.__doc__)
             one.set_defaults(run=run, command=name_of(run))
             for names, how in options:
                 one.add_argument(*names, **how)
+    top.epilog = "\n".join(told)
     return top
-
-
-def listing(commands: Iterable[Callable[..., int]]) -> str:
-    """A line on each command."""
-    return "\n".join(f"  {name_of(run):10} {run.__doc__}" for run in commands)
 
 
 def name_of(run: Callable[..., int]) -> str:

@@ -25,7 +25,7 @@ from t5peft.pretrain.settings import BackboneParams
 from t5peft.report import evidence
 from t5peft.report.evidence import Evidence
 from t5peft.report.show import percent, run_name
-from t5peft.runs import export, records, reopen, store
+from t5peft.runs import export, records, store
 from t5peft.runs.records import AS_MADE, Status
 from t5peft.training import jobs
 
@@ -62,7 +62,7 @@ def test_every_record_is_what_the_code_makes_now(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_every_run_has_the_losses_of_its_first_steps(path: Path) -> None:
-    held = reopen.trace_of(path.parent)
+    held = store.trace(records.read_run(path.parent))
     assert len(held.losses) >= 20
     assert held.losses_by
 

@@ -67,12 +67,12 @@ def test_a_reader_that_is_overtaken_looks_again(
     study: Study, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run is replaced after its old record has been read, before its tensors have."""
-    check = store.contents
+    check = store.content
 
-    def overtaken(where: Path, record: Any) -> dict[str, bytes]:
-        monkeypatch.setattr(store, "contents", check)
+    def overtaken(*file: Any) -> bytes:
+        monkeypatch.setattr(store, "content", check)
         make.train(run_of(study), dataclasses.replace(study, seed=1))
-        return check(where, record)
+        return check(*file)
 
-    monkeypatch.setattr(store, "contents", overtaken)
+    monkeypatch.setattr(store, "content", overtaken)
     assert store.status(run_of(study), dataclasses.replace(study, seed=1)).state == "fresh"

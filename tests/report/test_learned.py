@@ -163,9 +163,11 @@ def test_the_first_directions_are_counted(made: Learned) -> None:
     assert first == pytest.approx([0.5] + [0.9] * (len(updates) - 1))
 
 
-def test_sizes_are_told_by_projection() -> None:
-    sizes = {"a.q": 1.0, "b.q": 3.0, "a.v": 0.5}
-    assert learned.by_projection(sizes) == "2.0 at q and 0.50 at v"
+def test_sizes_are_told_by_the_kind_of_their_sites() -> None:
+    q, v = (f"encoder.block.{{}}.layer.0.SelfAttention.{name}" for name in "qv")
+    sizes = {q.format(0): 1.0, q.format(1): 3.0, v.format(0): 0.5}
+    told = "1.0 to 3.0 (encoder self, q) and 0.50 (encoder self, v)"
+    assert learned.by_kind(sizes) == told
 
 
 def test_a_run_of_rank_one_has_one_direction(made: Learned) -> None:

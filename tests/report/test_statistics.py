@@ -116,6 +116,14 @@ def test_gaps_without_an_error_are_alike_or_not(records: list[Any]) -> None:
     assert [pair.p for pair in statistics.gaps(records[:3], {})] == [1, 0]
 
 
+def test_the_margin_of_a_difference_is_that_of_paired_shares(records: list[Any]) -> None:
+    """As the variance of the reviews' own differences, which are 1, 0 or -1, has it."""
+    pair = statistics.Pair(records[0], records[1], 30, 10, 1)
+    each = np.repeat([1, -1, 0], [30, 10, records[0]["test_examples"] - 40])
+    error = 100 * each.std() / len(each) ** 0.5
+    assert statistics.margin(pair) == pytest.approx(1.96 * error)
+
+
 def test_all_tests_of_a_report_have_one_error_rate(records: list[Any]) -> None:
     found = [0.01, 0.04, 0.03, 0.005]
     one, *rest = [statistics.Pair(records[0], records[1], 1, 2, p) for p in found]

@@ -108,7 +108,7 @@ def test_a_difference_is_of_the_two_numbers_beside_it(
 def test_pairs_stand_with_their_test(records: list[Any]) -> None:
     (row,) = cells(tables.pairs([Pair(records[1], records[0], 1200, 30, 0.0001)]))
     assert row[0].startswith("soft prompt, ours")
-    assert row[1:] == ["full fine-tuning", "+1.0", "1,200", "30", "< 0.001"]
+    assert row[1:] == ["full fine-tuning", "+1.0 ± 0.3", "1,200", "30", "< 0.001"]
 
 
 def test_the_first_pages_table_is_of_the_four_methods_of_ours(records: list[Any]) -> None:
@@ -130,6 +130,14 @@ def test_of_one_epoch_nothing_is_said_twice(one_epoch: list[Any]) -> None:
     table = tables.ten_results(one_epoch)
     assert column(table, "test accuracy (%)") == [f"**{61 + k}.0**" for k in range(1, 11)]
     assert "epoch" not in table
+
+
+def test_a_last_epoch_that_is_the_best_of_each_run_is_not_said_twice(records: list[Any]) -> None:
+    for record in records:
+        record["best_epoch"] = 2
+    assert "epoch" not in tables.ten_results(records)
+    records[3]["best_epoch"] = 1
+    assert "accuracy, last epoch (%)" in tables.ten_results(records)
 
 
 def test_times_are_of_training_and_of_testing(records: list[Any]) -> None:

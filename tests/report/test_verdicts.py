@@ -8,7 +8,7 @@ from typing import Any
 from helpers import seeded
 
 from t5peft.base.studies import Study
-from t5peft.report import statistics, verdicts
+from t5peft.report import show, statistics, verdicts
 from t5peft.report.show import ALPHA
 from t5peft.report.statistics import Pair
 
@@ -35,6 +35,11 @@ def test_twins_are_told_apart_by_the_test_alone(records: list[Any]) -> None:
     twins[2] = dataclasses.replace(twins[2], p=0.049)
     assert verdicts.alike(twins) == (
         "1 of the 3 from-scratch runs differs from its library twin (LoRA -2.0 points)"
+    )
+    near, far = ([seeded(records[7], {0: 0.69, 1: x})] for x in (0.71, 0.72))
+    assert verdicts.alike(twins, near) == verdicts.alike(twins)
+    assert verdicts.alike(twins, far).endswith(
+        "(LoRA -2.0 points, less than its seeds lie apart, 3.0)"
     )
     twins[1] = dataclasses.replace(twins[1], p=0.049)
     assert "2 of the 3 from-scratch runs differ from their library twins (" in verdicts.alike(twins)
@@ -64,18 +69,35 @@ def test_claims_1_and_2_hold_below_full_fine_tunings(records: list[Any]) -> None
 
     stored = verdicts.shares(records, lambda record: record["stored_bytes"])
     assert verdicts.at_most(stored) == "yes, at most 0.10%"
-    assert verdicts.span(held("optimizer_bytes")) == "0.001% to 0.10%"
+    assert show.span(held("optimizer_bytes"), show.share) == "0.001% to 0.10%"
+    assert show.span([0.1, 0.1], show.share) == "10.0%"
     records[4]["memory"]["peak_bytes"] *= 2
     assert verdicts.at_most(held("peak_bytes")) == "no, up to 200.0%"
 
 
-def test_forgetting_counts_the_runs_that_lost_less(kept: dict[str, Any]) -> None:
-    assert verdicts.forgetting({}) == "not measured"
-    assert verdicts.forgetting(kept) == "not always, in none of the 9 PEFT runs"
+def test_forgetting_names_the_methods_that_lost_less(
+    records: list[Any], kept: dict[str, Any]
+) -> None:
+    assert verdicts.forgetting(records, {}) == "not measured"
+    every = "soft prompt, adapter and LoRA"
+    assert verdicts.forgetting(records, kept) == f"not less with {every}", "but as much"
     for name, measured in kept.items():
         measured["span_loss"] = 4.0 if name == "full" else 3.6
-    assert verdicts.forgetting(kept) == "yes, in all 9 PEFT runs"
-    assert verdicts.rises(kept) == "+0.10 to +0.10"
+    assert verdicts.forgetting(records, kept) == f"less with {every}"
+    kept["lora-peft-r1"]["span_loss"] = 4.1
+    for name in ("adapter-scratch-b8", "adapter-adapterhub-b8", "adapter-adapterhub-b1"):
+        kept[name]["span_loss"] = 4.0
+    assert verdicts.forgetting(records, kept) == (
+        "less with soft prompt, in part less with LoRA, not less with adapter"
+    )
+
+
+def test_a_value_is_told_as_a_range_of_each_method(records: list[Any]) -> None:
+    told = verdicts.by_method(records[:8], lambda record: record["run"]["number"] - 4.5)
+    assert told == (
+        "full fine-tuning -3.5, soft prompt -2.5 to -0.5, adapter +0.5 to +2.5 and LoRA +3.5"
+    )
+    assert verdicts.by_method(records[:1], lambda _: 0.25, "{:.2f}") == "full fine-tuning 0.25"
 
 
 def test_overfitting_has_a_verdict(records: list[Any]) -> None:
@@ -84,13 +106,14 @@ def test_overfitting_has_a_verdict(records: list[Any]) -> None:
 
     none, larger, drawn, smaller = gaps(0.1, 1), gaps(0.2, 0), gaps(0.09, 0.05), gaps(0, 0.049)
     assert verdicts.overfitting([none, larger]) == (
-        "not shown, the gap is smaller in none of the 2 PEFT runs, beyond the draw of the "
-        "reviews in none of the 2"
+        "not shown, the gap is smaller beyond chance in none of the 2 PEFT runs"
     )
-    assert verdicts.overfitting([smaller]).startswith("yes, the gap is smaller in all 1 PEFT runs")
-    text = verdicts.overfitting([larger, drawn, smaller])
-    assert text.startswith("in part, the gap is smaller in 2 of the 3 PEFT runs, beyond the draw")
-    assert text.endswith("in 1 of the 3")
+    assert verdicts.overfitting([smaller, smaller]) == (
+        "yes, the gap is smaller beyond chance in all 2 PEFT runs"
+    )
+    assert verdicts.overfitting([larger, drawn, smaller]) == (
+        "in part, the gap is smaller in 2 of the 3 PEFT runs, beyond chance in 1 of the 3"
+    )
 
 
 def test_a_gap_is_printed_in_points(records: list[Any], kept: dict[str, Any]) -> None:
@@ -101,19 +124,14 @@ def test_a_gap_is_printed_in_points(records: list[Any], kept: dict[str, Any]) ->
 
 
 def test_training_on_is_judged_where_there_is_a_longer_study(records: list[Any]) -> None:
-    assert verdicts.more_epochs([], []) == ""
-    records[0]["study"] = "x"
-    gaps = [
-        Pair(records[0], record, 0.1, 0.0, p) for record, p in zip(records, (0.01, 1), strict=False)
-    ]
-    assert verdicts.more_epochs(records, gaps).startswith(
-        " Trained on for 2 epochs, in the study “x”: in part, the gap is smaller in all 2"
+    assert verdicts.more_epochs([], [], []) == ""
+    records[0] |= {"study": "x", "params": {"epochs": 2, "train_examples": 2500}}
+    best, last = ([Pair(records[0], records[1], 0.1, 0.0, p)] for p in (1, 0.01))
+    assert verdicts.more_epochs(records, best, last) == (
+        " In 2 epochs over 2,500 reviews (study “x”): not shown, the gap is smaller in all 1 PEFT "
+        "runs, beyond chance in none of the 1; after the last epoch, yes, the gap is smaller "
+        "beyond chance in all 1 PEFT runs."
     )
-
-
-def test_seeds_move_a_method_by_the_most_of_its_runs(records: list[Any]) -> None:
-    seeds = [seeded(records[k], {0: 0.8, 1: x}) for k, x in ((7, 0.81), (9, 0.75), (0, 0.8))]
-    assert verdicts.moved(seeds) == "LoRA by up to 5.0 and full fine-tuning by up to 0.0"
 
 
 def test_rates_that_fall_are_compared_with_constant_ones_at_the_best_of_either() -> None:

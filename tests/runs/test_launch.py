@@ -16,7 +16,7 @@ from helpers import run_named
 from t5peft.__main__ import main
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.runs import launch, make, store
+from t5peft.runs import make, store
 
 pytestmark = pytest.mark.slow
 
@@ -112,10 +112,10 @@ def test_what_the_main_process_found_holds_in_all(tmp_path: Path) -> None:
 def test_a_launch_has_a_review_for_each_process_in_every_batch(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accelerate.PartialState", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr(make, "PartialState", lambda: SimpleNamespace(num_processes=2))
     one_left = dataclasses.replace(smoke, train_examples=33)  # batches of 16, 16 and 1
     with pytest.raises(InputError, match=r"processes of the launch: found 2, expected at most 1"):
-        launch.attempt(run_named(one_left, "lora-scratch-r8"), one_left)
+        make.attempt(run_named(one_left, "lora-scratch-r8"), one_left)
 
 
 def test_a_run_is_either_split_or_beside_others(

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from t5peft.base.studies import Study
 from t5peft.inputs import data
-from t5peft.runs import make, records, reopen, store
+from t5peft.runs import make, records, store
 from t5peft.training import evaluation, jobs, loop, trace
 from t5peft.training.trace import OTHER, Trace
 
@@ -38,7 +38,8 @@ def folder(study: Study) -> Path:
 def test_a_run_keeps_the_loss_of_each_step_and_the_answers_after_each_epoch(
     study: Study, folder: Path
 ) -> None:
-    record, held = records.read_run(folder), reopen.trace_of(folder)
+    record = records.read_run(folder)
+    held = store.trace(record)
     assert held.losses.shape == (EPOCHS * STEPS,)
     assert held.answers.shape == (EPOCHS, REVIEWS)
     assert held.epochs.tolist() == [1, 2, 3]
@@ -63,7 +64,7 @@ def test_a_run_without_a_trace_is_as_valid(study: Study, folder: Path) -> None:
     (folder / store.TRACE).unlink()
     store.put(folder, record, {})
     assert store.status(run_named(study, RUN), study).state == "fresh"
-    assert not reopen.trace_of(folder).losses.size
+    assert not store.trace(records.read_run(folder)).losses.size
 
 
 def test_a_damaged_trace_is_seen(study: Study, folder: Path) -> None:

@@ -147,14 +147,11 @@ def lacking(folder: Path, needed: Sequence[str]) -> str:
     pieces = set(PIECES)
     if pieces & {*needed} and not pieces & held:
         return " or ".join(PIECES)
-    files = (each for each in needed if each.endswith(PARQUET))
-    return next((each for each in files if lacks_shards(folder, each)), "")
-
-
-def lacks_shards(folder: Path, pattern: str) -> bool:
-    """Are there fewer files than those names, as NAME-00000-of-00002.parquet, speak of?"""
-    names = [path.name for path in folder.rglob(pattern) if path.is_file()]
-    return len(names) < tables.shards(names)
+    for pattern in (each for each in needed if each.endswith(PARQUET)):
+        names = [path.name for path in folder.rglob(pattern) if path.is_file()]
+        if len(names) < tables.shards(names):  # as NAME-00000-of-00002.parquet speaks of
+            return pattern
+    return ""
 
 
 def check(path: Path) -> None:
@@ -184,10 +181,8 @@ def refused(name: str, needed: Sequence[str], error: BaseException) -> InputErro
     for each in causes:
         told = getattr(each, "response", None)
         if told is not None:
-            found, way_out = (
-                f"{told.status_code} {told.reason}",
-                WAYS_OUT.get(told.status_code, AGAIN),
-            )
+            found = f"{told.status_code} {told.reason}"
+            way_out = WAYS_OUT.get(told.status_code, AGAIN)
         elif isinstance(each, OfflineModeIsEnabled):
             found, way_out = "not on this machine, and HF_HUB_OFFLINE is set", "unset it"
         elif isinstance(each, HFValidationError):

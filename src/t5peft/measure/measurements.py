@@ -307,8 +307,7 @@ def retained(study: Study, found: store.Found) -> Kept:
 
 def stored(study: Study, found: store.Found) -> list[Measurement[Any]]:
     """All that is stored of a study, of other settings too; asks for its backbone if need be."""
-    wanted: list[Measurement[Any]]
-    wanted = []
+    wanted: list[Measurement[Any]] = []
     for number in reviews(study, "tuning"):
         wanted += trials(study, found.shared(), number)
     for number in reviews(study, "retention"):

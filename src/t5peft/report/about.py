@@ -15,10 +15,10 @@ from t5peft.base.settings import read_yaml, study_file
 from t5peft.base.studies import Study, load
 from t5peft.inputs.backbone import RANDOM
 from t5peft.inputs.data import MADE_UP
-from t5peft.methods import formulas
 from t5peft.methods.formulas import Model
 from t5peft.pretrain.settings import ZERO_SHOT_REVIEWS
 from t5peft.report import show
+from t5peft.report.counts import total
 from t5peft.report.evidence import Evidence
 from t5peft.report.handin import void
 from t5peft.report.show import DASH, number, table
@@ -57,8 +57,8 @@ def departures(study: Study, exercise: Study, models: Mapping[str, Model]) -> st
         return ""
     told = f"{len(names)} setting{'s differ' if len(names) > 1 else ' differs'} (@sec-differences)"
     if "backbone" in names and len(models) > 1:
-        *_, size = (sum(formulas.parts(model).values()) for model in models.values())
-        told += f", first the backbone, *{show.backbone_name(study)}* ({number(size)} parameters)"
+        size = number(total([*models.values()][-1]))
+        told += f", first the backbone, *{show.backbone_name(study)}* ({size} parameters)"
     return f"**Not the exercise itself**: {told}."
 
 

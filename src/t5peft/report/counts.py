@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 from t5peft.base import paths
 from t5peft.base.studies import Study
@@ -12,7 +12,7 @@ from t5peft.inputs.sizes import SIZES
 from t5peft.methods import counting, formulas
 from t5peft.methods.counting import Count
 from t5peft.methods.formulas import Derivation, Model
-from t5peft.methods.table import EXERCISE, Run, ours
+from t5peft.methods.table import Run, ours
 from t5peft.report import show
 from t5peft.runs import records
 from t5peft.runs.records import Record
@@ -63,11 +63,6 @@ def derivations(study: Study, method: str) -> dict[str, Derivation]:
     return {name: formulas.derive(method, size, settings) for name, size in models(study).items()}
 
 
-def scratch_settings(study: Study) -> dict[str, dict[str, Any]]:
-    """The settings of the from-scratch PEFT runs by method."""
-    return {method: ours(study)[method].settings for method in EXERCISE[1:]}
-
-
 # --- derived equals counted ----------------------------------------------------------------------
 
 
@@ -84,16 +79,11 @@ class Checked:
     count: Count
 
 
-def of_scratch(study: Study) -> list[Checked]:
-    """Derive and count the from-scratch run of each method, in t5-small and the study's backbone.
+def counted(study: Study, wanted: Collection[Run]) -> list[Checked]:
+    """Derive and count the wanted runs, in t5-small and the study's backbone.
 
     Raises `CountsDifferError`, naming every pair of numbers that differ.
     """
-    return counted(study, [ours(study)[method] for method in EXERCISE])
-
-
-def counted(study: Study, wanted: list[Run]) -> list[Checked]:
-    """The same of the `wanted` runs."""
     found = [
         Checked(name, run, counting.count(run.method, size, run.settings, run.implementation))
         for name, size in models(study).items()
@@ -116,15 +106,12 @@ def check(found: list[Checked]) -> None:
         raise CountsDifferError("; ".join(wrong))
 
 
-def check_records(study: Study, records: list[Record]) -> None:
-    """Raise `CountsDifferError` unless each stored run has as many parameters as are derived."""
-    size = model(study)
-    bare = total(size)
-    for record in records:
-        run, held = record["run"], record["parameters"]
-        derived = formulas.derive(run["method"], size, run["settings"]).derived
-        if (held["added"], held["total"]) != (derived, bare + derived):
-            raise CountsDifferError(
-                f"{run['name']} as trained: derived {derived:,} added, {bare + derived:,} in all, "
-                f"recorded {held['added']:,}, {held['total']:,}"
-            )
+def check_record(study: Study, record: Record) -> None:
+    """Raise `CountsDifferError` unless a stored run has as many parameters as are derived."""
+    size, run, held = model(study), record["run"], record["parameters"]
+    derived = formulas.derive(run["method"], size, run["settings"]).derived
+    if (held["added"], held["total"]) != (derived, whole := total(size) + derived):
+        raise CountsDifferError(
+            f"{run['name']} as trained: derived {derived:,} added, {whole:,} in all, "
+            f"recorded {held['added']:,}, {held['total']:,}"
+        )

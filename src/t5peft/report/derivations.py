@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from t5peft.base.studies import Study
 from t5peft.inputs.sizes import CLASSIC
 from t5peft.methods import formulas
 from t5peft.methods.formulas import Derivation, Formula, Model
-from t5peft.methods.table import facts, runs_of
-from t5peft.report.counts import Checked
+from t5peft.methods.table import EXERCISE, facts, ours, runs_of
+from t5peft.report.counts import Checked, total
 from t5peft.report.show import METHOD_NAMES, number, run_name, setting_name, table
 
 
 def notation(study: Study, models: Mapping[str, Model]) -> str:
     """The letters of the study's hyper-parameters, and of dimensions with each model's values."""
-    settings: dict[str, list[float]] = {}
-    for run in runs_of(study):
-        for name, setting in run.settings.items():
-            settings.setdefault(name, []).append(setting)
-    chosen = {
-        symbol: " and ".join(dict.fromkeys(number(x) for x in sorted(settings[name])))
-        for name, symbol in formulas.SETTINGS.values()
-    }
-    alpha = " and ".join(dict.fromkeys(map(number, settings["alpha"])))
+
+    def chosen(name: str) -> str:
+        found = {run.settings[name] for run in runs_of(study) if name in run.settings}
+        return " and ".join(map(number, sorted(found)))
+
+    letters = {symbol: chosen(name) for name, symbol in formulas.SETTINGS.values()}
     rows = []
     for symbol, meaning in formulas.MEANING.items():
         values = {
-            f"in {name}": chosen.get(symbol) or f"{formulas.dimensions(model)[symbol]:,}"
+            f"in {name}": letters.get(symbol) or f"{formulas.dimensions(model)[symbol]:,}"
             for name, model in models.items()
         }
         rows.append({"symbol": f"${formulas.latex(symbol)}$", "meaning": meaning, **values})
         if symbol == formulas.r:
-            scale = dict.fromkeys(values, alpha)
+            scale = dict.fromkeys(values, chosen("alpha"))
             rows.append({"symbol": r"$\alpha$", "meaning": "scale of a LoRA update", **scale})
     return table(rows, left=2)
 
@@ -58,10 +54,8 @@ def derivations(derived: Mapping[str, Derivation]) -> str:
     text = f"For {first[0]}, step by step:\n\n{derivation(first[1])}"
     for name, other in others:
         chain = " = ".join(step.latex for step in other.steps[-2:])
-        text += (
-            f"\n\nIn the study's backbone {name} the same formula, with {symbols(other)}, gives "
-        )
-        text += f"${chain}$."  # within the text, where a long one breaks
+        text += f"\n\nIn the study's backbone {name} the same formula, with {symbols(other)}, "
+        text += f"gives ${chain}$."  # within the text, where a long one breaks
     return text
 
 
@@ -116,15 +110,15 @@ def counts(checked: Iterable[Checked]) -> str:
     )
 
 
-def family(settings: Mapping[str, Mapping[str, Any]]) -> str:
-    """What each method would add to the published T5 sizes, derived, and its share in percent."""
-    rows = []
+def family(study: Study) -> str:
+    """What each PEFT method would add to the published T5 sizes, derived, and in percent."""
+    rows, peft = [], [ours(study)[method] for method in EXERCISE[1:]]
     for size in (name for name in CLASSIC if name.startswith("t5-")):
-        bare = sum(formulas.parts(size).values())
+        bare = total(size)
         row = {"size": size, "parameters": f"{bare:,}"}
-        for method, x in settings.items():
-            count = formulas.derive(method, size, x).derived
-            head = f"{METHOD_NAMES[method]}, {setting_name(x)} (%)"
+        for run in peft:
+            count = formulas.derive(run.method, size, run.settings).derived
+            head = f"{METHOD_NAMES[run.method]}, {setting_name(run.settings)} (%)"
             row[head] = f"{count:,} ({100 * count / (bare + count):.4f})"
         rows.append(row)
     return table(rows)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib.style
 import numpy as np
@@ -24,8 +24,7 @@ from t5peft.methods.table import Run, facts, require_ten, runs_of
 from t5peft.report import counts, drawings, gaps, show, statistics
 from t5peft.report.statistics import Pair
 from t5peft.runs import store
-from t5peft.runs.records import SHOWN, Incomplete, Planned, Record
-from t5peft.training.trace import Trace, unpack
+from t5peft.runs.records import SHOWN, Planned, Record
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -86,13 +85,8 @@ class Evidence:
     """All that there is of a study: found when it is first asked for, and then remembered."""
 
     def __init__(self, study: Study) -> None:
-        self.study = study
+        self.study, self.runs = study, runs_of(study)
         self.shown: dict[str, Record] = {}  # by the run's name
-
-    @cached_property
-    def runs(self) -> list[Run]:
-        """The study's."""
-        return runs_of(self.study)
 
     @cached_property
     def found(self) -> store.Found:
@@ -122,7 +116,7 @@ class Evidence:
         if not lacking:
             return there
         gone = [Planned(run=facts(run)) for run in lacking]
-        return Incomplete(there, gone, store.missing(self.study, self.found))
+        return cast(Any, gaps.Incomplete(store.missing(self.study, self.found), there, gone))
 
     def ten(self) -> list[Record]:
         """The records of the exercise's ten runs; refuses a study that lists others."""
@@ -133,7 +127,7 @@ class Evidence:
         """The record of a stored run, its counts checked."""
         if run.name not in self.shown:
             record = store.shown(run, self.study, *self.found[run.name])
-            counts.check_records(self.study, [record])
+            counts.check_record(self.study, record)
             self.shown[run.name] = record
         return self.shown[run.name]
 
@@ -142,45 +136,26 @@ class Evidence:
         """The records of the study's runs that may be shown by now."""
         return [self.record(run) for run in self.runs if self.found[run.name][0].state in SHOWN]
 
-    def trace(self, record: Record) -> Trace:
-        """A stored run's; an empty one where it has none."""
-        where, name = paths.weights() / record["study"] / record["run"]["name"], store.TRACE
-        if name not in record["files"]:
-            return Trace()
-        return unpack(store.content(where, name, record["files"][name]["sha256"]))
-
     @property
     def full(self) -> Record | None:
         """Full fine-tuning's, if it is stored."""
         return next((r for r in self.stored if r["run"]["method"] == "full"), None)
 
-    def answered(self, what: Callable[[Trace, int], np.ndarray]) -> dict[str, np.ndarray]:
-        """By stored run, what its trace has (reviews,) after its best epoch, where it has that.
-
-        what: `Trace.after`, the answers, or `Trace.right_after`, which of them are right.
-        """
-        traced = {r["run"]["name"]: what(self.trace(r), r["best_epoch"]) for r in self.stored}
-        return {name: found for name, found in traced.items() if found.size}
-
-    @property
-    def answers(self) -> dict[str, np.ndarray]:
-        """By stored run, its answers (reviews,) as `trace.codes`."""
-        return self.answered(Trace.after)
-
     @property
     def right(self) -> dict[str, np.ndarray]:
-        """By stored run, which test reviews (reviews,) it has right."""
-        return self.answered(Trace.right_after)
+        """By stored run whose trace tells, which test reviews (reviews,) it has right."""
+        found = {r["run"]["name"]: store.trace(r).right_after(r["best_epoch"]) for r in self.stored}
+        return {name: right for name, right in found.items() if right.size}
 
     @cached_property
     def tests(self) -> list[list[Pair]]:
-        """All that the report tests: answers; gaps; gaps after a longer study's last epoch."""
+        """All that the report tests: answers; gaps; a longer study's, after best and last epoch."""
         stored, of = self.stored, (statistics.against_full, statistics.twins, statistics.sizes)
-        longer = statistics.trained_on(self.longer)
         return statistics.together(
             statistics.compared([pair for one in of for pair in one(stored)], self.right),
             statistics.gaps(stored, self.kept),
-            statistics.gaps(longer, {}),
+            statistics.gaps(self.longer, {}),
+            statistics.gaps(statistics.trained_on(self.longer), {}),
         )
 
     def quoted(self, places: Sequence[int]) -> str:
@@ -200,13 +175,10 @@ class Evidence:
         folders = paths.weights().glob(f"{study.study}-seed-*")
         numbers = [folder.name.rpartition("-")[2] for folder in folders]
         others = sorted({int(number) for number in numbers if number.isdecimal()} - {study.seed})
-        beside = [stored(studies.with_seed(study, seed)) for seed in others]
-        several = []
-        for run in self.runs:
-            own = [self.record(run)] if self.found[run.name][0].state in SHOWN else []
-            alike = own + [each[run.name] for each in beside if run.name in each]
-            several += [alike] if len(alike) > 1 else []
-        return several
+        beside = [Evidence(studies.with_seed(study, seed)) for seed in others]
+        records = [record for each in (self, *beside) for record in each.stored]
+        several = [show.only(records, name=run.name) for run in self.runs]
+        return [alike for alike in several if len(alike) > 1]
 
     @cached_property
     def longer(self) -> list[Record]:
@@ -217,8 +189,8 @@ class Evidence:
         if self.study.study != studies.DEFAULT:
             return []
         here = self.found.shared()["backbone"]
-        records = stored(studies.load(LONGER)).values()
-        alike = [record for record in records if record["identity"]["backbone"] == here]
+        longer = Evidence(studies.load(LONGER)).stored
+        alike = [record for record in longer if record["identity"]["backbone"] == here]
         kinds = {record["run"]["method"] == "full" for record in alike}
         return alike if len(kinds) == 2 else []
 
@@ -278,13 +250,6 @@ class Evidence:
         if not study.backbone.startswith(backbone.RANDOM) and not backbone.at_hand(study):
             return None
         return backbone.load(study.backbone, study.seed)
-
-
-def stored(study: Study) -> dict[str, Record]:
-    """The records of a study's runs that are stored, by name."""
-    found = store.look(runs_of(study), study)
-    there = [run for run in runs_of(study) if found[run.name][0].state in SHOWN]
-    return {run.name: store.shown(run, study, *found[run.name]) for run in there}
 
 
 def allow(study: Study, lacking: list[Run], found: store.Found) -> None:

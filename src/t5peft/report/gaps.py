@@ -6,6 +6,7 @@ import ast
 from typing import Any, NoReturn
 
 from t5peft.base.errors import Missing
+from t5peft.runs.records import Planned, Record
 
 CELL = """
 from t5peft.report import gaps as _gaps
@@ -53,6 +54,20 @@ class Gap:
         raise self.missing
 
     __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = __call__ = refuse
+
+
+class Incomplete(Gap):
+    """Some records where others are missing: what needs all of them is refused.
+
+    stored: those that are there; lacking: {"run": ...} of the others.
+    """
+
+    def __init__(self, missing: Missing, stored: list[Record], lacking: list[Planned]) -> None:
+        super().__init__(missing)
+        self.stored, self.lacking = stored, lacking
+
+    def __bool__(self) -> bool:
+        return True
 
 
 def display(value: Any) -> None:

@@ -80,8 +80,7 @@ def kind(site: str) -> str:
 
 def nearest(rows: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
     """Of each row (n, d) the largest cosine with a row of the embedding (V, d), and which: (n,)."""
-    cosines, tokens = (normalize(rows) @ normalize(embedding).T).max(dim=1)
-    return cosines, tokens
+    return (normalize(rows) @ normalize(embedding).T).max(dim=1)
 
 
 def usual(embedding: Tensor) -> tuple[float, float]:
@@ -128,7 +127,7 @@ class Learned:
 
     @cached_property
     def adapters(self) -> dict[str, float]:
-        """||W_up W_down|| of our adapters by site."""
+        """||W_down W_up||, (d, d), of our adapters by site."""
         pairs = factors(self.tensors(self.ours["adapter"]))
         return {site: singular_values(*pair).norm().item() for site, pair in pairs.items()}
 
@@ -148,7 +147,8 @@ class Learned:
         (cosines, tokens), others = nearest(prompt, self.embedding), usual(self.embedding)
         pieces = tokenizers.load(self.words).convert_ids_to_tokens(tokens[:10].tolist())
         names = [f"`` {piece.lstrip('▁') or piece} ``" for piece in pieces]
-        norms = [spread(rows.norm(dim=1)) for rows in (prompt, self.embedding)]
+        sides = (rows.norm(dim=1).tolist() for rows in (prompt, self.embedding))
+        norms = [show.span(side, "{:.0f}".format) for side in sides]
         return Near(cosines.tolist(), names, *others, *norms)
 
     def left(self) -> tuple[int, float]:
@@ -192,17 +192,10 @@ def firsts(updates: dict[str, Tensor]) -> list[float]:
     return [energy(singular)[0].item() for singular in updates.values()]
 
 
-def by_projection(sizes: dict[str, float]) -> str:
-    """The median over the sites of each name: `1.3 at q and 0.52 at v`."""
-    found: dict[str, list[float]] = {}
-    for site, size in sizes.items():
-        found.setdefault(site.rpartition(".")[2], []).append(size)
-    return show.listed([f"{median(each):#.2g} at {name}" for name, each in found.items()])
-
-
-def spread(found: Tensor) -> str:
-    """`16 to 33`."""
-    return f"{found.min().item():.0f} to {found.max().item():.0f}"
+def by_kind(sizes: dict[str, float]) -> str:
+    """The range of each kind of sites: `1.2 to 1.3 (encoder self, q) and 0.52 (cross, v)`."""
+    found = [(name, [sizes[site] for site in sites]) for name, sites in groupby(sizes, key=kind)]
+    return show.listed([f"{show.span(x, '{:#.2g}'.format)} ({name})" for name, x in found])
 
 
 # --- in a table and a figure ---------------------------------------------------------------------
@@ -240,7 +233,7 @@ def figure(learned: Learned) -> Figure:
     if beside:
         middle.axvline(1, color=FAINT, lw=0.8, ls=":")
     _by_site(right, learned.adapters, "adapter")
-    right.set(title=r"adapter: $\|W_\mathrm{up} W_\mathrm{down}\|$")
+    right.set(title=r"adapter: $\|W_\mathrm{down} W_\mathrm{up}\|$")
     right.set_xlim(0, 1.1 * max(learned.adapters.values()))
     return drawn
 

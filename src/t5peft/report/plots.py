@@ -115,15 +115,15 @@ def accuracy_vs_parameters(
         if record["run"]["implementation"] != "scratch":  # a ring: a mark below it stays in sight
             style |= {"markersize": 8, "markerfacecolor": "none"}
         ax.errorbar(x, y, [[y - 100 * low], [100 * high - y]], elinewidth=0.8, **style)
-    for _, *others in seeds:
-        for record in others:
-            ax.plot(record["parameters"]["trained"], 100 * record["best_accuracy"], **dot(record))
+    others = [record for _, *rest in seeds for record in rest]
+    for record in others:
+        ax.plot(record["parameters"]["trained"], 100 * record["best_accuracy"], **dot(record))
     ax.set(xscale="log", xlabel="trained parameters", ylabel="best test accuracy (%)")
     ax.margins(x=0.09, y=0.16)
     ax.grid(axis="y", color="#e4e4e0", lw=0.5)
     ax.set_axisbelow(True)
     for method in METHODS:
-        if alike := show.only(records, method=method):
+        if alike := show.only([*records, *others], method=method):
             _name_group(ax, alike)
     return figure
 

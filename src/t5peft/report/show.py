@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -44,6 +44,9 @@ IMPLEMENTATION_NAMES = {
 LETTERS = {**LETTER, "alpha": ALPHA}
 SIZES = {m: LETTER[key] for m, keys in SETTINGS.items() for key in keys if key in LETTER}
 """The letter of a method's size: n, b or r."""
+
+UNITS = ((1e9, 1e9, "GB"), (1e5, 1e6, "MB"), (1e3, 1e3, "kB"))
+"""Of bytes: from how many on, how many make one, its name."""
 
 ADAMW_BYTES = 8
 """State of AdamW for one trained parameter: two moments of 4 bytes each (float32)."""
@@ -111,11 +114,11 @@ def number(count: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes, in MB of 10^6 or kB of 10^3, to three digits: `484 MB`, `20.5 kB`, `80 bytes`."""
+    """Bytes, to three digits: `6.74 GB`, `484 MB`, `20.5 kB`, `80 bytes`; kB of 10^3, and so on."""
     if count < 1e3:
         return f"{count:.0f} bytes"
-    figure, unit = (count / 1e6, "MB") if count >= 1e5 else (count / 1e3, "kB")
-    return f"{three_digits(figure)} {unit}"
+    _, unit, name = next(each for each in UNITS if count >= each[0])
+    return f"{three_digits(count / unit)} {name}"
 
 
 def three_digits(figure: float) -> str:
@@ -197,11 +200,6 @@ def only(records: Iterable[Record], **wanted: object) -> list[Record]:
     return [r for r in records if all(r["run"][key] == value for key, value in wanted.items())]
 
 
-def study_name(study: Study) -> str:
-    """What every caption of results says: the study and its backbone."""
-    return f"study “{study.study}”, backbone {backbone_name(study)}"
-
-
 def backbone_name(study: Study) -> str:
     """`t5-small` of the hub, `mini` of weights/backbone/mini, `random:tiny`."""
     return study.backbone.rstrip("/").rpartition("/")[2]
@@ -216,6 +214,11 @@ def source(module: str, *names: str) -> str:
     """The source of what ran, a code block each: a page may end between two, not within one."""
     things = (getattr(import_module(f"t5peft.{module}"), name) for name in names)
     return "\n\n".join(f"```python\n{inspect.getsource(thing).rstrip()}\n```" for thing in things)
+
+
+def span(values: Sequence[float], told: Callable[[float], str]) -> str:
+    """`0.1% to 0.9%`, the least and the most as they are told; one where they are told alike."""
+    return " to ".join(dict.fromkeys(told(end(values)) for end in (min, max)))
 
 
 def listed(names: Sequence[str]) -> str:

@@ -74,13 +74,20 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, either).pvalue) if either else 1.0
 
 
+def margin(pair: Pair) -> float:
+    """Half the 95% interval of the percentage points between two runs (Wald's, of paired shares).
+
+    The variance of a share of N is (b + c - (b - c)^2 / N) / N^2, with b and c discordant answers.
+    """
+    b, c, trials = pair.of_first, pair.of_second, pair.first["test_examples"]
+    return 100 * 1.96 * math.sqrt(b + c - (b - c) ** 2 / trials) / trials
+
+
 def holm(found: Sequence[float]) -> list[float]:
     """p of several tests, adjusted for one error rate of all (Holm, 1979)."""
     order = np.argsort(found)
     scaled = np.asarray(found)[order] * np.arange(len(found), 0, -1)
-    adjusted = np.empty(len(found))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(scaled))
-    return adjusted.tolist()
+    return np.minimum(1, np.maximum.accumulate(scaled))[np.argsort(order)].tolist()
 
 
 def compared(pairs: Iterable[tuple[Record, Record]], right: Mapping[str, np.ndarray]) -> list[Pair]:
@@ -130,11 +137,14 @@ def groups(records: Iterable[Record]) -> list[list[Record]]:
     return [*found.values()]
 
 
-def agreement(answers: Iterable[np.ndarray]) -> list[float]:
-    """Cohen's kappa (Cohen, 1960) of the answers (reviews,) of each two runs; of all alike, 1."""
+def agreement(right: Iterable[np.ndarray]) -> list[float]:
+    """Cohen's kappa (Cohen, 1960) of which reviews (reviews,) each two runs have right.
+
+    Of all alike it is 1. The answers themselves agree wherever both are right, errors alike or not.
+    """
     return [
         1.0 if np.array_equal(*pair) else float(cohen_kappa_score(*pair))
-        for pair in combinations(answers, 2)
+        for pair in combinations(right, 2)
     ]
 
 
@@ -148,8 +158,7 @@ def all_wrong(right: Iterable[np.ndarray]) -> list[int]:
 
 def seed_spread(records: Iterable[Record]) -> float:
     """Percentage points between the best and the worst seed of a run, as printed."""
-    found = [percent(record) for record in records]
-    return round(max(found) - min(found), 1)
+    return round(float(np.ptp([percent(record) for record in records])), 1)
 
 
 # --- training reviews and prior knowledge --------------------------------------------------------

@@ -11,9 +11,10 @@ from t5peft.measure import bench as benches
 from t5peft.measure.measurements import Bench, Kept, Trial, decay_of
 from t5peft.report import show, statistics
 from t5peft.report.counts import EXERCISE_SIZE, Checked
+from t5peft.report.gaps import Incomplete
 from t5peft.report.show import METHOD_NAMES, mark, percent, points, run_name, setting_name
 from t5peft.report.statistics import Pair
-from t5peft.runs.records import Incomplete, Planned, Record
+from t5peft.runs.records import Planned, Record
 
 # --- accuracy ------------------------------------------------------------------------------------
 
@@ -49,21 +50,19 @@ def in_order(records: Sequence[Record]) -> list[tuple[Planned, str, dict[str, st
     """Each run with its mark and its scores, or with dashes where it is missing."""
     split = isinstance(records, Incomplete)
     stored, lacking = (records.stored, records.lacking) if split else (records, ())
-    every: list[tuple[Planned, str, dict[str, str]]]
-    every = [(record, mark(record), score(record, show.one_epoch(stored))) for record in stored]
-    dashes = dict.fromkeys(every[0][2] if every else (), show.DASH)
-    every += [(record, " (missing)", dashes) for record in lacking]
-    return sorted(every, key=lambda each: each[0]["run"]["number"])
+    last = all(record["best_epoch"] == len(record["history"]) for record in stored)
+    there = [(record, mark(record), score(record, last)) for record in stored]
+    dashes = dict.fromkeys(there[0][2] if there else (), show.DASH)
+    gone = [(record, " (missing)", dashes) for record in lacking]
+    return sorted([*there, *gone], key=lambda each: each[0]["run"]["number"])
 
 
-def score(record: Record, one_epoch: bool) -> dict[str, str]:
-    """A run's best accuracy with its interval and, of several epochs, the last."""
-    best, span = f"**{percent(record['best_accuracy'])}**", percents(record)
-    if one_epoch:
-        return {"test accuracy (%)": best, "95% interval (%)": span}
-    last = percent(record["last_accuracy"])
-    heads = "accuracy, best epoch (%)", "95% interval (%)", "accuracy, last epoch (%)"
-    return dict(zip(heads, (best, span, last), strict=True))
+def score(record: Record, best_is_last: bool) -> dict[str, str]:
+    """A run's best accuracy with its interval and, unless it is that of all runs, the last."""
+    head = "test accuracy (%)" if best_is_last else "accuracy, best epoch (%)"
+    last = {} if best_is_last else {"accuracy, last epoch (%)": percent(record["last_accuracy"])}
+    best = f"**{percent(record['best_accuracy'])}**"
+    return {head: best, "95% interval (%)": percents(record), **last}
 
 
 def ten_results(records: Sequence[Record]) -> str:
@@ -125,7 +124,8 @@ def pairs(found: Iterable[Pair]) -> str:
             {
                 "run": run_name(pair.first["run"]),
                 "compared with": run_name(pair.second["run"]),
-                "points": points(statistics.points(pair.first, pair.second)),
+                "points, 95%": f"{points(statistics.points(pair.first, pair.second))} "
+                f"± {statistics.margin(pair):.1f}",
                 "first alone": show.number(pair.of_first),
                 "second alone": show.number(pair.of_second),
                 "p": show.probability(pair.p),
@@ -235,9 +235,9 @@ def bench(measured: Iterable[Bench]) -> str:
     for record in measured:
         precision = record["params"]["precision"] + mark(record)
         for method, found in groupby(benches.rows(record), key=itemgetter("method")):
-            row = {"method": METHOD_NAMES[method], "ours in": precision}
+            row = {"method": METHOD_NAMES[method], "in": precision}
             for _, head, *figures in map(dict.values, found):
-                *sides, ratio = map(show.three_digits, figures)
-                row[head] = f"{' / '.join(sides)}: **{ratio}**"
+                *sides, ratio = figures
+                row[head] = f"{' / '.join(map(show.three_digits, sides))}: **{ratio:.1f}**"
             rows.append(row)
     return show.table(rows, left=2)

@@ -32,19 +32,20 @@ def versus(record: Record, other: Record, what: str, pairs: Iterable[Pair] = ())
     return text
 
 
-def alike(pairs: Iterable[Pair]) -> str:
-    """How many of the from-scratch runs differ from their library twins."""
+def alike(pairs: Iterable[Pair], seeds: Iterable[Sequence[Record]] = ()) -> str:
+    """How many of the from-scratch runs differ from their library twins, by less than seeds do?"""
+    apart = {alike[0]["run"]["name"]: statistics.seed_spread(alike) for alike in seeds}
     found = [pair for pair in pairs if statistics.twins([pair.first, pair.second])]
     if not found:
         return "nothing is known of the from-scratch runs, whose answers are not stored"
-    differ = [
-        f"{METHOD_NAMES[pair.first['run']['method']]} "
-        f"{points(statistics.points(pair.first, pair.second))}"
-        for pair in found
-        if pair.differ
-    ]
+    differ = []
+    for pair in (pair for pair in found if pair.differ):
+        by = statistics.points(pair.first, pair.second)
+        most = apart.get(pair.first["run"]["name"], 0.0)
+        less = f", less than its seeds lie apart, {most:.1f}" if abs(by) < most else ""
+        differ.append(f"{METHOD_NAMES[pair.first['run']['method']]} {points(by)} points{less}")
     do = "differs from its library twin" if len(differ) == 1 else "differ from their library twins"
-    told = f" ({listed(differ)} points)" if differ else ""
+    told = f" ({'; '.join(differ)})" if differ else ""
     return f"{of_all(len(differ), len(found))} from-scratch runs {do}{told}"
 
 
@@ -62,6 +63,16 @@ def method_results(records: Sequence[Record], full: Record | None, pairs: Iterab
         told = versus(few, many, f"its own with {large}", pairs)
         text += f". With {small} the library's run is {told}"
     return f"{text}."
+
+
+def by_method(
+    records: Iterable[Record], value: Callable[[Record], float], form: str = "{:+.1f}"
+) -> str:
+    """A value of each record, as a range of each method: `adapter -0.1 to +0.6 and LoRA +0.2`."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        found.setdefault(METHOD_NAMES[record["run"]["method"]], []).append(value(record))
+    return listed([f"{name} {show.span(x, form.format)}" for name, x in found.items()])
 
 
 def epochs(count: int) -> str:
@@ -105,18 +116,19 @@ def at_most(shares: Iterable[float]) -> str:
     return f"{'yes, at most' if most < 1 else 'no, up to'} {show.share(most)}"
 
 
-def span(shares: Sequence[float]) -> str:
-    """`0.1% to 0.9%`."""
-    return f"{show.share(min(shares))} to {show.share(max(shares))}"
-
-
-def forgetting(kept: Kept) -> str:
-    """Does PEFT, its addition in place, forget less of the pre-training than full fine-tuning?"""
+def forgetting(records: Iterable[Record], kept: Kept) -> str:
+    """With which methods PEFT, its addition in place, forgets less than full fine-tuning."""
     if not kept:
         return "not measured"
     rises = {name: statistics.rise(measured) for name, measured in kept.items()}
-    less, total = sum(rise < rises["full"] for rise in rises.values()), len(kept) - 1
-    return f"{'yes' if less == total else 'not always'}, in {of_all(less, total)} PEFT runs"
+    less: dict[str, set[bool]] = {}
+    for run in (record["run"] for record in records if record["run"]["name"] != "full"):
+        less.setdefault(METHOD_NAMES[run["method"]], set()).add(rises[run["name"]] < rises["full"])
+    words = {"less with": {True}, "in part less with": {True, False}, "not less with": {False}}
+    named = {
+        word: [name for name, x in less.items() if x == these] for word, these in words.items()
+    }
+    return ", ".join(f"{word} {listed(names)}" for word, names in named.items() if names)
 
 
 def overfitting(gaps: Sequence[Pair]) -> str:
@@ -124,24 +136,20 @@ def overfitting(gaps: Sequence[Pair]) -> str:
     total, smaller = len(gaps), [pair for pair in gaps if pair.of_second < pair.of_first]
     beyond = sum(pair.differ for pair in smaller)
     verdict = "not shown" if not beyond else "yes" if beyond == total else "in part"
-    return (
-        f"{verdict}, the gap is smaller in {of_all(len(smaller), total)} PEFT runs, "
-        f"beyond the draw of the reviews in {of_all(beyond, total)}"
-    )
+    first = "" if len(smaller) == beyond else f"in {of_all(len(smaller), total)} PEFT runs, "
+    runs = "" if first else " PEFT runs"
+    return f"{verdict}, the gap is smaller {first}beyond chance in {of_all(beyond, total)}{runs}"
 
 
-def more_epochs(longer: Sequence[Record], gaps: Sequence[Pair]) -> str:
-    """The same of runs that went on past their best epoch; "" where there are none."""
+def more_epochs(longer: Sequence[Record], best: Sequence[Pair], last: Sequence[Pair]) -> str:
+    """The same of a study of more epochs, after the best and after the last; "" for none."""
     if not longer:
         return ""
-    study, count = longer[0]["study"], len(longer[0]["history"])
-    return f" Trained on for {count} epochs, in the study “{study}”: {overfitting(gaps)}."
-
-
-def rises(kept: Kept) -> str:
-    """`+0.52 to +1.68`, what PEFT runs add to the span loss."""
-    found = [statistics.rise(measured, 2) for name, measured in kept.items() if name != "full"]
-    return f"{min(found):+.2f} to {max(found):+.2f}"
+    study, settings = longer[0]["study"], longer[0]["params"]
+    return (
+        f" In {epochs(settings['epochs'])} over {settings['train_examples']:,} reviews (study "
+        f"“{study}”): {overfitting(best)}; after the last epoch, {overfitting(last)}."
+    )
 
 
 def split(records: Iterable[Record]) -> tuple[Record, list[Record]]:
@@ -152,9 +160,7 @@ def split(records: Iterable[Record]) -> tuple[Record, list[Record]]:
 
 def gap_range(records: Iterable[Record], kept: Kept) -> str:
     """`-0.3 to +0.8`, the gaps in percentage points."""
-    found = [statistics.gap_points(record, kept) for record in records]
-    low, high = points(min(found)), points(max(found))
-    return low if low == high else f"{low} to {high}"
+    return show.span([statistics.gap_points(record, kept) for record in records], points)
 
 
 # --- beside the ten runs -------------------------------------------------------------------------
@@ -183,12 +189,3 @@ def cut(record: Record) -> str:
         f"{settings['train_examples']:,} reviews of at most {settings['max_length']} tokens for "
         f"{epochs(settings['epochs'])}"
     )
-
-
-def moved(seeds: Iterable[Sequence[Record]]) -> str:
-    """How far another seed moved a run, at most, by method."""
-    most: dict[str, float] = {}
-    for records in seeds:
-        method = METHOD_NAMES[records[0]["run"]["method"]]
-        most[method] = max(most.get(method, 0.0), statistics.seed_spread(records))
-    return listed([f"{name} by up to {spread:.1f}" for name, spread in most.items()])

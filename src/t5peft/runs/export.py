@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from t5peft.base import files, paths
@@ -54,7 +53,7 @@ def export(study: Study, folder: Path, only: Sequence[Run] = ()) -> list[Path]:
             "settings": run.settings,
             "backbone": study.backbone,
             "backbone_fingerprint": record["identity"]["backbone"],
-            "state_dict": dict(sorted(stored(run, study).items())),
+            "state_dict": dict(sorted(store.tensors(store.folder(run, study))[1].items())),
         }
         torch.save(held, content)
         contents[folder / FILES[run.method]] = content.getvalue()
@@ -64,11 +63,6 @@ def export(study: Study, folder: Path, only: Sequence[Run] = ()) -> list[Path]:
     for path, content in contents.items():
         files.write_bytes(path, content)
     return list(contents)
-
-
-def stored(run: Run, study: Study) -> dict[str, Tensor]:
-    """A run's tensors, by its own names."""
-    return store.tensors(store.folder(run, study))[1]
 
 
 # --- folders that libraries open ---------------------------------------------------------------
@@ -98,17 +92,13 @@ def in_folders(study: Study, folder: Path, how: str, only: Sequence[Run]) -> lis
 
 def filled(run: Run, study: Study, model: torch.nn.Module) -> None:
     """Put a run's tensors into a model that has the method in place, from whichever library."""
-    ours, _ = counting.tensors(run.method, dimensions(study), run.settings)
-    held, own = stored(run, study), jobs.trained(model)
+    config = backbone.load_on_meta(study.backbone).config
+    ours, _ = counting.tensors(run.method, config, run.settings)
+    held, own = store.tensors(store.folder(run, study))[1], jobs.trained(model)
     source, target = (matching.matched(f"run {run.name}", side, ours) for side in (held, own))
     for name in ours:
         there = own[target[name]]
         there.copy_(matching.laid(held[source[name]], there.shape))  # type: ignore[arg-type]
-
-
-def dimensions(study: Study) -> Any:
-    """The configuration of a study's backbone."""
-    return backbone.load_on_meta(study.backbone).config
 
 
 def as_peft(run: Run, study: Study, new: Path) -> None:
@@ -122,7 +112,7 @@ def as_peft(run: Run, study: Study, new: Path) -> None:
             num_transformer_submodules=1,  # the encoder alone
         )
     else:
-        like: Any = counting.hollow(dimensions(study))
+        like: Any = counting.hollow(backbone.load_on_meta(study.backbone).config)
         inject(like, run.method, LIBRARY[run.method], run.settings)
         config = like.peft_config["default"]
     config.base_model_name_or_path = study.backbone

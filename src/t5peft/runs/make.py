@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Iterable
+from contextlib import nullcontext, redirect_stderr
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import PartialState
 
 from t5peft.base import files, machine, studies
+from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import Run, facts
-from t5peft.runs import store
+from t5peft.runs import launch, store
 from t5peft.runs.identity import identity_of
 from t5peft.runs.records import AS_MADE, Made, Record, Speed
 from t5peft.training import checkpoint, jobs, loop
@@ -46,7 +48,7 @@ def described(job: Job, identity: dict[str, Any], held: dict[str, Any]) -> Made:
     total = sum(p.numel() for p in job.model.parameters())
     bare = backbone.load_on_meta(job.study.backbone).num_parameters()
     state = job.optimizer.state_dict()["state"].values()
-    slots = [value for slots in state for value in slots.values() if torch.is_tensor(value)]
+    slots = sum(x.nbytes for slots in state for x in slots.values() if torch.is_tensor(x))
     return {
         "run": facts(job.run),
         "study": job.study.study,
@@ -63,16 +65,11 @@ def described(job: Job, identity: dict[str, Any], held: dict[str, Any]) -> Made:
             "trained": sum(tensor.numel() for tensor in trained),
             "added": total - bare,
         },
-        "memory": {"optimizer_bytes": size(slots), "peak_bytes": machine.peak_memory()},
+        "memory": {"optimizer_bytes": slots, "peak_bytes": machine.peak_memory()},
         "speed": speed(job),
-        "stored_bytes": size(trained),
+        "stored_bytes": sum(x.nbytes for x in trained),
         "environment": machine.environment(job.study.precision),
     }
-
-
-def size(tensors: Iterable[Tensor]) -> int:
-    """Bytes of some tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def speed(job: Job) -> Speed:
@@ -88,12 +85,25 @@ def speed(job: Job) -> Speed:
 
 
 def attempt(run: Run, study: Study) -> Record | None:
-    """Train a run under its lock, unless it is whole by now; None where another process has it."""
-    with store.lock(run, study) as mine:
+    """Train a run under its lock, unless it is whole by now; None where another process has it.
+
+    All processes of a launch do what the main one finds to do. Raises `InputError` where the last
+    batch of an epoch has no review for each of them.
+    """
+    count, last = PartialState().num_processes, study.train_examples % study.batch_size
+    if count > (last or study.batch_size):
+        reviews = f"at most {last or study.batch_size}, the reviews of an epoch's last batch"
+        raise InputError("processes of the launch", count, reviews, "give fewer --num_processes")
+    main = machine.is_main_process()
+    with store.lock(run, study) if main else nullcontext(True) as mine:
+        kept = mine and store.status(run, study).state in AS_MADE
+        mine, kept = launch.from_main([mine, kept])
         if not mine:
             return None
-        if store.status(run, study).state not in AS_MADE:
-            train(run, study)
+        if not kept:
+            with nullcontext() if main else redirect_stderr(io.StringIO()):
+                train(run, study)
+        PartialState().wait_for_everyone()  # the others read what the main one stored
         return store.load(run, study)
 
 

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -44,13 +43,15 @@ def pack(study: Study, pretrained: BackboneParams | None, folder: Path) -> Path:
     here. Raises `InputError` for a folder that holds something, and for what training would refuse.
     """
     with files.new_folder(folder) as new:
-        (new / "params").mkdir()
         made_there = pretrained and loop.folder(pretrained) == paths.root() / study.backbone
         pinned = with_inputs(new, study, bool(made_there))
-        write_yaml(new / "params" / f"{study.study}.yaml", studies.plain(pinned))
+        params = {study.study: studies.plain(pinned)}
         if pretrained:
             with_texts(new, pretrained)
-            write_yaml(new / "params" / f"backbone-{pretrained.name}.yaml", asdict(pretrained))
+            params[f"backbone-{pretrained.name}"] = asdict(pretrained)
+        for name, settings in params.items():
+            text = yaml.safe_dump(settings, sort_keys=False)
+            files.write_text(new / "params" / f"{name}.yaml", text)
         copy_all(deciding.FOLDER, new / "src" / "t5peft")
         copy_all(paths.weights() / study.study, new / "weights" / study.study)
         if (paths.CHECKOUT / LOCK).exists():
@@ -133,11 +134,6 @@ def copy(source: Path, target: Path) -> None:
     """One file, itself where it is a link."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-
-
-def write_yaml(path: Path, settings: dict[str, Any]) -> None:
-    """Settings as a file in params/ has them."""
-    files.write_text(path, yaml.safe_dump(settings, sort_keys=False))
 
 
 # --- there to here -----------------------------------------------------------------------------

@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from t5peft.base import files, paths
 from t5peft.base.deciding import Code
-from t5peft.base.errors import InputError, Missing
+from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.methods.table import Facts
 
@@ -165,26 +165,6 @@ def status(record: Mapping[str, Any], identity: dict[str, Any], code: Code) -> S
 def mark(status: Status) -> str:
     """Why what is shown is stale, or ""."""
     return status.reason if status.state == "stale" else ""
-
-
-class Incomplete(list[Record]):
-    """The stored ones of some records where others are missing: what needs all is refused.
-
-    stored: those that are there; lacking: {"run": ...} of the others.
-    """
-
-    def __init__(self, stored: list[Record], lacking: list[Planned], refused: Missing) -> None:
-        super().__init__(stored)
-        self.stored, self.lacking, self.refused = stored, lacking, refused
-
-    def __bool__(self) -> bool:
-        return True
-
-    def refuse(self, *_: object) -> NoReturn:
-        """Raise `Missing`."""
-        raise self.refused
-
-    __iter__ = __getitem__ = __len__ = __contains__ = __reversed__ = refuse  # type: ignore[assignment]
 
 
 def _short(value: object) -> str:

@@ -19,14 +19,8 @@ from t5peft.inputs import backbone, hub, tokenizers
 from t5peft.methods.table import Run
 from t5peft.runs import records, store
 from t5peft.runs.records import Stored
-from t5peft.training import jobs, trace
+from t5peft.training import jobs
 from t5peft.training.jobs import Job
-
-
-def trace_of(where: Path) -> trace.Trace:
-    """The trace of the run in a folder; an empty one where it has none."""
-    held = store.whole(where)[1]
-    return trace.unpack(held[store.TRACE]) if store.TRACE in held else trace.Trace()
 
 
 def job(run: Run, study: Study) -> Job:

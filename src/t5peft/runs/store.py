@@ -24,6 +24,8 @@ from t5peft.runs.records import SHOWN, Made, Record, Status, Stored, Verified
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from t5peft.training.trace import Trace
+
 CHECKPOINT = "checkpoint"
 DELTA, TRACE, VERIFIED = "delta.safetensors", "trace.npz", "verified.json"
 
@@ -163,7 +165,8 @@ def whole(where: Path) -> tuple[Stored, dict[str, bytes]]:
     while True:
         record = records.read_run(where)
         try:
-            return record, contents(where, record)
+            held = record["files"].items()
+            return record, {name: content(where, name, x["sha256"]) for name, x in held}
         except InputError:
             if records.read_run(where) == record:
                 raise
@@ -186,14 +189,6 @@ def staged(name: str, sha256: str) -> str:
     return f"{stem}-{sha256[:16]}{dot}{suffix}"
 
 
-def contents(where: Path, record: Stored) -> dict[str, bytes]:
-    """What the files of a run hold, by name, as its record describes them.
-
-    Raises `InputError` where one is not there.
-    """
-    return {name: content(where, name, facts["sha256"]) for name, facts in record["files"].items()}
-
-
 def content(where: Path, name: str, sha256: str) -> bytes:
     """The bytes of one file of a run."""
     found = "no plain file of that name"
@@ -207,6 +202,15 @@ def content(where: Path, name: str, sha256: str) -> bytes:
                 found = "other bytes than were stored"
     way_out = "restore the file or make it again"
     raise InputError(f"file {where / name}", found, f"SHA-256 {sha256[:12]}...", way_out)
+
+
+def trace(record: Stored) -> Trace:
+    """A stored run's trace; an empty one where it has none."""
+    from t5peft.training.trace import Trace, unpack  # with NumPy
+
+    where = paths.weights() / record["study"] / record["run"]["name"]
+    file = record["files"].get(TRACE)
+    return unpack(content(where, TRACE, file["sha256"])) if file else Trace()
 
 
 def load(run: Run, study: Study) -> Record:
@@ -259,8 +263,7 @@ def missing(study: Study, found: Found, takes: str = "makes them") -> Missing:
 def save(run: Run, study: Study, made: Made, tensors: dict[str, Tensor], trace: bytes) -> None:
     """Store a run: tensors and trace first, the record last; each whole or not at all.
 
-    Of several processes that
-    trained the run together, only the main one stores it.
+    Of several processes that trained the run together, only the main one stores it.
     """
     if not machine.is_main_process():
         return

@@ -75,7 +75,8 @@ def verify(run: Run, study: Study, steps: int, reviews: int) -> Verified:
     holds none.
     """
     where = store.folder(run, study)
-    record, held = store.load(run, study), reopen.trace_of(where)
+    record = store.load(run, study)
+    held = store.trace(record)
     if not held.losses.size:
         expected = "the losses of its first steps"
         raise InputError(f"trace of {run.name}", "none", expected, "train the run again")

@@ -12,6 +12,7 @@ import base64
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 INCLUDE = re.compile(r"^\{\{< include (\S+) >\}\}[ \t]*$", re.MULTILINE)
 FENCE = re.compile(r"^(`{3,})([^`\n]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`\{python\} ([^`]+)`")
-OPTION = re.compile(r"#\| ?")
 MARKUP = re.compile(r"([\\`*_\[\]<>#|$^~@])")
 LABEL = re.compile(r"(?:#|label: *)((?:sec|fig|tbl|eq)-[\w-]+)")
 
@@ -70,11 +70,8 @@ def read(path: Path, inside: tuple[Path, ...] = ()) -> str:
 
 def options(source: str) -> dict[str, Any]:
     """The `#| key: value` lines at the head of a cell. Raises `InputError` for what is none."""
-    lines = []
-    for line in source.splitlines():
-        if not line.startswith("#|"):
-            break
-        lines.append(OPTION.sub("", line, count=1))
+    head = takewhile(lambda line: line.startswith("#|"), source.splitlines())
+    lines = [line[2:].removeprefix(" ") for line in head]
     try:
         found = yaml.safe_load("\n".join(lines)) or {}
     except yaml.YAMLError:
