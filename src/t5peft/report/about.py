@@ -22,7 +22,6 @@ from t5peft.report.counts import total
 from t5peft.report.evidence import Evidence
 from t5peft.report.handin import void
 from t5peft.report.show import DASH, number, table
-from t5peft.report.verdicts import cut
 from t5peft.runs.records import Record
 
 
@@ -125,23 +124,18 @@ def reasons(study: Study) -> dict[str, str]:
 
 
 def origins(found: Evidence) -> str:
-    """What the report's numbers are, what was trained for them, and where they were made."""
-    runs = {
+    """Where the report's numbers were made, and how many records of which are from there."""
+    made = {
         "the ten runs (@tbl-ten)": found.records(),
         "other seeds (@tbl-seeds)": [record for each in found.seeds for record in each[1:]],
         "the longer study (@tbl-ten-epochs)": found.longer,
+        **found.beside,
     }
-    rows = (
-        {
-            "numbers": what,
-            "trained on": cut(runs[what][0]) if what in runs else DASH,
-            "made on": where,
-            "records": count,
-        }
-        for what, made in {**runs, **found.beside}.items()
-        for where, count in Counter(map(place, made)).items()
-    )
-    return table(rows, left=3)
+    there: dict[str, list[str]] = {}
+    for what, records in made.items():
+        for where, count in Counter(map(place, records)).items():
+            there.setdefault(where, []).append(f"{count} of {what}")
+    return "\n".join(f"- {where}: {', '.join(each)}" for where, each in there.items())
 
 
 def place(record: Mapping[str, Any]) -> str:

@@ -180,12 +180,3 @@ def falling(tried: Iterable[Trial]) -> str:
         f"A rate that falls to 0 is better in {better} methods, each at its best rate "
         f"({listed([points(each) for each in gained])} points)."
     )
-
-
-def cut(record: Record) -> str:
-    """What a run's study trains on: `25,000 reviews of at most 256 tokens for one epoch`."""
-    settings = record["params"]
-    return (
-        f"{settings['train_examples']:,} reviews of at most {settings['max_length']} tokens for "
-        f"{epochs(settings['epochs'])}"
-    )
