@@ -128,9 +128,9 @@ def test_training_on_is_judged_where_there_is_a_longer_study(records: list[Any])
     records[0] |= {"study": "x", "params": {"epochs": 2, "train_examples": 2500}}
     best, last = ([Pair(records[0], records[1], 0.1, 0.0, p)] for p in (1, 0.01))
     assert verdicts.more_epochs(records, best, last) == (
-        " In 2 epochs over 2,500 reviews (study “x”): not shown, the gap is smaller in all 1 PEFT "
-        "runs, beyond chance in none of the 1; after the last epoch, yes, the gap is smaller "
-        "beyond chance in all 1 PEFT runs."
+        " In 2 epochs over 2,500 reviews (study “x”), after the best one: not shown, the gap is "
+        "smaller in all 1 PEFT runs, beyond chance in none of the 1; after the last: yes, the gap "
+        "is smaller beyond chance in all 1 PEFT runs."
     )
 
 

@@ -186,7 +186,7 @@ def dot(record: Record) -> dict[str, Any]:
 def ten_results(records: Sequence[Record], seeds: Iterable[Sequence[Record]] = ()) -> Figure:
     """A line a run: best accuracy with its interval, other seeds, the last epoch, the published."""
     others = {own["run"]["name"]: rest for own, *rest in seeds}
-    figure = Figure(figsize=(WIDTH, 2.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.9), layout="constrained")
     ax = figure.subplots()
     for row, record in enumerate(records):
         low, high = statistics.interval(record)

@@ -148,7 +148,7 @@ def more_epochs(longer: Sequence[Record], best: Sequence[Pair], last: Sequence[P
     study, settings = longer[0]["study"], longer[0]["params"]
     return (
         f" In {epochs(settings['epochs'])} over {settings['train_examples']:,} reviews (study "
-        f"“{study}”): {overfitting(best)}; after the last epoch, {overfitting(last)}."
+        f"“{study}”), after the best one: {overfitting(best)}; after the last: {overfitting(last)}."
     )
 
 
