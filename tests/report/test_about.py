@@ -89,8 +89,8 @@ def test_numbers_that_were_made_in_several_places_have_a_line_for_each(records: 
     beside = {"trials": [{"environment": here}], "landmarks": []}
     found: Any = SimpleNamespace(records=lambda: records, seeds=[], longer=[], beside=beside)
     assert about.origins(found).split("\n") == [
-        "- A, 1 thread, bf16: 9 of the ten runs (@tbl-ten), 1 of trials",
-        "- B, 2 threads, fp32: 1 of the ten runs (@tbl-ten)",
+        "- A, 1 thread, bf16: the ten runs (@tbl-ten), 9; trials, 1",
+        "- B, 2 threads, fp32: the ten runs (@tbl-ten), 1",
     ]
 
 

@@ -134,8 +134,8 @@ def origins(found: Evidence) -> str:
     there: dict[str, list[str]] = {}
     for what, records in made.items():
         for where, count in Counter(map(place, records)).items():
-            there.setdefault(where, []).append(f"{count} of {what}")
-    return "\n".join(f"- {where}: {', '.join(each)}" for where, each in there.items())
+            there.setdefault(where, []).append(f"{what}, {count}")
+    return "\n".join(f"- {where}: {'; '.join(each)}" for where, each in there.items())
 
 
 def place(record: Mapping[str, Any]) -> str:
