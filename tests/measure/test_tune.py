@@ -93,6 +93,9 @@ def test_trials_are_kept_and_not_made_twice(
 def test_a_trial_may_not_reach_into_what_is_held_out(smoke: Study, reviews: int) -> None:
     with pytest.raises(InputError, match="are held out"):
         tune.tune(smoke, reviews, ["lora"])
+    alone = dataclasses.replace(smoke, train_examples=1)
+    with pytest.raises(InputError, match=r"train_examples: found 1, expected 2 or more"):
+        tune.tune(alone, 1, ["lora"])
 
 
 def tried(study: Study) -> list[Trial]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection
 
 from t5peft.base.errors import InputError
+from t5peft.base.settings import require
 from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.inputs.data import Tokens
@@ -28,6 +29,7 @@ def tune(study: Study, reviews: int, only: Collection[str]) -> list[Trial]:
     Raises `InputError` where the reviews would reach into those that are held out.
     """
     most = study.train_examples - held_out(study)
+    require(study, "train_examples", most > 0, "2 or more, as a tenth, one at least, is held out")
     if not 0 < reviews <= most:
         expected = f"1 to {most}, as {held_out(study)} are held out"
         raise InputError("--reviews", reviews, expected, "give another number")
