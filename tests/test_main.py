@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import torch
 from helpers import assert_complete, refused, run_named, trained_once
 
-from t5peft.__main__ import TABLE, interrupted, main, name_of, parsed
+from t5peft.__main__ import TABLE, explain, interrupted, main, name_of, parsed
 from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
@@ -53,6 +54,11 @@ def test_memory_that_runs_out_is_one_line(
         line = refused("train smoke --only lora-scratch-r8", capsys)
         assert "memory: found too little" in line
         assert_complete(line)
+
+
+def test_a_copy_that_fails_names_its_target() -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", "source", None, "target")
+    assert str(explain(error)).startswith("file target: found No space left on device")
 
 
 def test_another_error_is_not_hidden(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,8 @@ def explain(error: BaseException) -> OneLine | None:
         room = "room for the model and a batch"
         return InputError("memory", "too little", room, "lower batch_size or max_length")
     if isinstance(error, OSError) and error.strerror:
-        thing = f"file {error.filename}" if error.filename else "output"
+        name = error.filename2 or error.filename  # of a copy: the target
+        thing = f"file {name}" if name else "output"
         return InputError(thing, error.strerror, "one that can be used", "give another")
     return None
 

@@ -9,6 +9,7 @@ from t5peft.base.errors import InputError, OneLine, first_line
 
 def test_an_error_is_one_line_whatever_is_in_it() -> None:
     assert str(OneLine("a\n  b\tc ")) == "a b c"
+    assert str(OneLine("“é” \x1b]0;x\x07")) == r"“é” \x1b]0;x\x07", "no order to a terminal"
     error = InputError("thing", "1\n2", "3", "way\nout")
     assert str(error) == "thing: found 1 2, expected 3; way out"
     assert error._render_traceback_() == ["InputError: thing: found 1 2, expected 3; way out"]

@@ -79,11 +79,14 @@ def test_what_runs_code_is_not_run(tmp_path: Path) -> None:
     torch.save(tiny(), tmp_path / "model.pt")
     torch.save({"a": Trap(tmp_path / "ran")}, tmp_path / "trap.pt")
     (tmp_path / "text.pt").write_text("no tensors")
+    torch.save({"a": torch.zeros(10_000)}, tmp_path / "whole.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:20_000])
     (tmp_path / "cut.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     for name, found in (
         ("model.pt", "objects, which may run code"),
         ("trap.pt", "objects, which may run code"),
         ("text.pt", "nothing that can be read"),
+        ("cut.pt", "nothing that can be read"),
         ("cut.safetensors", "nothing that can be read"),
     ):
         with pytest.raises(InputError, match=f"{name}: found {found}, expected tensors"):

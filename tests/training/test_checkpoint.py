@@ -25,6 +25,9 @@ def test_a_run_that_was_stopped_is_said_to_be(study: Study, begun: Path) -> None
     said = store.status(run_of(study), study)
     assert begun.exists()
     assert (said.state, said.reason) == ("missing", "begun, goes on after epoch 4")
+    for name in (f"{begun.stem}-backup.pt", f"{begun.stem[:-1]}abc.pt"):  # of a person
+        begun.with_name(name).write_bytes(b"")
+    assert store.status(run_of(study), study) == said
 
 
 def saved(held: dict[str, Any]) -> bytes:

@@ -10,7 +10,8 @@ class OneLine(Exception):
     """An error whose line says all: a notebook shows it alone, without the stack."""
 
     def __init__(self, line: str) -> None:
-        super().__init__(" ".join(line.split()))
+        plain = " ".join(line.split())  # and nothing that a terminal would take for an order
+        super().__init__("".join(x if x.isprintable() else ascii(x)[1:-1] for x in plain))
 
     def _render_traceback_(self) -> list[str]:
         """What IPython, and so Jupyter, papermill and Quarto, show of it.

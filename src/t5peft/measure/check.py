@@ -80,9 +80,9 @@ def read(path: Path) -> Any:
 
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # zipfile, pickle and safetensors raise many kinds
+        if isinstance(error, OSError) and error.filename:  # else of torch, on a file that was cut
+            raise
         whole = "GLOBAL" in str(error)
         found = "objects, which may run code" if whole else "nothing that can be read"
         way_out = "save model.state_dict(), not the model"

@@ -178,8 +178,8 @@ def sums(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file as it was packed. Raises `InputError` for another folder."""
     try:
         lines = (folder / SUMS).read_text().splitlines()
-    except OSError as error:
-        found = f"no {SUMS} ({error.strerror})"
+    except (OSError, ValueError) as error:  # or bytes that are no text
+        found = f"no {SUMS} ({getattr(error, 'strerror', 'damaged')})"
         raise InputError(f"folder {folder}", found, "what t5peft pack wrote", "name that") from None
     return {name: value for value, _, name in (line.partition("  ") for line in lines)}
 

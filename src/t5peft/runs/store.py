@@ -110,7 +110,8 @@ def epochs_in(path: Path) -> int:
 
 def checkpoints(where: Path, key: str, last: int) -> list[Path]:
     """Those of a run up to its epoch `last`, the latest at the end."""
-    found = where.glob(f"{CHECKPOINT}-{key}-*.pt")
+    named = where.glob(f"{CHECKPOINT}-{key}-*.pt")
+    found = [path for path in named if path.stem.rpartition("-")[2].isdecimal()]
     return sorted((path for path in found if epochs_in(path) <= last), key=epochs_in)
 
 
