@@ -149,6 +149,11 @@ def one_epoch(records: Iterable[Record]) -> bool:
     return all(len(record["history"]) == 1 for record in records)
 
 
+def best_is_last(records: Iterable[Record]) -> bool:
+    """Is the last epoch of each run its best?"""
+    return all(record["best_epoch"] == len(record["history"]) for record in records)
+
+
 def mark(record: Mapping[str, Any]) -> str:
     """What stands behind the name of a stale run."""
     return " **(stale)**" if record.get("stale") else ""

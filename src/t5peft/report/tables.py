@@ -50,7 +50,7 @@ def in_order(records: Sequence[Record]) -> list[tuple[Planned, str, dict[str, st
     """Each run with its mark and its scores, or with dashes where it is missing."""
     split = isinstance(records, Incomplete)
     stored, lacking = (records.stored, records.lacking) if split else (records, ())
-    last = all(record["best_epoch"] == len(record["history"]) for record in stored)
+    last = show.best_is_last(stored)
     there = [(record, mark(record), score(record, last)) for record in stored]
     dashes = dict.fromkeys(there[0][2] if there else (), show.DASH)
     gone = [(record, " (missing)", dashes) for record in lacking]
