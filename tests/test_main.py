@@ -14,27 +14,47 @@ import pytest
 import torch
 from helpers import assert_complete, refused, run_named, trained_once
 
-from t5peft.__main__ import TABLE, explain, interrupted, main, name_of, parsed
+from t5peft.__main__ import TABLE, explain, main, name_of, parsed
 from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.training import loop
 
+INTERRUPTED = """
+import os, signal, sys
+from t5peft import __main__ as cli
+from t5peft.base import studies
 
-def test_ctrl_c_is_known_behind_what_a_library_makes_of_it() -> None:
-    """As of a zip that is interrupted when it opens a part: it cannot be closed then."""
+def every():
+    LOST
 
-    def clear_up() -> None:
-        try:
-            raise KeyboardInterrupt
-        finally:
-            raise ValueError("an open writing handle")
+studies.every = every
+cli.main(["studies"])
+"""
+LOST = {
+    "another error is made of it": """
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("half of a module") from None
+""",
+    "it is lost where an object goes": """
+    class Goes:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+    Goes()
+    return {}
+""",
+}
 
-    with pytest.raises(ValueError, match="open writing handle") as caught:
-        clear_up()
-    assert interrupted(caught.value)
-    assert interrupted(KeyboardInterrupt())
-    assert not interrupted(ValueError())
+
+@pytest.mark.parametrize("way", LOST)
+def test_ctrl_c_is_heeded_whatever_a_library_makes_of_it(way: str) -> None:
+    script = INTERRUPTED.replace("    LOST", LOST[way])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.startswith("t5peft: stopped; ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.usefixtures("smoke")

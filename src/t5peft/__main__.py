@@ -21,7 +21,7 @@ from t5peft.base.settings import build, overrides, read_yaml, study_file
 from t5peft.base.studies import TARGETS, Study
 from t5peft.inputs import backbone, checks
 from t5peft.measure import measurements
-from t5peft.methods.table import METHODS, SETTINGS, Run, named, ours, runs_of
+from t5peft.methods.table import METHODS, SETTINGS, Run, expected_of, named, ours, runs_of
 from t5peft.runs import launch, records, store
 from t5peft.runs.identity import of_study
 from t5peft.runs.records import SHOWN
@@ -34,7 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are not our word
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # nor are its seconds
     machine.keep_freed_memory()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no child is left behind
+    signal.signal(signal.SIGTERM, heed)  # as Ctrl-C: no child is left behind
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as by `&`
+        signal.signal(signal.SIGINT, heed)
+    sys.unraisablehook = lambda lost: leave() if HEARD else sys.__unraisablehook__(lost)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (Exception, KeyboardInterrupt) as error:
-        if interrupted(error):
+        if HEARD:
             leave()
         line = explain(error)
         if line is None:
@@ -62,11 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_INPUT
 
 
-def interrupted(error: BaseException | None) -> bool:
-    """Is this Ctrl-C, or what a library raised as it cleared up after it, as NumPy's zip does?"""
-    while error and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
+HEARD: list[int] = []
+"""Signals to stop: noted, as a library may make another error of what is raised, or lose it."""
+
+
+def heed(number: int, _: object) -> NoReturn:
+    """Stop, as by Ctrl-C."""
+    HEARD.append(number)
+    raise KeyboardInterrupt
 
 
 def leave() -> NoReturn:
@@ -261,6 +267,10 @@ def check_command(options: argparse.Namespace) -> int:
     run = ours(study or studies.load("assignment")).get(method)
     own = {k: x for k, x in check.said(path, content).items() if k in SETTINGS.get(method, {})}
     asked = given(options, ("tokens", "bottleneck", "rank", "alpha", "targets"))
+    for key, value in (own | asked).items():
+        if expected := expected_of(key, value, study or studies.load("assignment")):
+            thing = f"--{key}" if key in asked else f"file {path}: its {key}"
+            raise InputError(thing, repr(value), expected, "give another")
     settings = (run.settings if run else {}) | own | asked
     settings = named(settings) if method == "lora" else settings
     model = backbone.load_on_meta(study.backbone).config if study else backbone.sized(options.size)
@@ -521,12 +531,12 @@ TABLE: dict[str, dict[Callable[[argparse.Namespace], int], tuple[Option, ...]]] 
         baselines_command: (STUDY, SET),
         tune_command: (
             *(STUDY, SET),
-            option("--reviews", type=int, default=9600, help="to train on (default 9,600)"),
+            option("--reviews", type=int, help="to train on (default 9,600, or all but a tenth)"),
             option("--only", **SEVERAL, choices=METHODS, help="these methods"),
         ),
         retention_command: (
             *(STUDY, SET),
-            option("--reviews", type=int, default=10_000, help="to score (default 10,000)"),
+            option("--reviews", type=int, help="to score (default 10,000, or all)"),
         ),
         bench_command: (
             *(STUDY, SET),

@@ -97,8 +97,8 @@ def test_what_runs_code_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"alpha": 8.0}, "alpha 4.0, expected alpha 8.0; give 4.0"),
-        ({"rank": 8}, "rank 2, expected rank 8; give 2"),
+        ({"alpha": 8.0}, "alpha 4.0, expected alpha 8.0; give --alpha 4.0"),
+        ({"rank": 8}, "rank 2, expected rank 8; give --rank 2"),
     ],
 )
 def test_a_file_of_ours_says_what_it_is(change: dict[str, Any], found: str, tmp_path: Path) -> None:
@@ -175,7 +175,9 @@ def test_a_lora_elsewhere_says_so_itself(
     ("options", "found"),
     [
         ("--bottleneck 4", "setting bottleneck: found 4, expected settings of lora: rank, alpha"),
-        ("--rank 0", "rank: found 0, expected a whole number from 1"),
+        ("--rank 0", "--rank: found 0, expected a whole number from 1"),
+        ("--alpha nan", "--alpha: found nan, expected a positive number"),
+        ("--alpha -1", "--alpha: found -1.0, expected a positive number"),
         ("--method adapter --targets q v", "setting targets: found ['q', 'v'], expected settings"),
         ("--size t6", "size: found 't6', expected one of t5-small"),
     ],
@@ -186,6 +188,53 @@ def test_an_option_of_another_method_is_refused(
     torch.save(lora(), tmp_path / "x")
     assert main(["check", str(tmp_path / "x"), "--method", "lora", *options.split()]) == 2
     assert found in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"alpha": "four"}, "its alpha: found 'four', expected a positive number"),
+        ({"alpha": None}, "its alpha: found None, expected a positive number"),
+        ({"rank": 2.5}, "its rank: found 2.5, expected a whole number from 1"),
+        ({"targets": 5}, "its targets: found 5, expected some of q, k"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_the_files(
+    settings: dict[str, Any], found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = {"method": "lora", "settings": SETTINGS["lora"] | settings, "state_dict": lora()}
+    torch.save(held, tmp_path / "lora.pt")
+    assert main(["check", str(tmp_path / "lora.pt"), "--method", "lora", "--size", "tiny"]) == 2
+    assert f"lora.pt: {found}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"lora_alpha": 4}, "its rank: found None"),
+        ({"lora_alpha": "four", "r": RANK}, "its alpha: found 'four'"),
+        ({"lora_alpha": None, "r": RANK, "config": 5}, "its alpha: found None"),
+    ],
+)
+def test_and_a_folders(
+    config: dict[str, Any], found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file(
+        {x: t.contiguous() for x, t in lora().items()}, tmp_path / "adapter_model.safetensors"
+    )
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    assert main(["check", str(tmp_path), "--method", "lora", "--size", "tiny"]) == 2
+    assert f"{found}, expected a" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_tensors_of_a_training_that_diverged_are_named(value: float, tmp_path: Path) -> None:
+    tensors = lora()
+    name = [*tensors][3]
+    tensors[name][0, 0] = value
+    torch.save(tensors, tmp_path / "lora.pt")
+    with pytest.raises(InputError, match=f"lora.pt: found tensor {name} with inf or nan"):
+        look(tmp_path / "lora.pt")
 
 
 def test_another_size_is_refused_by_the_first_tensor(tmp_path: Path) -> None:

@@ -63,6 +63,17 @@ def test_the_command_measures_every_stored_run_once(
     assert Evidence(short).kept == {}
 
 
+def test_it_scores_all_reviews_where_there_are_few(
+    short: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(store, "require", lambda *_: [])
+    monkeypatch.setattr(measurements, "retention", lambda _, reviews, __: asked.append(reviews))
+    monkeypatch.setattr(measurements, "made", lambda _: [])
+    retention.measure(short, None)
+    assert asked == [short.train_examples]
+
+
 @pytest.mark.parametrize("reviews", [0, 17])
 def test_no_more_reviews_than_there_are(short: Study, reviews: int) -> None:
     with pytest.raises(

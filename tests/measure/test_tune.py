@@ -89,6 +89,14 @@ def test_trials_are_kept_and_not_made_twice(
     assert last == ["lora-scratch-r8", f"{measurements.GRID['lora'][-1]:g}", "linear", "75.00"]
 
 
+def test_it_trains_on_all_but_a_tenth_where_there_are_few(
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "trial", no_training)
+    (first, *_) = tune.tune(smoke, None, ["lora"])
+    assert first["reviews"] == smoke.train_examples - first["held_out"]
+
+
 @pytest.mark.parametrize("reviews", [0, 60])
 def test_a_trial_may_not_reach_into_what_is_held_out(smoke: Study, reviews: int) -> None:
     with pytest.raises(InputError, match="are held out"):

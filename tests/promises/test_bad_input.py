@@ -36,6 +36,7 @@ SETTINGS = {
     "lora_rank": "no '='",
     "lora_rank=eight": "lora_rank: found 'eight', expected a whole number",
     "lora_rank=": "lora_rank: found '', expected a whole number",
+    "backbone=": "backbone: found '', expected a name or a folder",
     "epochs=true": "epochs: found True, expected a whole number",
     "epochs=0": "epochs: found 0, expected a positive number",
     "epochs=99999999999999999999": "expected less than 10^9",
@@ -106,6 +107,7 @@ COMMANDS = {
     "check lora.pt --method lora --set seed=1": "--set and --reviews without the --study that they",
     "predict smoke/lora-scratch-r8 text": "found no stored run of that name",
     "predict ../../etc text": "run ../../etc: found no stored run of that name",
+    "predict smoke/full /no/review": "file /no/review: found none, expected one of reviews",
     "export smoke": "the following arguments are required: -o/--output",
     "export smoke -o x": "found 10 of 10 runs missing (never trained): full, soft-prompt",
     "train smoke --set study=backbone": "study: found 'backbone', expected another name",
@@ -133,6 +135,7 @@ COMMANDS = {
     "pretrain backbone-small --set sst2_weight=-1": "sst2_weight: found -1.0, expected a number",
     "pretrain backbone-small --set name=x --set data=made-up --set sst2=no": "SST-2 no: found",
     "tune smoke --set train_examples=5 --reviews 5": "--reviews: found 5, expected 1 to 4, as 1",
+    "tune smoke --only ia3": "--only: found ia3, expected some of full, soft-prompt, adapter, lora",
     "baselines smoke --set train_examples=1": "training reviews: found",
     "handin smoke --name '' --number 1 -o x": "--name: found ''",
     "handin smoke --name A --number=-1 -o x": "--number: found '-1'",
@@ -310,6 +313,10 @@ BACKBONES: dict[str, tuple[Make, str]] = {
     "another T5": (
         configuration(model_type="t5", feed_forward_proj="gated-gelu"),
         "feed_forward_proj gated-gelu (T5 v1.1 or later)",
+    ),
+    "no shape": (
+        configuration(model_type="t5", d_model=-3),
+        "found d_model -3, expected a whole number from 1",
     ),
     "no tensors": (
         configuration(model_type="t5", decoder_start_token_id=0),

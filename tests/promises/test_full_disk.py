@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,6 +72,20 @@ def test_a_disk_that_cannot_be_written_keeps_what_was_there(
     forge(store.folder(run_of(study), study), source="of another day")
     mount("-o", "remount,ro", str(small_disk))
     assert "Read-only file system, expected a folder" in refused(study, capsys)
+
+
+@pytest.mark.parametrize("how", ["--merge", "--backbone", "--format peft"])
+def test_a_full_disk_leaves_no_half_of_an_export(
+    how: str, study: Study, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the library that writes it says of that."""
+    make.train_alone(run_of(study), study)
+    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    target = small_disk / "exported"
+    command = ["export", *studies.arguments(study).split(), "--only", NAME, "-o", str(target)]
+    assert main([*command, *how.split()]) == 2
+    assert "No space left on device, expected a folder" in capsys.readouterr().err
+    assert not [path for path in target.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])

@@ -62,6 +62,24 @@ def test_a_checkpoint_of_another_run_is_left_aside(study: Study, begun: Path) ->
         assert len(job.history) == epochs
 
 
+def test_a_damaged_one_gives_way_to_an_earlier_one(
+    study: Study, begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every stop, until the run is past it."""
+    later = begun.with_name(begun.name.replace("-4.pt", "-5.pt"))
+    later.write_bytes(begun.read_bytes()[:-100])
+    trained = []
+    epoch = loop.train_epoch
+    monkeypatch.setattr(
+        loop, "train_epoch", lambda job, number: trained.append(number) or epoch(job, number)
+    )
+    run = run_of(study)
+    with pytest.warns(UserWarning, match="5.pt is damaged"):
+        make.train_alone(run, dataclasses.replace(study, epochs=5))
+    assert trained == [5]
+    assert not [*begun.parent.glob("checkpoint-*")], "the record stands for both"
+
+
 OTHERS = {"another rate": {"lora_learning_rate": 0.02}, "fewer epochs": {"epochs": 3}}
 
 

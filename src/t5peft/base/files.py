@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -18,6 +19,9 @@ from t5peft.base import paths
 from t5peft.base.errors import InputError
 
 T = TypeVar("T")
+
+NO_ROOM = 2**20
+"""Bytes that are left on a full disk at most: what did not fit was more."""
 
 
 class Target:
@@ -154,7 +158,7 @@ def put_in_place(new: Path, folder: Path) -> Path:
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which stands in its place once it is whole, or not at all.
 
-    Raises `InputError` where something is there.
+    Raises `InputError` where something is there, or the disk is full.
     """
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -163,6 +167,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield new
         put_in_place(new, folder)
+    except InputError:
+        raise
+    except Exception as error:  # libraries tell of a full disk each in their own words
+        if shutil.disk_usage(new).free > NO_ROOM:
+            raise
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise unwritable(folder, full) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

@@ -169,7 +169,10 @@ POSITIVE = tuple(
 def load(study: str | Path, changes: Mapping[str, Any] | None = None) -> Study:
     """The study in `study` (a file or a name in params/), with `changes` on top."""
     path = study_file(study)
-    return build(Study, read_yaml(path), str(path), changes)
+    found = build(Study, read_yaml(path), str(path), changes)
+    for name in ("backbone", "data"):
+        require(found, name, getattr(found, name) != "", "a name or a folder")
+    return found
 
 
 def arguments(study: Study) -> str:

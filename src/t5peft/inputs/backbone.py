@@ -126,17 +126,22 @@ def sized(name: str) -> Any:
         raise InputError(thing, error.found, expected, "give another") from error
     if found.model_type not in ("t5", "mt5"):  # umT5 has relative positions in each layer
         raise InputError(thing, found.model_type, expected, "give another")
-    names = [*(field.name for field in fields(Size)), "relative_attention_num_buckets"]
-    numbers = {key: getattr(found, key) for key in names}
-    for key, x in numbers.items():
-        if not isinstance(x, int) or isinstance(x, bool) or not 0 < x < 10**6:
-            expected = "a whole number from 1, below 10^6"
-            raise InputError(thing, f"{key} {x!r}", expected, "mend its config.json")
     from transformers import T5Config
 
     inner = "gated-gelu" if found.is_gated_act else "relu"  # which function counts nothing
     tied = bool(found.tie_word_embeddings)
-    return T5Config(**numbers, feed_forward_proj=inner, tie_word_embeddings=tied)
+    return T5Config(**numbers(thing, found), feed_forward_proj=inner, tie_word_embeddings=tied)
+
+
+def numbers(thing: str, settings: Any) -> dict[str, Any]:
+    """What a configuration says of a T5's shapes. Raises `InputError` for what no shape can be."""
+    names = [*(field.name for field in fields(Size)), "relative_attention_num_buckets"]
+    found = {key: getattr(settings, key) for key in names}
+    for key, x in found.items():
+        if not isinstance(x, int) or isinstance(x, bool) or not 0 < x < 10**6:
+            expected = "a whole number from 1, below 10^6"
+            raise InputError(thing, f"{key} {x!r}", expected, "mend its config.json")
+    return found
 
 
 # --- fingerprint -------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ def check_backbone(study: Study) -> None:
             "restore it, or remove it",
         ) from None
     settings = backbone.read_config(name)
+    backbone.numbers(f"backbone {name}", settings)
     for key, value in AS_OURS.items():
         if (given := getattr(settings, key)) != value:
             raise InputError(

@@ -37,11 +37,12 @@ PATIENCE = 8.0
 """Seconds that the hub may take to answer."""
 
 AGAIN = "the same command goes on where it was"
-MISSPELT = "is it misspelt? A private one wants `hf auth login`"
+MISSPELT = "is it misspelt?"
+PRIVATE = f"{MISSPELT} A private one wants `hf auth login`"
 WAYS_OUT = {
-    401: MISSPELT,
+    401: PRIVATE,
     403: "ask for access on its page of the hub, then `hf auth login`",
-    404: MISSPELT,
+    404: PRIVATE,
     429: f"wait some minutes; {AGAIN}",
 }
 """By what the hub answers."""

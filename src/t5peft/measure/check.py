@@ -113,13 +113,16 @@ def said(path: Path, content: Any) -> dict[str, Any]:
     if not (path / CONFIG).is_file():
         return {}
     whole = read_yaml(path / CONFIG)  # as JSON is YAML
-    config = whole.get("config", whole)  # AdapterHub's lies deeper
+    deeper = whole.get("config")  # as AdapterHub's lies
+    config = deeper if isinstance(deeper, Mapping) else whole
     for key, usual in ONLY.items():
         if (value := config.get(key, usual)) not in (usual, None):
             thing, expected = f"file {path / CONFIG}", f"{key} {usual}, as our method has it"
             raise InputError(thing, f"{key} {value}", expected, "this kind is not known here")
     if "lora_alpha" in config:
-        return {"rank": config["r"], "alpha": float(config["lora_alpha"])} | targets(config)
+        alpha = config["lora_alpha"]
+        alpha = float(alpha) if isinstance(alpha, int) else alpha
+        return {"rank": config.get("r"), "alpha": alpha} | targets(config)
     return {"tokens": config["num_virtual_tokens"]} if "num_virtual_tokens" in config else {}
 
 
@@ -143,7 +146,9 @@ def identify(
     asked = {"method": method, "targets": [*Study.lora_targets], **settings}
     for key, other in said(path, content).items():
         if (value := asked.get(key, other)) != other:
-            raise InputError(f"file {path}", f"{key} {other}", f"{key} {value}", f"give {other}")
+            given = " ".join(other) if isinstance(other, list) else other
+            way_out = f"give --{key} {given}"
+            raise InputError(f"file {path}", f"{key} {other}", f"{key} {value}", way_out)
     thing, derived = f"file {path}", formulas.derive(method, model, settings).derived
     found = {name: x for name, x in flat(content) if x.dim()}  # a number is a scale or a step
     wanted, bare = counting.tensors(method, model, settings)
@@ -156,6 +161,10 @@ def identify(
         names = matching.matched(thing, rest, wanted)
     laid = {ours: matching.laid(found[name], wanted[ours].shape) for ours, name in names.items()}
     tensors = {ours: x.float() for ours, x in laid.items() if x is not None}
+    for ours, x in tensors.items():
+        if not x.isfinite().all():
+            what, way_out = f"tensor {names[ours]} with inf or nan", "train it at a lower rate"
+            raise InputError(thing, what, "finite numbers", way_out)
     named = content.get("backbone_fingerprint", "") if isinstance(content, Mapping) else ""
     return Handed(path, found, frozen, names, tensors, derived, str(named))
 

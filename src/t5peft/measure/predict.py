@@ -62,7 +62,8 @@ def texts(arguments: Sequence[str], text_column: str = "") -> list[str]:
     found: list[str] = []
     for argument in arguments:
         path = Path(argument)
-        named = tables.is_table(path) or path.suffix.lower() == ".txt"
+        begins = argument.startswith(("/", "./", "../", "~"))
+        named = begins or tables.is_table(path) or path.suffix.lower() == ".txt"
         if not os.path.isfile(path):
             if os.sep in argument and os.path.isdir(path):
                 way_out = f"give its files, as in {path}/*.txt"

@@ -32,12 +32,16 @@ INPUT = 256
 
 AT_ONCE = 16
 
+USUAL = 10_000
+"""Training reviews that are scored, where there are so many."""
 
-def measure(study: Study, reviews: int) -> list[Retention]:
+
+def measure(study: Study, reviews: int | None) -> list[Retention]:
     """What is measured of a study's runs; see `measurements.made`.
 
     Raises `InputError` where a run is not stored or there are fewer training reviews.
     """
+    reviews = min(USUAL, study.train_examples) if reviews is None else reviews
     if not 0 < reviews <= study.train_examples:
         there = f"1 to the study's {study.train_examples:,}"
         raise InputError("--reviews", reviews, there, "give another number")

@@ -18,21 +18,29 @@ from t5peft.inputs import data
 from t5peft.inputs.data import Tokens
 from t5peft.measure import measurements
 from t5peft.measure.measurements import Trial, held_out
-from t5peft.methods.table import Run
+from t5peft.methods.table import Run, ours
 from t5peft.runs.identity import of_study
 from t5peft.training import jobs, loop
 
+USUAL = 9600
+"""Reviews of a trial, where there are so many."""
 
-def tune(study: Study, reviews: int, only: Collection[str]) -> list[Trial]:
+
+def tune(study: Study, reviews: int | None, only: Collection[str]) -> list[Trial]:
     """The trials of the methods, one epoch over `reviews` reviews each; see `measurements.made`.
 
-    Raises `InputError` where the reviews would reach into those that are held out.
+    Raises `InputError` where the reviews would reach into those that are held out, and where the
+    study has no from-scratch run of the methods.
     """
     most = study.train_examples - held_out(study)
     require(study, "train_examples", most > 0, "2 or more, as a tenth, one at least, is held out")
+    reviews = min(USUAL, most) if reviews is None else reviews
     if not 0 < reviews <= most:
         expected = f"1 to {most}, as {held_out(study)} are held out"
         raise InputError("--reviews", reviews, expected, "give another number")
+    if not {*only} & ours(study).keys():
+        found, expected = " ".join(only), f"some of {', '.join(ours(study))}, as the study runs"
+        raise InputError("--only", found, expected, "name one of these")
     return measurements.made(measurements.trials(study, of_study(study), reviews, only))
 
 

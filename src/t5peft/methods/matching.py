@@ -184,7 +184,7 @@ def refused(thing: str, what: str, wanted: Tensors, name: str = "") -> InputErro
     of = f"{name} {told(wanted[name].shape)}, or turned, of " if name else ""
     expected = f"{of}{len(wanted)} tensors, {count(wanted.values()):,} parameters"
     return InputError(
-        thing, what, expected, "give the method and the settings that it was made with"
+        thing, what, expected, "give the size, method and settings that it was made with"
     )
 
 

@@ -28,7 +28,10 @@ def train(run: Run, study: Study) -> None:
     identity, held = identity_of(run, study), backbone.described(study)  # as they are loaded
     where, key = store.folder(run, study), store.key(identity)
     job = jobs.prepare(run, study)  # inputs, method, optimizer
-    checkpoint.restore(job, store.begun(where, identity), key)
+    for path in reversed(store.checkpoints(where, key, study.epochs)):
+        checkpoint.restore(job, path, key)
+        if job.history:  # else it is damaged, and an earlier one may be whole
+            break
     for done in loop.epochs(job):  # training, evaluation
         print(
             f"{run.name}: epoch {done['epoch']} of {study.epochs}, loss {done['loss']:.4f}, "

@@ -232,7 +232,7 @@ def backbones(folder: Path) -> Iterator[Parcel]:
         where, main = path.parent, path.relative_to(folder)
         found = backbone.contents(where, (*hub.WEIGHTS, *hub.PIECES))
         try:
-            said = json.loads(path.read_text())["fingerprint"]
+            said = str(json.loads(path.read_text())["fingerprint"])
         except (ValueError, LookupError, TypeError) as error:
             said = first_line(error)
         if said != found:

@@ -76,7 +76,9 @@ def load(
     for part, found in (("backbone", backbone.fingerprint(study)), ("tokenizer", words)):
         stored = record["identity"].get(part)
         if found != stored:
-            raise InputError(f"{part} of run {name}", found[:12], str(stored)[:12], "train again")
+            way_out = f"give its own with --set {part}=FOLDER" if stored else "leave it out"
+            one, other = (x[:12] if x else "none" for x in (found, stored))
+            raise InputError(f"{part} of run {name}", one, other, way_out)
     model = jobs.build(run, study)
     put(model, tensors, str(folder))
     return run, study, model.eval()
