@@ -21,7 +21,7 @@ from t5peft.base.settings import build, overrides, read_yaml, study_file
 from t5peft.base.studies import TARGETS, Study
 from t5peft.inputs import backbone, checks
 from t5peft.measure import measurements
-from t5peft.methods.table import METHODS, SETTINGS, Run, expected_of, named, ours, runs_of
+from t5peft.methods.table import METHODS, Run, runs_of
 from t5peft.runs import launch, records, store
 from t5peft.runs.identity import of_study
 from t5peft.runs.records import SHOWN
@@ -264,15 +264,9 @@ def check_command(options: argparse.Namespace) -> int:
     study = study_of(options) if options.study else None
     path, method = Path(options.file), options.method
     content = check.read(path)
-    run = ours(study or studies.load("assignment")).get(method)
-    own = {k: x for k, x in check.said(path, content).items() if k in SETTINGS.get(method, {})}
     asked = given(options, ("tokens", "bottleneck", "rank", "alpha", "targets"))
-    for key, value in (own | asked).items():
-        if expected := expected_of(key, value, study or studies.load("assignment")):
-            thing = f"--{key}" if key in asked else f"file {path}: its {key}"
-            raise InputError(thing, repr(value), expected, "give another")
-    settings = (run.settings if run else {}) | own | asked
-    settings = named(settings) if method == "lora" else settings
+    said, usual = check.said(path, content), study or studies.load("assignment")
+    settings = check.settings(path, said, method, usual, asked)
     model = backbone.load_on_meta(study.backbone).config if study else backbone.sized(options.size)
     handed = check.identify(path, content, method, model, settings)
     print(*handed.lines, sep="\n", flush=True)

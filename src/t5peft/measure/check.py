@@ -16,7 +16,7 @@ from t5peft.base.studies import Study, in_order
 from t5peft.inputs import backbone, checks
 from t5peft.methods import counting, formulas, matching
 from t5peft.methods.formulas import Model
-from t5peft.methods.table import Run, told
+from t5peft.methods.table import SETTINGS, Run, expected_of, named, ours, told
 from t5peft.runs import reopen
 from t5peft.training import jobs, loop
 
@@ -136,6 +136,23 @@ def targets(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"targets": [*(in_order(ours) or ours)]}
 
 
+def settings(
+    path: Path, said: Mapping[str, Any], method: str, study: Study, asked: dict[str, Any]
+) -> dict[str, Any]:
+    """A method's, as the study has them, the file says, and the command line asks for.
+
+    Raises `InputError` for one that cannot be.
+    """
+    own = {key: value for key, value in said.items() if key in SETTINGS.get(method, {})} | asked
+    for key, value in own.items():
+        if expected := expected_of(key, value, study):
+            thing = f"--{key}" if key in asked else f"file {path}: its {key}"
+            raise InputError(thing, repr(value), expected, "give another")
+    run = ours(study).get(method)
+    found = (run.settings if run else {}) | own
+    return named(found) if method == "lora" else found
+
+
 # --- what is what ------------------------------------------------------------------------------
 
 
@@ -161,10 +178,9 @@ def identify(
         names = matching.matched(thing, rest, wanted)
     laid = {ours: matching.laid(found[name], wanted[ours].shape) for ours, name in names.items()}
     tensors = {ours: x.float() for ours, x in laid.items() if x is not None}
-    for ours, x in tensors.items():
-        if not x.isfinite().all():
-            what, way_out = f"tensor {names[ours]} with inf or nan", "train it at a lower rate"
-            raise InputError(thing, what, "finite numbers", way_out)
+    if diverged := [names[name] for name, x in tensors.items() if not x.isfinite().all()]:
+        found_there, way_out = f"tensor {diverged[0]} with inf or nan", "train at a lower rate"
+        raise InputError(thing, found_there, "finite numbers", way_out)
     named = content.get("backbone_fingerprint", "") if isinstance(content, Mapping) else ""
     return Handed(path, found, frozen, names, tensors, derived, str(named))
 

@@ -358,7 +358,10 @@ def zero_shot(state: State, params: BackboneParams, tokenizer: Any) -> dict[str,
             ids = tokenizer([text for text, _ in pairs], add_special_tokens=False)["input_ids"]
             labels = np.array([label for _, label in pairs])
             texts = data.Tokens.of(ids, labels)
-            answers = evaluation.predict(state.model, tokenizer, texts, max_length)
+            with Progress(name.replace("_", " "), len(texts)) as progress:
+                answers = evaluation.predict(
+                    state.model, tokenizer, texts, max_length, on_batch=progress.add
+                )
             found[name] = round(evaluation.score(answers, labels)[0], 4)
     return found
 
