@@ -46,7 +46,15 @@ def test_a_tokenizer_that_moved_is_found_by_its_new_folder(
     moved = shutil.copytree(words_folder, tmp_path / "moved")
     (after,) = predict.predict("smoke/lora-scratch-r8", ["good"], {"tokenizer": str(moved)})
     assert after == before
-    with pytest.raises(InputError, match="backbone of run smoke/lora-scratch-r8: found"):
+    with pytest.raises(InputError, match=r"backbone of run smoke/lora-scratch-r8: .*give its own"):
         reopen.load("smoke/lora-scratch-r8", {"backbone": "random:t5-small"})
     with pytest.raises(InputError, match="--set lora_rank: found a setting that the run fixes"):
         reopen.load("smoke/lora-scratch-r8", {"lora_rank": 4})
+
+
+def test_no_tokenizer_is_given_to_a_backbone_that_has_its_own(
+    on_folders: Study, words_folder: Path
+) -> None:
+    make.train_alone(run_of(on_folders), on_folders)
+    with pytest.raises(InputError, match=r"--set tokenizer: .*, as its backbone has its own"):
+        reopen.load("smoke/lora-scratch-r8", {"tokenizer": str(words_folder)})

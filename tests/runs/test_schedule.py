@@ -12,6 +12,7 @@ from helpers import NAME, run_named, trained_once
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
+from t5peft.inputs import checks
 from t5peft.methods.table import Run
 from t5peft.runs import schedule
 
@@ -56,6 +57,24 @@ def test_a_run_with_other_settings_is_replaced_only_if_a_person_says_so(
     assert not attempted
     assert schedule.train(wanted, other, replace=True) == 0
     assert attempted == [NAME]
+
+
+def test_what_is_neither_here_nor_named_by_a_stored_run_is_asked_of_the_hub(
+    study: Study, attempted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_once(run_named(study, NAME), study)
+    other = dataclasses.replace(study, backbone="somebody/a-t5")
+    wanted, asked = [run_named(other, NAME)], []
+
+    def fetch(study: Study) -> None:
+        asked.append(study.backbone)
+        raise InputError(f"backbone {study.backbone}", "404", "a T5", "is it misspelt?")
+
+    monkeypatch.setattr(checks, "fetch", fetch)
+    with pytest.raises(InputError, match="is it misspelt"):
+        schedule.train(wanted, other, replace=True)
+    assert asked == ["somebody/a-t5"]
+    assert not attempted
 
 
 def test_side_by_side_each_run_is_a_command_and_the_worst_exit_code_counts(

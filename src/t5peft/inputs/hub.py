@@ -37,12 +37,11 @@ PATIENCE = 8.0
 """Seconds that the hub may take to answer."""
 
 AGAIN = "the same command goes on where it was"
-MISSPELT = "is it misspelt?"
-PRIVATE = f"{MISSPELT} A private one wants `hf auth login`"
+MISSPELT = "is it misspelt? A private one wants `hf auth login`"
 WAYS_OUT = {
-    401: PRIVATE,
+    401: MISSPELT,
     403: "ask for access on its page of the hub, then `hf auth login`",
-    404: PRIVATE,
+    404: MISSPELT,
     429: f"wait some minutes; {AGAIN}",
 }
 """By what the hub answers."""
@@ -187,7 +186,7 @@ def refused(name: str, needed: Sequence[str], error: BaseException) -> InputErro
         elif isinstance(each, OfflineModeIsEnabled):
             found, way_out = "not on this machine, and HF_HUB_OFFLINE is set", "unset it"
         elif isinstance(each, HFValidationError):
-            found, way_out = "no folder, and no name that the hub could have", MISSPELT
+            found, way_out = "no folder, and no name that the hub could have", "mend the name"
         elif isinstance(each, IncompleteRead):
             found = "a download that broke off"
         elif isinstance(each, TimeoutError | ConnectionError):

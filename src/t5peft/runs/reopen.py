@@ -70,15 +70,17 @@ def load(
     own = paths.weights().resolve() / record["study"] / record["run"]["name"]
     if folder.parent.parent == paths.weights().resolve() and folder != own:
         raise InputError(f"run {name}", f"the record of {own.name}", "its own", "train it again")
+    if "tokenizer" in changes and not record["params"]["tokenizer"]:
+        expected = "none, as its backbone has its own"
+        raise InputError("--set tokenizer", changes["tokenizer"], expected, "leave it out")
     run, study = settings(record, f"record of run {name}", changes)
     study = at_hand(study, record)
     words = tokenizers.fingerprint(study.tokenizer) if study.tokenizer else ""
     for part, found in (("backbone", backbone.fingerprint(study)), ("tokenizer", words)):
         stored = record["identity"].get(part)
         if found != stored:
-            way_out = f"give its own with --set {part}=FOLDER" if stored else "leave it out"
-            one, other = (x[:12] if x else "none" for x in (found, stored))
-            raise InputError(f"{part} of run {name}", one, other, way_out)
+            way_out = f"give its own with --set {part}=FOLDER"
+            raise InputError(f"{part} of run {name}", found[:12], str(stored)[:12], way_out)
     model = jobs.build(run, study)
     put(model, tensors, str(folder))
     return run, study, model.eval()
