@@ -36,6 +36,8 @@ SETTINGS = {
     "lora_rank": "no '='",
     "lora_rank=eight": "lora_rank: found 'eight', expected a whole number",
     "lora_rank=": "lora_rank: found '', expected a whole number",
+    "backbone=a/b/c": "found no folder, and no name that the hub could have, expected a folder "
+    "with a T5 in safetensors, or a name on the hub; mend the name",
     "backbone=": "backbone: found '', expected a name or a folder",
     "epochs=true": "epochs: found True, expected a whole number",
     "epochs=0": "epochs: found 0, expected a positive number",

@@ -18,7 +18,7 @@ from t5peft.__main__ import main
 from t5peft.base import files, paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.inputs import backbone, data, tokenizers
+from t5peft.inputs import backbone, data, int8, tokenizers
 from t5peft.methods.table import runs_of
 from t5peft.runs import make, pack, records, store
 from t5peft.runs.identity import identity_of
@@ -204,6 +204,16 @@ def test_nothing_is_packed_over_and_no_other_folder_unpacked(
     ):
         pack.pack(dataclasses.replace(study, data_fingerprint="0" * 64), None, tmp_path / "new")
     assert not [path for path in tmp_path.iterdir() if "new" in path.name], "whole, or not there"
+
+
+@pytest.mark.parametrize("card", ['{"fingerprint": 5}', "{", "[]", "{}"])
+def test_a_backbone_whose_card_says_something_else_is_refused(card: str, tmp_path: Path) -> None:
+    folder = tmp_path / "weights" / "backbone" / "small"
+    folder.mkdir(parents=True)
+    int8.save(backbone.load("random:tiny"), folder)
+    (folder / "pretraining.json").write_text(card)
+    with pytest.raises(InputError, match=r"small: found fingerprint \w+, expected .*copy it again"):
+        list(pack.backbones(tmp_path))
 
 
 def test_the_runs_that_a_kill_left_unfinished_go_on_there(

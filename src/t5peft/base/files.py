@@ -167,10 +167,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield new
         put_in_place(new, folder)
-    except InputError:
-        raise
     except Exception as error:  # libraries tell of a full disk each in their own words
-        if shutil.disk_usage(new).free > NO_ROOM:
+        if isinstance(error, InputError) or shutil.disk_usage(new).free > NO_ROOM:
             raise
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise unwritable(folder, full) from error
