@@ -24,7 +24,6 @@ from t5peft.__main__ import main
 from t5peft.base import deciding, files, paths
 from t5peft.base.studies import Study
 from t5peft.methods.table import Run, runs_of
-from t5peft.report.render import notebook
 from t5peft.runs import make, records, store
 
 NAME = "lora-scratch-r8"
@@ -228,6 +227,8 @@ def assert_complete(line: str) -> None:
 
 def parameters_cell() -> str:
     """The cell of report.qmd in which papermill and Quarto find the settings."""
+    from t5peft.report.render import notebook  # a machine that trains alone has no Jupyter
+
     text = (paths.CHECKOUT / "report.qmd").read_text()
     (cell,) = [
         cell for cell in notebook.cells(text) if "parameters" in cell.metadata.get("tags", [])

@@ -380,6 +380,8 @@ def pack_command(options: argparse.Namespace) -> int:
     from t5peft.pretrain.settings import BackboneParams
     from t5peft.runs import pack
 
+    if options.set_pretrain and not options.pretrain:
+        parser().error("--set-pretrain without the --pretrain that it is of")
     study, pretrained = study_of(options), None
     if options.pretrain:
         values = read_yaml(study_file(options.pretrain))

@@ -107,6 +107,7 @@ COMMANDS = {
     "count lora --size t5-huge": "size: found 't5-huge', expected one of t5-small",
     "check lora.pt --method lora --reviews 5": "--set and --reviews without the --study that they",
     "check lora.pt --method lora --set seed=1": "--set and --reviews without the --study that they",
+    "pack smoke -o x --set-pretrain seed=1": "--set-pretrain without the --pretrain that it is of",
     "predict smoke/lora-scratch-r8 text": "found no stored run of that name",
     "predict ../../etc text": "run ../../etc: found no stored run of that name",
     "predict smoke/full /no/review": "file /no/review: found none, expected one of reviews",
