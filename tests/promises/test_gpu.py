@@ -6,6 +6,7 @@ The tests of loss and answers run on a CPU too, so that they are known to work w
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -73,7 +74,7 @@ def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
 
 def ours(run: Run, study: Study, device: str) -> Job:
     """The run's job as it is trained, but for dropout."""
-    job = jobs.prepare(run, study)
+    job = make.prepared(run, study)
     assert job.model.device.type == device
     dry(job.model).train()
     return job
@@ -90,6 +91,29 @@ def test_loss_and_gradients_are_float32s(
     found = loop.add_gradients(job, loop.order(study, 1)[: study.batch_size])
     assert float(found) == pytest.approx(loss, rel=BOUNDS[precision])
     assert distance(gradients(job.model), wanted) < BOUNDS[precision]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "run", {(x.method, x.implementation): x for x in RUNS}.values(), ids=lambda x: x.name
+)
+def test_so_they_are_once_inductor_has_compiled_them(
+    run: Run, device: str, smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a run of many steps; inductor refuses graphs that `aot_eager` takes."""
+    if device == "cpu" and not shutil.which("g++"):
+        pytest.skip("there is no g++")
+    monkeypatch.setattr(jobs, "COMPILED", {device})
+    monkeypatch.setattr(jobs, "COMPILE_FROM", 1)
+    monkeypatch.setattr(fast, "FUSED", {device})
+    monkeypatch.setitem(loop.REVIEWS_AT_ONCE, device, smoke.batch_size)
+    loss, wanted = exact(run, smoke)
+    study = dataclasses.replace(smoke, precision="bf16")
+    job = ours(run, study, device)
+    assert (job.compiled is None) == (run.implementation == "opendelta")
+    found = loop.add_gradients(job, loop.order(study, 1)[: study.batch_size])
+    assert float(found) == pytest.approx(loss, rel=BOUNDS["bf16"])
+    assert distance(gradients(job.model), wanted) < BOUNDS["bf16"]
 
 
 @pytest.mark.parametrize("run", [RUNS[1], RUNS[3], RUNS[5], RUNS[7]], ids=lambda run: run.name)

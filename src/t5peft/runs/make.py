@@ -22,12 +22,23 @@ from t5peft.training import checkpoint, jobs, loop
 from t5peft.training.jobs import Job
 
 
+def prepared(run: Run, study: Study) -> Job:
+    """A run's job, compiled where that is worth its time and where it can be.
+
+    OpenDelta lengthens the mask in place: inductor refuses the graph (of one and of ten tokens).
+    """
+    job = jobs.prepare(run, study)
+    if run.implementation == "opendelta":
+        job.compiled = None
+    return job
+
+
 def train(run: Run, study: Study) -> None:
     """Train a run to its end and store it. Call again after a kill: it goes on."""
     machine.reset_peak_memory()
     identity, held = identity_of(run, study), backbone.described(study)  # as they are loaded
     where, key = store.folder(run, study), store.key(identity)
-    job = jobs.prepare(run, study)  # inputs, method, optimizer
+    job = prepared(run, study)  # inputs, method, optimizer
     for path in reversed(store.checkpoints(where, key, study.epochs)):
         checkpoint.restore(job, path, key)
         if job.history:  # else it is damaged, and an earlier one may be whole

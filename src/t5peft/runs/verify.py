@@ -17,9 +17,9 @@ from t5peft.base import deciding, machine
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.methods.table import Run
-from t5peft.runs import records, reopen, store
+from t5peft.runs import make, records, reopen, store
 from t5peft.runs.records import Verified
-from t5peft.training import jobs, loop, trace
+from t5peft.training import loop, trace
 from t5peft.training.jobs import Job
 
 LOSS = {"fp32": 1e-4, "bf16": 1e-2}
@@ -36,7 +36,7 @@ ELSEWHERE = "another process has it: ask again"
 
 def first_losses(run: Run, study: Study, steps: int) -> np.ndarray:
     """The losses of a run's first steps (an epoch's at most), trained anew."""
-    return loop.train_epoch(jobs.prepare(run, study), 1, steps)
+    return loop.train_epoch(make.prepared(run, study), 1, steps)
 
 
 def answers(job: Job, count: int) -> np.ndarray:
