@@ -47,7 +47,7 @@ def test_every_run_of_the_shipped_studies_is_stored_whole(study: Study, number: 
 
 RECORDS = [  # with other seeds, too
     path
-    for study in SHIPPED
+    for study in [*SHIPPED, SWEEP]
     for path in sorted((paths.CHECKOUT / "weights").glob(f"{study.study}*/*/{records.RECORD}"))
 ]
 
