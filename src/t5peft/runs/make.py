@@ -25,7 +25,8 @@ from t5peft.training.jobs import Job
 def prepared(run: Run, study: Study) -> Job:
     """A run's job, compiled where that is worth its time and where it can be.
 
-    OpenDelta lengthens the mask in place: inductor refuses the graph (of one and of ten tokens).
+    OpenDelta lengthens the mask in place, and inductor refuses such a graph. It stands here, as a
+    change of `training.jobs` would make every stored run stale, and none of them was compiled.
     """
     job = jobs.prepare(run, study)
     if run.implementation == "opendelta":
