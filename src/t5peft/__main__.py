@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from t5peft.base import deciding, machine, studies
 from t5peft.base.errors import InputError, OneLine
 from t5peft.base.progress import Progress
-from t5peft.base.settings import build, overrides, read_yaml, study_file
+from t5peft.base.settings import overrides
 from t5peft.base.studies import TARGETS, Study
 from t5peft.inputs import backbone, checks
 from t5peft.measure import measurements
@@ -282,13 +282,9 @@ def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
 
 def pretrain_command(options: argparse.Namespace) -> int:
     """Pre-train a backbone of our own, or go on with one."""
-    from t5peft.pretrain import loop
-    from t5peft.pretrain.settings import BackboneParams
+    from t5peft.pretrain import loop, settings
 
-    values = read_yaml(study_file(options.backbone))
-    changes = overrides(options.set)
-    settings = build(BackboneParams, values, options.backbone, changes)
-    print(loop.pretrain(settings))
+    print(loop.pretrain(settings.load(options.backbone, overrides(options.set))))
     return 0
 
 
@@ -377,17 +373,16 @@ def handin_command(options: argparse.Namespace) -> int:
 
 def pack_command(options: argparse.Namespace) -> int:
     """Pack a study with all that it reads, for a machine without a network."""
-    from t5peft.pretrain.settings import BackboneParams
+    from t5peft.pretrain import settings
     from t5peft.runs import pack
 
     if options.set_pretrain and not options.pretrain:
         parser().error("--set-pretrain without the --pretrain that it is of")
     study, pretrained = study_of(options), None
     if options.pretrain:
-        values = read_yaml(study_file(options.pretrain))
         same = {key: x for key, x in overrides(options.set).items() if key == "data"}
         changes = same | overrides(options.set_pretrain)
-        pretrained = build(BackboneParams, values, options.pretrain, changes)
+        pretrained = settings.load(options.pretrain, changes)
     print(pack.pack(study, pretrained, Path(options.output)))
     there = [f"pretrain backbone-{pretrained.name}"] if pretrained else []
     for command in (*there, f"train {study.study}"):

@@ -169,7 +169,12 @@ POSITIVE = tuple(
 def load(study: str | Path, changes: Mapping[str, Any] | None = None) -> Study:
     """The study in `study` (a file or a name in params/), with `changes` on top."""
     path = study_file(study)
-    found = build(Study, read_yaml(path), str(path), changes)
+    values = read_yaml(path)
+    if "size" in values:
+        raise InputError(
+            str(path), "a backbone", "a study's settings", "give it to t5peft pretrain"
+        )
+    found = build(Study, values, str(path), changes)
     for name in ("backbone", "data"):
         require(found, name, getattr(found, name) != "", "a name or a folder")
     return found

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from t5peft.base.errors import InputError
-from t5peft.base.settings import check_types, require, require_name
+from t5peft.base.settings import build, check_types, read_yaml, require, require_name, study_file
 from t5peft.base.studies import Precision
 from t5peft.inputs import tokenizers
 from t5peft.inputs.sizes import CLASSIC
@@ -63,3 +66,12 @@ class BackboneParams:
                 f"at most {CLASSIC[self.size].vocab_size - tokenizers.SENTINELS} for {self.size}",
                 "give fewer pieces",
             )
+
+
+def load(backbone: str | Path, changes: Mapping[str, Any]) -> BackboneParams:
+    """The backbone in `backbone` (a file or a name in params/), with `changes` on top."""
+    path = study_file(backbone)
+    values = read_yaml(path)
+    if "study" in values:
+        raise InputError(str(path), "a study", "a backbone's settings", "give it to t5peft train")
+    return build(BackboneParams, values, str(path), changes)
