@@ -102,7 +102,7 @@ def test_a_difference_is_of_the_two_numbers_beside_it(
     measured = {"train_accuracy": 0.84953, "test_accuracy": 0.85247}  # 85.0 and 85.2
     kept["full"] |= measured | {"span_loss": 7.2951, "span_loss_before": 3.5843}  # 7.30, 3.58
     first = cells(tables.knowledge(records, kept))[0]
-    assert first == ["full fine-tuning", "85.0", "85.2", "-0.2", "7.30", "+3.72"]
+    assert first == ["full fine-tuning", "85.0", "85.2", f"{show.MINUS}0.2", "7.30", "+3.72"]
 
 
 def test_pairs_stand_with_their_test(records: list[Any]) -> None:

@@ -9,7 +9,7 @@ from helpers import seeded
 
 from t5peft.base.studies import Study
 from t5peft.report import show, statistics, verdicts
-from t5peft.report.show import ALPHA
+from t5peft.report.show import ALPHA, MINUS
 from t5peft.report.statistics import Pair
 
 
@@ -34,12 +34,12 @@ def test_twins_are_told_apart_by_the_test_alone(records: list[Any]) -> None:
     )
     twins[2] = dataclasses.replace(twins[2], p=0.049)
     assert verdicts.alike(twins) == (
-        "1 of the 3 from-scratch runs differs from its library twin (LoRA -2.0 points)"
+        f"1 of the 3 from-scratch runs differs from its library twin (LoRA {MINUS}2.0 points)"
     )
     near, far = ([seeded(records[7], {0: 0.69, 1: x})] for x in (0.71, 0.72))
     assert verdicts.alike(twins, near) == verdicts.alike(twins)
     assert verdicts.alike(twins, far).endswith(
-        "(LoRA -2.0 points, less than its seeds lie apart, 3.0)"
+        f"(LoRA {MINUS}2.0 points, less than its seeds lie apart, 3.0)"
     )
     twins[1] = dataclasses.replace(twins[1], p=0.049)
     assert "2 of the 3 from-scratch runs differ from their library twins (" in verdicts.alike(twins)
@@ -95,9 +95,12 @@ def test_forgetting_names_the_methods_that_lost_less(
 def test_a_value_is_told_as_a_range_of_each_method(records: list[Any]) -> None:
     told = verdicts.by_method(records[:8], lambda record: record["run"]["number"] - 4.5)
     assert told == (
-        "full fine-tuning -3.5, soft prompt -2.5 to -0.5, adapter +0.5 to +2.5 and LoRA +3.5"
+        f"full fine-tuning {MINUS}3.5, soft prompt {MINUS}2.5 to {MINUS}0.5, "
+        "adapter +0.5 to +2.5 and LoRA +3.5"
     )
-    assert verdicts.by_method(records[:1], lambda _: 0.25, "{:.2f}") == "full fine-tuning 0.25"
+    assert (
+        verdicts.by_method(records[:1], lambda _: 0.25, "{:.2f}".format) == "full fine-tuning 0.25"
+    )
 
 
 def test_overfitting_has_a_verdict(records: list[Any]) -> None:
@@ -142,7 +145,7 @@ def test_rates_that_fall_are_compared_with_constant_ones_at_the_best_of_either()
     ]
     assert verdicts.falling(tried) == (
         "A rate that falls to 0 is better in 1 of the 2 methods, each at its best rate "
-        "(+1.0 and -1.0 points)."
+        f"(+1.0 and {MINUS}1.0 points)."
     )
     assert verdicts.falling(tried[:2]) == ""
 

@@ -24,7 +24,8 @@ from t5peft.runs.records import Planned, Record
 if TYPE_CHECKING:
     from torch import Tensor
 
-DASH, TIMES, ALPHA = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER ALPHA}"
+DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -98,9 +99,14 @@ def share(part: float) -> str:
     return f"{100 * part:.{1 if part >= 0.01 else 2 if part >= 0.001 else 3}f}%"
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """1.23 -> `+1.2`, and a minus sign, which is no hyphen, before what is below 0."""
+    return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
 def points(difference: float) -> str:
     """Percentage points with their sign: `+1.2`, `0.0`."""
-    return f"{difference:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0")
+    return signed(difference) if abs(difference) >= 0.05 else "0.0"
 
 
 def probability(p: float) -> str:

@@ -170,7 +170,7 @@ def knowledge(records: Sequence[Record], kept: Kept) -> str:
         }
         if kept:
             row["span loss (nats)"] = f"{kept[name]['span_loss']:.2f}"
-            row["its rise (nats)"] = f"{statistics.rise(kept[name], 2):+.2f}"
+            row["its rise (nats)"] = show.signed(statistics.rise(kept[name], 2), 2)
         rows.append(row)
     return show.table(rows)
 

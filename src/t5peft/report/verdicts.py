@@ -66,13 +66,15 @@ def method_results(records: Sequence[Record], full: Record | None, pairs: Iterab
 
 
 def by_method(
-    records: Iterable[Record], value: Callable[[Record], float], form: str = "{:+.1f}"
+    records: Iterable[Record],
+    value: Callable[[Record], float],
+    told: Callable[[float], str] = show.signed,
 ) -> str:
-    """A value of each record, as a range of each method: `adapter -0.1 to +0.6 and LoRA +0.2`."""
+    """A value of each record, as a range of each method: `adapter +0.1 to +0.6 and LoRA +0.2`."""
     found: dict[str, list[float]] = {}
     for record in records:
         found.setdefault(METHOD_NAMES[record["run"]["method"]], []).append(value(record))
-    return listed([f"{name} {show.span(x, form.format)}" for name, x in found.items()])
+    return listed([f"{name} {show.span(x, told)}" for name, x in found.items()])
 
 
 def epochs(count: int) -> str:
