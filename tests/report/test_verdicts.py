@@ -98,9 +98,8 @@ def test_a_value_is_told_as_a_range_of_each_method(records: list[Any]) -> None:
         f"full fine-tuning {MINUS}3.5, soft prompt {MINUS}2.5 to {MINUS}0.5, "
         "adapter +0.5 to +2.5 and LoRA +3.5"
     )
-    assert (
-        verdicts.by_method(records[:1], lambda _: 0.25, "{:.2f}".format) == "full fine-tuning 0.25"
-    )
+    assert verdicts.by_method(records[:1], lambda _: -0.04) == "full fine-tuning 0.0", "no sign"
+    assert verdicts.by_method(records[:1], lambda _: 0.25, str) == "full fine-tuning 0.25"
 
 
 def test_overfitting_has_a_verdict(records: list[Any]) -> None:

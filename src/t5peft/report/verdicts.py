@@ -68,7 +68,7 @@ def method_results(records: Sequence[Record], full: Record | None, pairs: Iterab
 def by_method(
     records: Iterable[Record],
     value: Callable[[Record], float],
-    told: Callable[[float], str] = show.signed,
+    told: Callable[[float], str] = points,
 ) -> str:
     """A value of each record, as a range of each method: `adapter +0.1 to +0.6 and LoRA +0.2`."""
     found: dict[str, list[float]] = {}
