@@ -29,6 +29,16 @@ def test_stale_runs_and_those_of_a_smoke_study_are_warned_of(
     assert "runs with a random T5 and made-up reviews. It" in about.warnings(both, [])
 
 
+def test_runs_of_another_study_are_named(exercise: Study, records: list[Any]) -> None:
+    assert "another study" not in about.warnings(exercise, records)
+    for record in (records[0], records[4]):
+        record["trained_for"] = "three-epochs"
+    text = about.warnings(exercise, records)
+    assert (
+        f"full fine-tuning and {show.run_name(records[4]['run'])}, of `three-epochs`: all" in text
+    )
+
+
 def test_other_texts_than_imdb_are_named(exercise: Study, records: list[Any]) -> None:
     assert "Other reviews" not in about.warnings(exercise, records)
     records[3]["identity"]["data"] = "f" * 64

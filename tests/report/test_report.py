@@ -37,7 +37,7 @@ def test_a_partial_report_shows_what_is_there_and_marks_the_gaps(
     target = render.render("smoke", changes)
     assert target == home / "_output" / f"report-begun-{there}.pdf"
     text = target.with_suffix(".md").read_text()
-    assert "| 9 of 10 runs missing (never trained) |" in text
+    assert "**A gap:** 9 of 10 runs missing (never trained)." in text
     assert len(re.findall(r"LoRA \(missing\)", text)) == gaps
     assert "Derived equals counted" in text, "what needs no run is there"
     stored = (paths.weights() / study.study).glob(f"*/{records.RECORD}")

@@ -26,7 +26,7 @@ from t5peft.runs.records import Record
 
 
 def warnings(study: Study, records: Sequence[Record]) -> str:
-    """A loud one where the numbers mean nothing, and one where they are stale."""
+    """Where the numbers mean nothing (loud), are stale, or were made for another study."""
     lines = []
     if without := void(study):
         lines += show.callout(
@@ -43,6 +43,10 @@ def warnings(study: Study, records: Sequence[Record]) -> str:
         runs = "\n".join(f"- {show.run_name(record['run'])}: {record['stale']}" for record in stale)
         text = "These runs were made by another version of the code and are marked *stale*:\n\n"
         lines += show.callout("warning", "Stale runs", text + runs)
+    if taken := {show.run_name(x["run"]): x["trained_for"] for x in records if "trained_for" in x}:
+        studies = show.listed([f"`{name}`" for name in dict.fromkeys(taken.values())])
+        text = f"{show.listed([*taken])}, of {studies}: all that decides them is the same here."
+        lines += show.callout("note", "Runs of another study", text)
     return "\n".join(lines)
 
 

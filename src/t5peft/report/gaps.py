@@ -77,6 +77,6 @@ def display(value: Any) -> None:
 
     if isinstance(value, Missing):
         told = str(value.found).partition(":")[0]  # the runs' names stand in the tables of them
-        value = Markdown(f"| A gap |\n|:---|\n| {told} |")  # a table may be due
+        value = Markdown(f"::: {{.gap}}\n**A gap:** {told}.\n:::")
     if value is not None:
         show(value)

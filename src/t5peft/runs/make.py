@@ -38,7 +38,7 @@ def train(run: Run, study: Study) -> None:
     """Train a run to its end and store it. Call again after a kill: it goes on."""
     machine.reset_peak_memory()
     identity, held = identity_of(run, study), backbone.described(study)  # as they are loaded
-    where, key = store.folder(run, study), store.key(identity)
+    where, key = store.folder(run, study), store.key(store.numbered(identity, run.number))
     job = prepared(run, study)  # inputs, method, optimizer
     for path in reversed(store.checkpoints(where, key, study.epochs)):
         checkpoint.restore(job, path, key)
@@ -100,10 +100,10 @@ def speed(job: Job) -> Speed:
 
 
 def attempt(run: Run, study: Study) -> Record | None:
-    """Train a run under its lock, unless it is whole by now; None where another process has it.
+    """Train a run under its lock, unless it is whole by now, or another study has the same.
 
-    All processes of a launch do what the main one finds to do. Raises `InputError` where the last
-    batch of an epoch has no review for each of them.
+    None where another process has the lock. All processes of a launch do what the main one finds
+    to do. Raises `InputError` where the last batch of an epoch has no review for each of them.
     """
     count, last = PartialState().num_processes, study.train_examples % study.batch_size
     if count > (last or study.batch_size):
@@ -111,7 +111,7 @@ def attempt(run: Run, study: Study) -> Record | None:
         raise InputError("processes of the launch", count, reviews, "give fewer --num_processes")
     main = machine.is_main_process()
     with store.lock(run, study) if main else nullcontext(True) as mine:
-        kept = mine and store.status(run, study).state in AS_MADE
+        kept = mine and (store.status(run, study).state in AS_MADE or store.take_over(run, study))
         mine, kept = launch.from_main([mine, kept])
         if not mine:
             return None

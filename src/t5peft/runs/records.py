@@ -96,7 +96,13 @@ class Coded(TypedDict):
     definitions: str
 
 
-class Stored(Made, Coded):
+class Taken(TypedDict, total=False):
+    """What a record alone has that was taken over from another study."""
+
+    trained_for: str
+
+
+class Stored(Made, Coded, Taken):
     """The same as its file holds it: with its code, its files and its seal."""
 
     files: dict[str, File]

@@ -69,7 +69,8 @@ def attempt(run: Run, study: Study) -> bool:
 
     record = make.attempt(run, study)
     if record:
-        print(f"stored {run.name}: best {100 * record['best_accuracy']:.2f}%", flush=True)
+        told = f", trained for study {x}" if (x := record.get("trained_for")) else ""
+        print(f"stored {run.name}: best {100 * record['best_accuracy']:.2f}%{told}", flush=True)
     return record is not None
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 from t5peft.base import deciding, files, machine, paths
 from t5peft.base.errors import InputError, Missing
 from t5peft.base.studies import Study, arguments
-from t5peft.methods.table import Run, runs_of
+from t5peft.methods.table import Run, facts, runs_of
 from t5peft.runs import records
 from t5peft.runs.identity import of_run, of_study
-from t5peft.runs.records import SHOWN, Made, Record, Status, Stored, Verified
+from t5peft.runs.records import AS_MADE, SHOWN, Made, Record, Status, Stored, Verified
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,7 @@ def _look(
     if not (where / records.RECORD).exists():
         if not (others := len([*where.glob(f"{CHECKPOINT}-*.pt")])):
             return Status("missing", "never trained"), None
-        if path := begun(where, of_run(run) | shared()):
+        if path := begun(where, numbered(of_run(run) | shared(), run.number)):
             return Status("missing", f"begun, goes on after epoch {epochs_in(path)}"), None
         told = f"{others} checkpoint{'s' * (others > 1)} of other settings or code"
         return Status("missing", f"never trained; beside it {told}"), None
@@ -77,13 +77,19 @@ def _look(
         record, _ = whole(where)
     except InputError as error:
         return Status("damaged", str(error)), None
-    status = records.status(record, of_run(run) | shared(), code)
+    there = {**record, "identity": numbered(record["identity"], record["run"]["number"])}
+    status = records.status(there, numbered(of_run(run) | shared(), run.number), code)
     if status.state == "stale" and (found := verification(where, record)):
         told = "verified" if holds(found) else "stale"
         status = Status(told, compared(found), verified=found)
     if status.state == "fresh":
         status = replace(status, reason=f"best test accuracy {100 * record['best_accuracy']:.1f}%")
     return status, record
+
+
+def numbered(identity: dict[str, Any], number: int) -> dict[str, Any]:
+    """An identity with the run's number, where that decides too: in an order of its own."""
+    return identity | ({"number": number} if identity.get("order") == "own" else {})
 
 
 # --- checkpoints -------------------------------------------------------------------------------
@@ -290,6 +296,24 @@ def put(where: Path, record: Stored, made: dict[str, bytes]) -> None:
     for pattern in ("delta-*", "trace-*", ".*.tmp"):
         for left in where.glob(pattern):  # by a kill
             left.unlink(missing_ok=True)
+
+
+def take_over(run: Run, study: Study) -> bool:
+    """Store the same run of another study, if there is one: the name of a study decides nothing."""
+    shared = Found(study).shared
+    for path in sorted(paths.weights().glob(f"*/{run.name}/{records.RECORD}")):
+        state, _ = _look(run, replace(study, study=path.parent.parent.name), shared)
+        if state.state not in AS_MADE:
+            continue
+        record, held = whole(path.parent)
+        record["trained_for"] = record.get("trained_for", record["study"])
+        record["run"], record["files"] = facts(run), {}
+        record["study"] = record["params"]["study"] = study.study
+        put(folder(run, study), record, held)
+        if state.verified:
+            records.write(folder(run, study) / VERIFIED, state.verified)
+        return True
+    return False
 
 
 def lock(run: Run, study: Study) -> AbstractContextManager[bool]:

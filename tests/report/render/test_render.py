@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import IPython.display
 import nbclient
 import nbformat
 import pypandoc
@@ -15,7 +16,8 @@ import yaml
 from nbformat import v4
 
 from t5peft.base import files, paths
-from t5peft.base.errors import InputError
+from t5peft.base.errors import InputError, Missing
+from t5peft.report import gaps
 from t5peft.report.render import notebook, render
 
 CHECKOUT = paths.CHECKOUT
@@ -121,6 +123,27 @@ def test_html_numbers_what_it_refers_to(whole: Path) -> None:
     pictures = re.findall(r'<img[^>]*src="([^"]*)"', page)
     assert pictures
     assert all(picture.startswith("data:image/svg+xml") for picture in pictures), "one file"
+
+
+def test_a_gap_is_a_table_or_a_figure_only_where_one_is_due(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IPython.display, "display", lambda gap: marked.append(gap.data))
+    marked: list[str] = []
+    gaps.display(Missing("study x", "1 of 10 runs missing: full", "stored runs", "train it"))
+    (gap,) = marked
+    assert "full" not in gap, "the tables of runs name them"
+    due = [f"::: {{#{label}}}\n\n{gap}\n\nA caption.\n\n:::" for label in ("fig-x", "tbl-y")]
+    target = typeset(gap, *due, "See @fig-x and @tbl-y.")
+    text = target.with_suffix(".typ").read_text()
+    assert text.count("1 of 10 runs missing.") == 3
+    assert len(re.findall(r"^#figure\(", text, re.M)) == text.count("A caption.") == 2
+    assert text.count(", kind: table") == 1
+    render.typeset(sheet(gap, *due, "See @fig-x and @tbl-y."), target.with_suffix(".html"))
+    page = target.with_suffix(".html").read_text()
+    assert page.count("<table") == 1
+    assert "Figure 1. " in page
+    assert "Table 1. " in page
 
 
 def test_quarto_sets_aside_what_a_render_could_make(tmp_path: Path) -> None:

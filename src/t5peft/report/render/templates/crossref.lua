@@ -43,9 +43,14 @@ local function float(div)
     (block.t == 'CodeBlock' and before or body):insert(block)
   end
   caption = {pandoc.Plain(caption.content)}
+  local tabular = kind(div.identifier) == 'tbl'
+  if tabular and body[1] and body[1].t == 'Div' and body[1].classes:includes('gap') then
+    local row = pandoc.SimpleTable({}, {pandoc.AlignCenter}, {0}, {}, {{body}})
+    body = {pandoc.utils.from_simple_table(row)}
+  end
   if body[1] and body[1].t == 'Table' and #body == 1 then
     body[1].caption, body[1].identifier = {long = caption}, div.identifier
-  elseif kind(div.identifier) == 'tbl' then
+  elseif tabular then
     pandoc.log.warn('not one table in ' .. div.identifier)
   else
     body = {pandoc.Figure(body, {long = caption}, {div.identifier})}
