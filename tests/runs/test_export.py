@@ -147,8 +147,20 @@ def test_libraries_open_what_is_exported_and_say_the_same(many: Study, tmp_path:
 
 def test_nothing_is_exported_over_and_no_run_of_another_kind(many: Study, tmp_path: Path) -> None:
     wanted = runs_of(many)
-    export.in_folders(many, tmp_path, "adapterhub", wanted)
+    (tmp_path / "adapter-scratch-b3").mkdir()
+    (tmp_path / "adapter-scratch-b3" / export.CARD).write_text("Another's.")
     with pytest.raises(InputError, match="adapter-scratch-b3: found something there"):
-        export.in_folders(many, tmp_path, "adapterhub", wanted)
+        [*export.in_folders(many, tmp_path, "adapterhub", wanted)]
     with pytest.raises(InputError, match="found ia3-scratch, expected a run of lora"):
-        export.in_folders(many, tmp_path, "merged", wanted[4:5])
+        [*export.in_folders(many, tmp_path, "merged", wanted[4:5])]
+
+
+def test_an_export_that_was_stopped_goes_on(many: Study, tmp_path: Path) -> None:
+    wanted = runs_of(many)
+    before = [next(export.in_folders(many, tmp_path, "adapterhub", wanted))]
+    stood = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    after = [*export.in_folders(many, tmp_path, "adapterhub", wanted)]
+    assert after[0] == f"{before[0]}: is there"
+    assert len(after) > 1
+    assert not any("is there" in line for line in after[1:])
+    assert all(path.stat().st_mtime_ns == time for path, time in stood.items() if path.is_file())

@@ -5,7 +5,7 @@ checkpoints of transformers.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,10 @@ def export(study: Study, folder: Path, only: Sequence[Run] = ()) -> list[Path]:
 # --- folders that libraries open ---------------------------------------------------------------
 
 
-def in_folders(study: Study, folder: Path, how: str, only: Sequence[Run]) -> list[str]:
+def in_folders(study: Study, folder: Path, how: str, only: Sequence[Run]) -> Iterator[str]:
     """A folder a run of a kind (peft, adapterhub, merged), named like it; a line on each.
 
-    Raises `InputError` where none of the runs is of the kind, or one is missing or damaged.
+    What the same command wrote before it was stopped is kept. Raises `InputError` where none of the runs is of the kind, or one is missing or damaged.
     """
     fits = ["lora"] if how == "merged" else [x for x, by in OPENED_BY.items() if by == how]
     wanted = [run for run in only if run.method in fits]
@@ -80,14 +80,16 @@ def in_folders(study: Study, folder: Path, how: str, only: Sequence[Run]) -> lis
         raise InputError(f"{how} of study {study.study}", found, expected, "name another run")
     ways: dict[str, Callable[..., str | None]]
     ways = {"peft": as_peft, "adapterhub": as_adapterhub, "merged": merged}
-    lines = []
     for run, record in zip(wanted, store.require(wanted, study), strict=True):
         target = folder / (f"{run.name}-merged" if how == "merged" else run.name)
+        held = card(run, study, record, how)
+        if (target / CARD).is_file() and (target / CARD).read_bytes() == held.encode():
+            yield f"{target}: is there"  # whole, else it were not in its place
+            continue
         with files.new_folder(target) as new, torch.no_grad():
             told = ways[how](run, study, new)
-            files.write_text(new / "README.md", card(run, study, record, how))
-        lines.append(f"{target}{told or ''}")
-    return lines
+            files.write_text(new / CARD, held)
+        yield f"{target}{told or ''}"
 
 
 def filled(run: Run, study: Study, model: torch.nn.Module) -> None:
@@ -160,8 +162,8 @@ def bare(study: Study, folder: Path) -> Path:
     with files.new_folder(folder / "backbone") as new:
         plain(study, new, backbone.load(study.backbone, study.seed))
         own = backbone.at_hand(study)
-        if own and (own / "README.md").exists():
-            files.write_text(new / "README.md", (own / "README.md").read_text())
+        if own and (own / CARD).exists():
+            files.write_text(new / CARD, (own / CARD).read_text())
     return folder / "backbone"
 
 
@@ -172,6 +174,8 @@ def plain(study: Study, new: Path, model: T5ForConditionalGeneration) -> None:
 
 
 # --- model card --------------------------------------------------------------------------------
+
+CARD = "README.md"
 
 OPENS = {
     "peft": """from peft import PeftModel
@@ -213,6 +217,7 @@ def card(run: Run, study: Study, record: Record, how: str) -> str:
 {run.method} ({run.implementation}; {settings}) of a T5, trained on IMDB to write \
 `negative` or `positive`.
 
+- digest of the run: {store.result(record)[:12]}
 - backbone: {study.backbone}{opened}, fingerprint {identity["backbone"][:12]}
 - {counts["trained"]:,} trained parameters, {counts["added"]:,} added to the backbone's \
 {counts["total"] - counts["added"]:,}
