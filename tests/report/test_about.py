@@ -11,8 +11,10 @@ import pytest
 from helpers import cells
 
 from t5peft.base import paths, studies
+from t5peft.base.errors import Missing
 from t5peft.base.studies import Study
 from t5peft.report import about, counts, show
+from t5peft.report.gaps import Incomplete
 
 
 def test_stale_runs_and_those_of_a_smoke_study_are_warned_of(
@@ -34,9 +36,21 @@ def test_runs_of_another_study_are_named(exercise: Study, records: list[Any]) ->
     for record in (records[0], records[4]):
         record["trained_for"] = "three-epochs"
     text = about.warnings(exercise, records)
-    assert (
-        f"full fine-tuning and {show.run_name(records[4]['run'])}, of `three-epochs`: all" in text
+    named = [f"- {show.run_name(records[number]['run'])}: three-epochs" for number in (0, 4)]
+    assert "\n".join(["the same:", "", *named, ":::"]) in text
+
+
+def test_a_part_of_a_report_warns_of_what_a_whole_one_does(
+    exercise: Study, records: list[Any]
+) -> None:
+    missing = Missing("study", "8 of 10 runs missing", "stored runs", "train them")
+    part: Any = Incomplete(missing, records[2:4], [*records[:2], *records[4:]])
+    text = about.warnings(
+        dataclasses.replace(exercise, backbone="random:tiny", tokenizer="t"), part
     )
+    for told in ("mean nothing", "8 of 10 runs are missing", "source has changed"):
+        assert told in text
+    assert "are missing" not in about.warnings(exercise, records)
 
 
 def test_other_texts_than_imdb_are_named(exercise: Study, records: list[Any]) -> None:

@@ -39,6 +39,8 @@ def test_a_partial_report_shows_what_is_there_and_marks_the_gaps(
     text = target.with_suffix(".md").read_text()
     assert "**A gap:** 9 of 10 runs missing (never trained)." in text
     assert len(re.findall(r"LoRA \(missing\)", text)) == gaps
+    drawn = re.findall(r"\{#fig-(?:accuracy-parameters|ten)\}\n\n(!\[|\W*)", text)
+    assert drawn == 2 * ["!["], "what is there"
     assert "Derived equals counted" in text, "what needs no run is there"
     stored = (paths.weights() / study.study).glob(f"*/{records.RECORD}")
     assert [path.parent.name for path in stored] == [there], "nothing is trained"

@@ -20,13 +20,20 @@ from t5peft.pretrain.settings import ZERO_SHOT_REVIEWS
 from t5peft.report import show
 from t5peft.report.counts import total
 from t5peft.report.evidence import Evidence
+from t5peft.report.gaps import split
 from t5peft.report.handin import void
 from t5peft.report.show import DASH, number, table
 from t5peft.runs.records import Record
 
 
 def warnings(study: Study, records: Sequence[Record]) -> str:
-    """Where the numbers mean nothing (loud), are stale, or were made for another study."""
+    """Where the numbers mean nothing (loud), are missing or stale, or are another study's too."""
+    stored, lacking = split(records)
+
+    def each(key: str) -> str:
+        told = [f"- {show.run_name(x['run'])}: {x[key]}" for x in stored if x.get(key)]
+        return "\n".join(told)
+
     lines = []
     if without := void(study):
         lines += show.callout(
@@ -35,18 +42,20 @@ def warnings(study: Study, records: Sequence[Record]) -> str:
             f"The study runs with {' and '.join(without)}. It "
             "shows that everything works; its accuracies say nothing about any method.",
         )
+    if lacking:
+        count = f"{len(lacking)} of {len(stored) + len(lacking)}"
+        text = f"{count} runs are missing; what needs them is marked as a gap."
+        lines += show.callout("warning", "Not the whole report", text)
     imdb = load("assignment").data_fingerprint
-    if study.data != MADE_UP and {x["identity"]["data"] for x in records} - {imdb}:
+    if study.data != MADE_UP and {x["identity"]["data"] for x in stored} - {imdb}:
         text = f"Where IMDB is spoken of, the reviews are those of `{study.data}`."
         lines += show.callout("note", "Other reviews than IMDB's, or another split", text)
-    if stale := [record for record in records if record.get("stale")]:
-        runs = "\n".join(f"- {show.run_name(record['run'])}: {record['stale']}" for record in stale)
+    if runs := each("stale"):
         text = "These runs were made by another version of the code and are marked *stale*:\n\n"
         lines += show.callout("warning", "Stale runs", text + runs)
-    if taken := {show.run_name(x["run"]): x["trained_for"] for x in records if "trained_for" in x}:
-        studies = show.listed([f"`{name}`" for name in dict.fromkeys(taken.values())])
-        text = f"{show.listed([*taken])}, of {studies}: all that decides them is the same here."
-        lines += show.callout("note", "Runs of another study", text)
+    if runs := each("trained_for"):
+        text = "These were trained for another study, where all that decides them is the same:\n\n"
+        lines += show.callout("note", "Runs of another study", text + runs)
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from t5peft.base.errors import Missing
@@ -68,6 +69,12 @@ class Incomplete(Gap):
 
     def __bool__(self) -> bool:
         return True
+
+
+def split(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Planned]]:
+    """Those that are there, and those that are missing."""
+    whole = not isinstance(records, Incomplete)
+    return (records, ()) if whole else (records.stored, records.lacking)
 
 
 def display(value: Any) -> None:

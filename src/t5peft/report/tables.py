@@ -11,7 +11,7 @@ from t5peft.measure import bench as benches
 from t5peft.measure.measurements import Bench, Kept, Trial, decay_of
 from t5peft.report import show, statistics
 from t5peft.report.counts import EXERCISE_SIZE, Checked
-from t5peft.report.gaps import Incomplete
+from t5peft.report.gaps import split
 from t5peft.report.show import METHOD_NAMES, mark, percent, points, run_name, setting_name
 from t5peft.report.statistics import Pair
 from t5peft.runs.records import Planned, Record
@@ -48,8 +48,7 @@ def percents(record: Record) -> str:
 
 def in_order(records: Sequence[Record]) -> list[tuple[Planned, str, dict[str, str]]]:
     """Each run with its mark and its scores, or with dashes where it is missing."""
-    split = isinstance(records, Incomplete)
-    stored, lacking = (records.stored, records.lacking) if split else (records, ())
+    stored, lacking = split(records)
     last = show.best_is_last(stored)
     there = [(record, mark(record), score(record, last)) for record in stored]
     dashes = dict.fromkeys(there[0][2] if there else (), show.DASH)

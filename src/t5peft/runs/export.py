@@ -71,7 +71,8 @@ def export(study: Study, folder: Path, only: Sequence[Run] = ()) -> list[Path]:
 def in_folders(study: Study, folder: Path, how: str, only: Sequence[Run]) -> Iterator[str]:
     """A folder a run of a kind (peft, adapterhub, merged), named like it; a line on each.
 
-    What the same command wrote before it was stopped is kept. Raises `InputError` where none of the runs is of the kind, or one is missing or damaged.
+    What the same command wrote before it was stopped is kept. Raises `InputError` where none of the
+    runs is of the kind, or one is missing or damaged.
     """
     fits = ["lora"] if how == "merged" else [x for x, by in OPENED_BY.items() if by == how]
     wanted = [run for run in only if run.method in fits]
