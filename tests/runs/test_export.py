@@ -150,9 +150,9 @@ def test_nothing_is_exported_over_and_no_run_of_another_kind(many: Study, tmp_pa
     (tmp_path / "adapter-scratch-b3").mkdir()
     (tmp_path / "adapter-scratch-b3" / export.CARD).write_text("Another's.")
     with pytest.raises(InputError, match="adapter-scratch-b3: found something there"):
-        [*export.in_folders(many, tmp_path, "adapterhub", wanted)]
+        list(export.in_folders(many, tmp_path, "adapterhub", wanted))
     with pytest.raises(InputError, match="found ia3-scratch, expected a run of lora"):
-        [*export.in_folders(many, tmp_path, "merged", wanted[4:5])]
+        list(export.in_folders(many, tmp_path, "merged", wanted[4:5]))
 
 
 def test_an_export_that_was_stopped_goes_on(many: Study, tmp_path: Path) -> None:
