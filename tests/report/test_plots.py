@@ -113,6 +113,12 @@ def test_accuracy_stands_over_size_and_a_method_without_one_is_a_line(records: l
     assert sorted(names) == ["LoRA, ours (r)", "full fine-tuning"]
 
 
+def test_of_a_methods_settings_the_ends_are_named(records: list[Any]) -> None:
+    runs = sized(records, "lora", {4: 0.8, 1: 0.7, 16: 0.9, 2: 0.75})
+    names = {text.get_text() for text in plots.accuracy_vs_parameters(runs).axes[0].texts}
+    assert names == {"LoRA", "r = 1", "r = 16"}
+
+
 def test_runs_without_any_size_are_drawn_too(records: list[Any]) -> None:
     (text,) = plots.accuracy_vs_parameters(records[:1]).axes[0].texts
     (name,) = plots.accuracy_over_size(records[:1]).legends[0].get_texts()

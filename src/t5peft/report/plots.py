@@ -157,7 +157,7 @@ def size(record: Record) -> int:
 
 
 def _name_group(ax: Axes, records: Sequence[Record]) -> None:
-    """The method's name above its points, and each setting below the points that have it."""
+    """The method's name above its points; below them their settings, the least and the largest."""
     lowest: dict[tuple[int, str], float] = {}
     for record in records:
         settings = {key: x for key, x in record["run"]["settings"].items() if key != "alpha"}
@@ -174,7 +174,8 @@ def _name_group(ax: Axes, records: Sequence[Record]) -> None:
     name, at = show.METHOD_NAMES[method], (right, 100 * top)
     ax.annotate(name, at, (0, 5), color=COLOURS[method], weight="bold", **beside)
     if method in show.SIZES:
-        for (x, name), y in lowest.items():
+        for x, name in sorted({min(lowest), max(lowest)}):  # with those between they would overlap
+            y = lowest[x, name]
             ax.annotate(name, (x, y), (0, -4), va="top", fontsize=8, color=INK, **beside)
 
 
