@@ -198,11 +198,7 @@ def runs(folder: Path) -> Iterator[Parcel]:
 
 def store_run(where: Path, run: Run, study: Study) -> str:
     """Store a run here; its state."""
-    record, held = store.whole(where)
-    here = store.folder(run, study)
-    store.put(here, record, held)
-    if store.verification(where, record):
-        copy(where / store.VERIFIED, here / store.VERIFIED)
+    store.copy(where, store.folder(run, study))
     try:
         return str(store.status(run, study))
     except InputError as error:  # backbone or texts here are others by now

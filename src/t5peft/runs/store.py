@@ -302,18 +302,27 @@ def take_over(run: Run, study: Study) -> bool:
     """Store the same run of another study, if there is one: the name of a study decides nothing."""
     shared = Found(study).shared
     for path in sorted(paths.weights().glob(f"*/{run.name}/{records.RECORD}")):
-        state, _ = _look(run, replace(study, study=path.parent.parent.name), shared)
-        if state.state not in AS_MADE:
-            continue
-        record, held = whole(path.parent)
-        record["trained_for"] = record.get("trained_for", record["study"])
-        record["run"], record["files"] = facts(run), {}
-        record["study"] = record["params"]["study"] = study.study
-        put(folder(run, study), record, held)
-        if state.verified:
-            records.write(folder(run, study) / VERIFIED, state.verified)
-        return True
+        state, record = _look(run, replace(study, study=path.parent.parent.name), shared)
+        if record and state.state in AS_MADE:
+            copy(
+                path.parent,
+                folder(run, study),
+                run=facts(run),
+                study=study.study,
+                params=record["params"] | {"study": study.study},
+                trained_for=record.get("trained_for", record["study"]),
+            )
+            return True
     return False
+
+
+def copy(where: Path, to: Path, **changes: Any) -> None:
+    """Store a whole run in another folder too, its record changed, with what `verify` found."""
+    record, held = whole(where)
+    found = verification(where, record)
+    put(to, cast(Stored, {**record, **changes}), held)
+    if found:
+        records.write(to / VERIFIED, found)
 
 
 def lock(run: Run, study: Study) -> AbstractContextManager[bool]:
