@@ -22,6 +22,7 @@ from t5peft.training import loop
 
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind `&`
 from t5peft import __main__ as cli
 from t5peft.base import studies
 
