@@ -196,9 +196,10 @@ def test_nothing_is_packed_over_and_no_other_folder_unpacked(
         InputError, match=r"found no SHA256SUMS .*, expected what t5peft pack wrote"
     ):
         list(pack.unpack(tmp_path))
-    (tmp_path / pack.SUMS).write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match=r"found no SHA256SUMS \(damaged\)"):
-        list(pack.unpack(tmp_path))
+    for damaged in (b"\xff\xfe", b""):
+        (tmp_path / pack.SUMS).write_bytes(damaged)
+        with pytest.raises(InputError, match=r"found no SHA256SUMS \(damaged\)"):
+            list(pack.unpack(tmp_path))
     with pytest.raises(
         InputError, match=r"found texts with fingerprint 1cf1373a324c, expected 000"
     ):

@@ -94,6 +94,8 @@ def test_with_an_order_of_its_own_a_run_is_another_in_another_place(
 ) -> None:
     study, other = (dataclasses.replace(each, order="own") for each in (study, other))
     record = store.whole(stored)[0]
+    told = store.status(run_of(study), study).reason
+    assert told == "stored with other settings: number none -> 8, order none -> own"
     forge(stored, identity=record["identity"] | {"order": "own"})
     assert store.status(run_of(study), study).state == "fresh"
     assert not store.take_over(run_of(other), other)

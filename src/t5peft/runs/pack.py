@@ -177,7 +177,8 @@ def unpack(folder: Path, replace: bool = False) -> Iterator[str]:
 def sums(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file as it was packed. Raises `InputError` for another folder."""
     try:
-        lines = (folder / SUMS).read_text().splitlines()
+        if not (lines := (folder / SUMS).read_text().splitlines()):
+            raise ValueError("empty")
     except (OSError, ValueError) as error:  # or bytes that are no text
         found = f"no {SUMS} ({getattr(error, 'strerror', 'damaged')})"
         raise InputError(f"folder {folder}", found, "what t5peft pack wrote", "name that") from None

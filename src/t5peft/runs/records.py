@@ -154,7 +154,7 @@ def status(record: Mapping[str, Any], identity: dict[str, Any], code: Code) -> S
     """Fresh, stale or missing: is a record of this identity, and of this code?"""
     there = record["identity"]
     changes = [
-        f"{key} {_short(there.get(key))} -> {_short(identity.get(key))}"
+        f"{key} {_short(there, key)} -> {_short(identity, key)}"
         for key in sorted(identity.keys() | there.keys())
         if there.get(key) != identity.get(key)
     ]
@@ -173,8 +173,8 @@ def mark(status: Status) -> str:
     return status.reason if status.state == "stale" else ""
 
 
-def _short(value: object) -> str:
-    return str(value)[:12] if value != "" else "none"
+def _short(identity: dict[str, Any], key: str) -> str:
+    return str(identity.get(key, ""))[:12] or "none"
 
 
 def made_by(code: Code) -> Coded:

@@ -113,6 +113,7 @@ def test_html_numbers_what_it_refers_to(whole: Path) -> None:
         "Table 3. ",
         '<a href="#eq-update">1</a>',
         "</math><span>(1)</span></span>",
+        '<div class="callout" style="border-color: #CC1914">',
     ):
         assert text in page.replace("\n", " ")
     assert page.count('<div class="scroll" tabindex="0">') == page.count("<table") == 3

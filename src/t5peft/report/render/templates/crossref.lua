@@ -68,7 +68,8 @@ local function callout(div, name)
   title = title or {pandoc.Str(name:sub(1, 1):upper() .. name:sub(2))}
   if not typst then
     div.content:insert(1, pandoc.Para {pandoc.Strong(title)})
-    return pandoc.BlockQuote(div.content)
+    if cells then return pandoc.BlockQuote(div.content) end
+    return pandoc.Div(div.content, {class = 'callout', style = 'border-color: ' .. COLORS[name]})
   end
   local blocks = pandoc.Blocks {
     pandoc.RawBlock('typst', '#block[#callout(icon_color: rgb("' .. COLORS[name] .. '"), title: ['),
