@@ -31,23 +31,24 @@ from t5peft.training import jobs
 
 STUDY = studies.load(paths.CHECKOUT / "params" / f"{studies.DEFAULT}.yaml")
 LONGER = studies.load(paths.CHECKOUT / "params" / f"{evidence.LONGER}.yaml")
-SHIPPED = [STUDY, LONGER]
-RUNS = runs_of(STUDY)
 SWEEP = studies.load(paths.CHECKOUT / "params" / "sweep.yaml")
+SHIPPED = [(study, run) for study in (STUDY, LONGER, SWEEP) for run in runs_of(study)]
+RUNS = runs_of(STUDY)
 RATED = [(STUDY, run) for run in RUNS] + [
     (SWEEP, run) for run in runs_of(SWEEP) if run.method == "ia3"
 ]
 
 
-@pytest.mark.parametrize("study", SHIPPED, ids=lambda study: study.study)
-@pytest.mark.parametrize("number", range(10), ids=[run.name for run in RUNS])
-def test_every_run_of_the_shipped_studies_is_stored_whole(study: Study, number: int) -> None:
-    assert store.status(runs_of(study)[number], study).state in AS_MADE
+@pytest.mark.parametrize(
+    ("study", "run"), SHIPPED, ids=[f"{study.study}/{run.name}" for study, run in SHIPPED]
+)
+def test_every_run_of_the_shipped_studies_is_stored_whole(study: Study, run: Run) -> None:
+    assert store.status(run, study).state in AS_MADE
 
 
 RECORDS = [  # with other seeds, too
     path
-    for study in [*SHIPPED, SWEEP]
+    for study in (STUDY, LONGER, SWEEP)
     for path in sorted((paths.CHECKOUT / "weights").glob(f"{study.study}*/*/{records.RECORD}"))
 ]
 
@@ -94,11 +95,16 @@ def test_each_from_scratch_run_is_stored_with_three_seeds() -> None:
         assert [record["params"]["seed"] for record in found[name]] == [0, 1, 2]
 
 
-def test_the_longer_study_is_shown_with_the_default_one() -> None:
-    assert {record["study"] for record in Evidence(STUDY).longer} == {LONGER.study}
+def test_the_longer_study_and_the_sizes_are_shown_with_the_default_one() -> None:
+    found = Evidence(STUDY)
+    assert {record["study"] for record in found.longer} == {LONGER.study}
+    assert [run.name for run in runs_of(SWEEP) if run.settings] == [
+        record["run"]["name"] for record in found.sizes
+    ]
     other = dataclasses.replace(STUDY, backbone="random:mini", tokenizer=STUDY.backbone)
-    assert Evidence(other).longer == [], "it has another backbone"
-    assert Evidence(dataclasses.replace(STUDY, study="mine")).longer == []
+    assert Evidence(other).longer == Evidence(other).sizes == [], "it has another backbone"
+    mine = Evidence(dataclasses.replace(STUDY, study="mine"))
+    assert mine.longer == mine.sizes == []
 
 
 def test_a_longer_study_without_runs_to_compare_is_not_shown(
@@ -264,6 +270,6 @@ def test_what_a_report_asks_is_read_once(monkeypatch: pytest.MonkeyPatch) -> Non
         for method in EXERCISE:
             assert found.records(method)
         assert len(found.records()) == 10
-        assert len(found.everything) == len({id(record) for record in found.everything}) == 28
+        assert len(found.everything) == len({id(record) for record in found.everything}) == 41
         assert all(found.beside.values())
     assert {*read.values()} == {1}

@@ -111,7 +111,9 @@ def test_numbers_that_were_made_in_several_places_have_a_line_for_each(records: 
         record.update(environment=here)
     records[2]["environment"] = {"device": "B", "threads": 2, "precision": "fp32"}
     beside = {"trials": [{"environment": here}], "landmarks": []}
-    found: Any = SimpleNamespace(records=lambda: records, seeds=[], longer=[], beside=beside)
+    found: Any = SimpleNamespace(
+        records=lambda: records, seeds=[], longer=[], sizes=[], beside=beside
+    )
     assert about.origins(found).split("\n") == [
         "- A, 1 thread, bf16: the ten runs (@tbl-ten), 9; trials, 1",
         "- B, 2 threads, fp32: the ten runs (@tbl-ten), 1",

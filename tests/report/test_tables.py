@@ -162,3 +162,12 @@ def test_listed_runs_stand_with_their_counts_in_the_studys_backbone(records: lis
     assert column(table, "added, derived") == column(table, "added, counted") == 3 * ["1,000"]
     assert column(table, "run")[1] == f"LoRA, PEFT, r = 1, {show.ALPHA} = 4"
     assert column(table, "accuracy, best epoch (%)") == ["**69.0**", "**70.0**", "**71.0**"]
+
+
+def test_accuracy_by_size_has_a_dash_where_there_is_no_run(records: list[Any]) -> None:
+    table = tables.by_size([record for record in records if record["run"]["settings"]])
+    assert table.startswith("| method")
+    assert [row for row in cells(table) if "LoRA" in row[0]] == [
+        ["LoRA, ours", "$r$", show.DASH, "69.0", show.DASH],
+        ["LoRA, PEFT", "$r$", "70.0", "71.0", show.DASH],
+    ]

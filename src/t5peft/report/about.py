@@ -142,6 +142,7 @@ def origins(found: Evidence) -> str:
         "the ten runs (@tbl-ten)": found.records(),
         "other seeds (@tbl-seeds)": [record for each in found.seeds for record in each[1:]],
         "the longer study (@tbl-ten-epochs)": found.longer,
+        "the sizes (@tbl-by-size)": found.sizes,
         **found.beside,
     }
     there: dict[str, list[str]] = {}

@@ -29,8 +29,8 @@ from t5peft.runs.records import SHOWN, Planned, Record
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
-LONGER = "ten-epochs"
-"""The study on the default one's backbone that its report shows beside it, for overfitting."""
+LONGER, SIZES = "ten-epochs", "sweep"
+"""The studies on the default one's backbone that its report shows beside it."""
 
 QUOTED = 180
 """Letters of a quoted review."""
@@ -182,17 +182,23 @@ class Evidence:
 
     @cached_property
     def longer(self) -> list[Record]:
-        """The stored runs of `LONGER`, which the default study is shown with.
+        """The stored runs of `LONGER`; none if it lacks full fine-tuning or all of PEFT."""
+        longer = self.beside_default(LONGER)
+        kinds = {record["run"]["method"] == "full" for record in longer}
+        return longer if len(kinds) == 2 else []
 
-        None if it has another backbone, or lacks full fine-tuning or all of PEFT.
-        """
+    @cached_property
+    def sizes(self) -> list[Record]:
+        """The stored runs of `SIZES` whose method has a size."""
+        return [x for x in self.beside_default(SIZES) if x["run"]["method"] in show.SIZES]
+
+    def beside_default(self, name: str) -> list[Record]:
+        """The stored runs of another study, if this is the default one and has its backbone."""
         if self.study.study != studies.DEFAULT:
             return []
         here = self.found.shared()["backbone"]
-        longer = Evidence(studies.load(LONGER)).stored
-        alike = [record for record in longer if record["identity"]["backbone"] == here]
-        kinds = {record["run"]["method"] == "full" for record in alike}
-        return alike if len(kinds) == 2 else []
+        stored = Evidence(studies.load(name)).stored
+        return [record for record in stored if record["identity"]["backbone"] == here]
 
     @cached_property
     def exercise(self) -> Study:
@@ -239,9 +245,9 @@ class Evidence:
 
     @property
     def everything(self) -> list[Record]:
-        """All records that the report shows."""
+        """All records that the report shows, each once."""
         own = [*self.records(), *(record for each in self.seeds for record in each[1:])]
-        return own + self.longer
+        return own + self.longer + [r for r in self.sizes if not r.get("trained_for")]
 
     @cached_property
     def backbone(self) -> T5ForConditionalGeneration | None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from t5peft.methods.table import LETTER, METHODS
+from t5peft.methods.table import METHODS
 from t5peft.report import show, statistics
 from t5peft.report.drawings import FAINT, INK, WIDTH
 from t5peft.runs.records import Record
@@ -139,21 +139,17 @@ def accuracy_over_size(records: Sequence[Record]) -> Figure:
         if method in show.SIZES:
             spans = 100 * np.array([statistics.interval(record) for record in alike]).T
             bars, name = np.abs(spans - scores), f"{name} ({show.SIZES[method]})"
-            ax.errorbar([*map(size, alike)], scores, bars, elinewidth=0.8, label=name, **style)
+            x = [show.size_of(record["run"]) for record in alike]
+            ax.errorbar(x, scores, bars, elinewidth=0.8, label=name, **style)
         else:
             ax.axhline(scores[-1], color=style["color"], lw=0.9, ls=":", label=name)
-    drawn = sorted({size(record) for record in records} - {0})
+    drawn = sorted({show.size_of(record["run"]) for record in records} - {0})
     ax.set_xscale("log", base=2)
     ax.set_xticks(drawn, [f"{x:g}" for x in drawn], minor=False)
     ax.set(xlabel="size: n, b or r", ylabel="best test accuracy (%)")
     ax.margins(x=0.06, y=0.1)
     figure.legend(frameon=False, fontsize=8, loc="outside right center")
     return figure
-
-
-def size(record: Record) -> int:
-    """n, b or r of a run; 0 where it has none."""
-    return next((x for key, x in record["run"]["settings"].items() if key in LETTER), 0)
 
 
 def _name_group(ax: Axes, records: Sequence[Record]) -> None:

@@ -74,6 +74,11 @@ def setting_name(settings: Mapping[str, Any]) -> str:
     return ", ".join(letters + targets)
 
 
+def size_of(run: Facts) -> int:
+    """n, b or r of a run; 0 where it has none."""
+    return next((x for key, x in run["settings"].items() if key in LETTER), 0)
+
+
 def run_name(run: Facts) -> str:
     """`LoRA, PEFT, r = 8, (alpha) = 4`."""
     if run["method"] == "full":

@@ -116,6 +116,19 @@ def sizes(records: Sequence[Record], checked: Iterable[Checked]) -> str:
     )
 
 
+def by_size(records: Sequence[Record]) -> str:
+    """Best accuracy, a row a method and implementation, a column a size."""
+    columns = sorted({show.size_of(record["run"]) for record in records})
+    rows = []
+    for alike in statistics.groups(records):
+        run = alike[0]["run"]
+        found = {show.size_of(r["run"]): percent(r["best_accuracy"]) + mark(r) for r in alike}
+        row = {f"{size}": found.get(size, show.DASH) for size in columns}
+        name, letter = run_name({**run, "settings": {}}), show.SIZES[run["method"]]
+        rows.append({"method": name, "size": f"${letter}$", **row})
+    return show.table(rows, left=2)
+
+
 def pairs(found: Iterable[Pair]) -> str:
     """McNemar's test of each two runs that the text compares."""
     return show.table(

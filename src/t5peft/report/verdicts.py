@@ -100,7 +100,7 @@ def gains(records: Iterable[Record]) -> str:
         "parameters"
         for few, *_, many in (alike for alike in statistics.groups(records) if len(alike) > 1)
     ]
-    return f"{'; '.join(told)}." if told else ""
+    return f"The largest beside the smallest: {'; '.join(told)}." if told else ""
 
 
 # --- the claims ----------------------------------------------------------------------------------
