@@ -247,7 +247,8 @@ class Evidence:
     def everything(self) -> list[Record]:
         """All records that the report shows, each once."""
         own = [*self.records(), *(record for each in self.seeds for record in each[1:])]
-        return own + self.longer + [r for r in self.sizes if not r.get("trained_for")]
+        others = [x for x in self.sizes if x.get("trained_for") != self.study.study]
+        return own + self.longer + others
 
     @cached_property
     def backbone(self) -> T5ForConditionalGeneration | None:

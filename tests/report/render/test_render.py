@@ -101,6 +101,8 @@ def test_chapter_refers_to_the_rest_in_words(toy: Path) -> None:
     text = (paths.output() / "lora.typ").read_text()
     assert "Section “The question” of the whole report" in text
     assert notebook.labels("::: {#tbl-x}\n# A {#sec-a}\n## B\n$$ {#eq-b}")["eq-b"] == "A: B"
+    cell = '# A\n## B\n```{python}\n# why\n"""\n## C\n{{#tbl-y}}\n"""\n```\n$$ {#eq-b}'
+    assert notebook.labels(cell) == {"tbl-y": "A: C", "eq-b": "A: C"}, "a section made by a cell"
     assert "Rank 4 of" in text
 
 

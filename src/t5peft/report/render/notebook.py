@@ -224,7 +224,7 @@ def labels(text: str) -> dict[str, str]:
     for line in text.splitlines():
         in_cell ^= line.startswith("```")
         heading = re.match(r"(##?) (.+?)(?: \{.*\})?$", line)
-        if heading and not in_cell:
+        if heading and (heading[1] == "##" or not in_cell):  # in a cell # is a comment
             headings[len(heading[1]) - 1 :] = [heading[2]]
         for label in LABEL.findall(line):
             found[label] = ": ".join(filter(None, headings))
