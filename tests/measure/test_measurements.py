@@ -82,6 +82,38 @@ def test_other_code_makes_it_stale_and_it_is_shown_with_a_mark(
     assert made == ["kind/one-8", "kind/one-8"]
 
 
+def coded(definitions: str) -> Code:
+    """Code of these definitions, as NAME-VERSION."""
+    found = (Definition(each.partition("-")[0], "", each) for each in definitions.split())
+    return Code(definitions, tuple(found))
+
+
+@pytest.mark.parametrize(
+    ("made_by", "run", "wanted"),
+    [
+        ("loss-1 trial-1", "verified", "verified"),
+        ("loss-1 trial-0", "verified", "stale"),  # what measures has changed, too
+        ("loss-0 trial-1", "verified", "stale"),  # once more than since the run was made
+        ("loss-1 trial-1", "stale", "stale"),
+        ("loss-2 trial-1", "stale", "fresh"),
+    ],
+)
+def test_it_is_verified_with_its_run_where_the_same_has_changed_since(
+    made_by: str, run: Any, wanted: str, smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record: Any = records.made_by(coded("loss-1 loop-1"))
+    here = dataclasses.replace(one(smoke), run=(records.Status(run, ""), record))
+    monkeypatch.setattr(deciding, "code", lambda _: coded(made_by))
+    here.store({"accuracy": 0.5})
+    monkeypatch.setattr(
+        deciding, "code", lambda entries=(): coded(f"loss-2 {'trial' if entries else 'loop'}-1")
+    )
+    assert here.status().state == wanted
+    shown = here.load()
+    assert shown is not None
+    assert bool(shown.get("stale")) == (wanted == "stale")
+
+
 def test_one_of_other_settings_is_replaced_after_a_line_that_says_so(
     smoke: Study, made: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,7 +201,7 @@ def entries(kind: str) -> tuple[str, ...]:
     study = studies.load(studies.DEFAULT)
     found = store.look(runs_of(study), study)
     one = {
-        "tuning": lambda: measurements.trials(study, found.shared(), 9600)[0],
+        "tuning": lambda: measurements.trials(study, found, 9600)[0],
         "baselines": lambda: measurements.baselines(study, found.shared()),
         "retention": lambda: measurements.retention(study, 10_000, found)[0],
         "bench": lambda: measurements.bench(study),

@@ -6,15 +6,18 @@ import dataclasses
 from typing import Any
 
 import pytest
+from helpers import run_named, trained_once
 
 from t5peft.__main__ import main
+from t5peft.base import deciding
+from t5peft.base.deciding import Code
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.measure import measurements, tune
 from t5peft.measure.measurements import Trial
 from t5peft.methods.table import EXERCISE, Run, runs_of
-from t5peft.runs import store
+from t5peft.runs import store, verify
 from t5peft.training import jobs, loop
 
 
@@ -87,6 +90,28 @@ def test_trials_are_kept_and_not_made_twice(
     assert len(made) == grid + len(both), "another seed"
     last = capsys.readouterr().out.splitlines()[-1].split()
     assert last == ["lora-scratch-r8", f"{measurements.GRID['lora'][-1]:g}", "linear", "75.00"]
+
+
+def test_trials_are_not_made_again_where_their_run_is_verified(
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, code = run_named(smoke, "lora-scratch-r8"), deciding.code
+    trained_once(run, smoke)
+    monkeypatch.setattr(tune, "trial", no_training)
+    before = tune.tune(smoke, 16, ["lora"])
+    monkeypatch.delattr(tune, "trial")
+
+    def other(entries: tuple[str, ...] = deciding.TRAINING) -> Code:
+        made = [
+            each._replace(digest="another") if each.name == "training.fast.attention" else each
+            for each in code(entries).definitions
+        ]
+        return Code("another", tuple(made))
+
+    monkeypatch.setattr(deciding, "code", other)
+    assert all(trial.get("stale") for trial in tried(smoke))
+    verify.verify(run, smoke, 4, 16)
+    assert tune.tune(smoke, 16, ["lora"]) == before == tried(smoke)
 
 
 def test_it_trains_on_all_but_a_tenth_where_there_are_few(

@@ -25,7 +25,9 @@ def test_a_checkpoint_with_a_program_is_left_aside(
 ) -> None:
     held = checkpoint.read(begun, torch.device("cpu"))
     torch.save({**held, "trap": Trap(tmp_path / "ran")}, begun)
-    with pytest.warns(UserWarning, match="is damaged: the run begins anew"):
+    with pytest.warns(
+        UserWarning, match="is damaged: the run goes on from an earlier one, or begins anew"
+    ):
         make.train_alone(run_of(study), study)
     assert not (tmp_path / "ran").exists()
 
@@ -39,7 +41,9 @@ def test_a_checkpoint_that_inflates_is_left_aside(study: Study, begun: Path) -> 
         for part, content in contents.items():
             parts.writestr(part, content)
     assert begun.stat().st_size < 10_000_000
-    with pytest.warns(UserWarning, match="is damaged: the run begins anew"):
+    with pytest.warns(
+        UserWarning, match="is damaged: the run goes on from an earlier one, or begins anew"
+    ):
         make.train_alone(run_of(study), study)
 
 

@@ -77,7 +77,7 @@ def test_what_there_is_of_memory_is_told_beside(
     )
     assert estimate.told(runs[4:], smoke, 2) == (
         "memory: about 11.0 GB (adapter-scratch-b8, adapter-adapterhub-b8) of 9.0 GB free: it may "
-        "not do; lower micro_batch_size, max_length or --jobs"
+        "not do; give a small micro_batch_size or a lower max_length, or fewer --jobs"
     )
 
 

@@ -79,6 +79,9 @@ def test_what_verify_found_of_a_run_goes_with_it(
     assert store.take_over(run_of(other), other)
     assert store.status(run_of(other), other) == store.status(run_of(study), study)
     assert store.status(run_of(other), other).state == "verified"
+    where = store.folder(run_of(other), other)
+    store.put(where, *store.whole(where))
+    assert not (where / store.VERIFIED).exists(), "it was found of the run before"
 
 
 def test_no_other_run_is_taken_over(study: Study, other: Study, stored: Path) -> None:

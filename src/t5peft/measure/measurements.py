@@ -2,8 +2,8 @@
 
 One store for all: each measurement is a record in weights/<study>/ that holds its figures, the
 identity that decides them and the digest of the code that measured them. Like a run it is fresh,
-stale, missing or damaged, and shown with a mark where it is stale. Nothing here needs torch until
-something is measured.
+stale, missing or damaged, and shown with a mark where it is stale; a trial is verified with the run
+whose rate it tries. Nothing here needs torch until something is measured.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, Generic, TypedDict, TypeVar, cast, get_args
 
 from t5peft.base import deciding, files, machine, paths
+from t5peft.base.deciding import Code
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Decay, Precision, Study
 from t5peft.inputs import backbone, checks
 from t5peft.methods.table import METHODS, runs_of
 from t5peft.runs import records, store
 from t5peft.runs.identity import of_run
-from t5peft.runs.records import Status
+from t5peft.runs.records import Status, Stored
 
 
 class Measured(TypedDict, total=False):
@@ -96,6 +97,7 @@ class Measurement(Generic[F]):
     kind: type[F]
     code: tuple[str, ...]  # what measures, as `deciding` names it: a function, and what it is given
     arguments: tuple[Any, ...]
+    run: tuple[Status, Stored | None] | None = None  # with which it is verified
 
     @property
     def path(self) -> Path:
@@ -116,7 +118,17 @@ class Measurement(Generic[F]):
             return Status("missing", "never measured"), {}
         keys = records.Coded.__required_keys__ | self.kind.__required_keys__
         record = records.read(self.path, {"identity", *keys})
-        return records.status(record, self.identity, code), record
+        status = records.status(record, self.identity, code)
+        if status.state == "stale" and self.covered(record, code):
+            status = Status("verified", "what has changed since has been verified with its run")
+        return status, record
+
+    def covered(self, record: Mapping[str, Any], code: Code) -> bool:
+        """Is what has changed since among what had changed when `verify` held for its run?"""
+        state, its = self.run or (None, None)
+        if not state or not its or state.state != "verified":
+            return False
+        return records.since(record, code) <= records.since(its, deciding.code())
 
     def load(self) -> F | None:
         """Its record, marked, if there is one. Raises `InputError` for a damaged one."""
@@ -140,9 +152,9 @@ class Measurement(Generic[F]):
         return files.lock(paths.cache() / "locks" / self.study.study / self.name)
 
     def attempt(self) -> bool:
-        """Measure and store it, unless it is fresh by now; False where another process has it."""
+        """Measure and store it, unless that is done by now; False where another process has it."""
         with self.lock() as mine:
-            if mine and self.status().state != "fresh":
+            if mine and self.status().state not in records.AS_MADE:
                 self.store(self.figures())
             return mine
 
@@ -155,12 +167,13 @@ class Measurement(Generic[F]):
 
 
 def made(wanted: Sequence[Measurement[F]]) -> list[F]:
-    """The records of some measurements of a study; those that are not fresh are made.
+    """The records of some measurements of a study; those that are neither fresh nor
+    verified are made.
 
     Several processes share the work. Raises `InputError` where something is to be made and
     `checks.check` refuses the study.
     """
-    todo = [one for one in wanted if one.status().state != "fresh"]
+    todo = [one for one in wanted if one.status().state not in records.AS_MADE]
     for one in todo:
         one.announce()
     if todo:
@@ -196,15 +209,15 @@ def held_out(study: Study) -> int:
 
 
 def trials(
-    study: Study, shared: dict[str, Any], reviews: int, only: Collection[str] = METHODS
+    study: Study, found: store.Found, reviews: int, only: Collection[str] = METHODS
 ) -> list[Measurement[Trial]]:
     """A trial for each from-scratch run of the methods and each rate of its grid, which is constant
     or falls.
 
-    Decided by what decides a run, on other numbers of reviews, and not by the test's. shared:
-    `identity.of_study`.
+    Decided by what decides a run, on other numbers of reviews, and not by the test's. found: the
+    runs of the study.
     """
-    shared = {key: x for key, x in shared.items() if key not in ("decay", "test_examples")}
+    shared = {k: x for k, x in found.shared().items() if k not in ("decay", "test_examples")}
     shared |= {"train_examples": reviews, "held_out": held_out(study), "epochs": 1}
     tried = [
         (dataclasses.replace(run, learning_rate=rate), decay)
@@ -221,6 +234,7 @@ def trials(
             Trial,
             ("measure.tune.trial", "methods.table.Run"),
             (run, dataclasses.replace(study, decay=decay), reviews),
+            found[run.name],
         )
         for run, decay in tried
         for falls in [decay != "none"]
@@ -292,7 +306,7 @@ def loaded(wanted: Sequence[Measurement[F]]) -> list[F]:
 def tried(study: Study, found: store.Found) -> list[Trial]:
     """The trials of the study as it is, those on most reviews."""
     numbers = reviews(study, "tuning")
-    each = (loaded(trials(study, found.shared(), number)) for number in numbers)
+    each = (loaded(trials(study, found, number)) for number in numbers)
     return next(filter(None, each), [])
 
 
@@ -309,7 +323,7 @@ def stored(study: Study, found: store.Found) -> list[Measurement[Any]]:
     """All that is stored of a study, of other settings too; asks for its backbone if need be."""
     wanted: list[Measurement[Any]] = []
     for number in reviews(study, "tuning"):
-        wanted += trials(study, found.shared(), number)
+        wanted += trials(study, found, number)
     for number in reviews(study, "retention"):
         wanted += retention(study, number, found)
     if (paths.weights() / study.study / "baselines.json").exists():

@@ -18,8 +18,8 @@ from t5peft.inputs import data
 from t5peft.inputs.data import Tokens
 from t5peft.measure import measurements
 from t5peft.measure.measurements import Trial, held_out
-from t5peft.methods.table import Run, ours
-from t5peft.runs.identity import of_study
+from t5peft.methods.table import Run, ours, runs_of
+from t5peft.runs import store
 from t5peft.training import jobs, loop
 
 USUAL = 9600
@@ -41,7 +41,8 @@ def tune(study: Study, reviews: int | None, only: Collection[str]) -> list[Trial
     if not {*only} & ours(study).keys():
         found, expected = " ".join(only), f"some of {', '.join(ours(study))}, as the study runs"
         raise InputError("--only", found, expected, "name one of these")
-    return measurements.made(measurements.trials(study, of_study(study), reviews, only))
+    found = store.look(runs_of(study), study)
+    return measurements.made(measurements.trials(study, found, reviews, only))
 
 
 def trial(run: Run, study: Study, reviews: int) -> Trial:

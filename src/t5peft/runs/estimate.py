@@ -82,8 +82,8 @@ def told(wanted: Sequence[Run], study: Study, jobs: int = 1) -> str:
     takes, free = sum(sizes[name] for name in largest), machine.free_memory()
     free += 0 if jobs > 1 else machine.resident_memory()  # which is of this run
     line = f"memory: about {takes / 1e9:.1f} GB ({', '.join(largest)}) of {free / 1e9:.1f} GB free"
-    ways_out = "lower micro_batch_size, max_length" + " or --jobs" * (jobs > 1)
-    return line + (f": it may not do; {ways_out}" if takes > free else "")
+    ways_out = "a small micro_batch_size or a lower max_length" + ", or fewer --jobs" * (jobs > 1)
+    return line + (f": it may not do; give {ways_out}" if takes > free else "")
 
 
 def at_hand(study: Study) -> bool:

@@ -191,6 +191,11 @@ def changed(record: Mapping[str, Any], code: Code) -> list[str]:
     return [each.name for each in code.definitions if each.digest not in known]
 
 
+def since(record: Mapping[str, Any], code: Code) -> set[str]:
+    """The digests of the definitions that have changed since, as they were and as they are."""
+    return {*record["definitions"].split()} ^ {each.digest for each in code.definitions}
+
+
 # --- files -------------------------------------------------------------------------------------
 
 

@@ -293,8 +293,8 @@ def put(where: Path, record: Stored, made: dict[str, bytes]) -> None:
     records.write(where / records.RECORD, record)
     for name, sha256 in hashes.items():
         (where / staged(name, sha256)).replace(where / name)
-    for pattern in ("delta-*", "trace-*", ".*.tmp"):
-        for left in where.glob(pattern):  # by a kill
+    for pattern in ("delta-*", "trace-*", ".*.tmp", VERIFIED):
+        for left in where.glob(pattern):  # by a kill, or of the run before
             left.unlink(missing_ok=True)
 
 

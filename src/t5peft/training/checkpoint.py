@@ -42,7 +42,9 @@ def restore(job: Job, path: Path | None, key: str) -> None:
     except Exception as error:  # zipfile and pickle raise many kinds
         if machine.out_of_memory(error):
             raise
-        warnings.warn(f"{path} is damaged: the run begins anew", stacklevel=2)
+        warnings.warn(
+            f"{path} is damaged: the run goes on from an earlier one, or begins anew", stacklevel=2
+        )
         return
     with torch.no_grad():
         for name, parameter in job.model.named_parameters():
