@@ -91,18 +91,18 @@ def coded(definitions: str) -> Code:
 @pytest.mark.parametrize(
     ("made_by", "run", "wanted"),
     [
-        ("loss-1 trial-1", "verified", "verified"),
-        ("loss-1 trial-0", "verified", "stale"),  # what measures has changed, too
-        ("loss-0 trial-1", "verified", "stale"),  # once more than since the run was made
-        ("loss-1 trial-1", "stale", "stale"),
-        ("loss-2 trial-1", "stale", "fresh"),
+        ("loss-1 trial-1", True, "verified"),
+        ("loss-1 trial-0", True, "stale"),  # what measures has changed, too
+        ("loss-0 trial-1", True, "stale"),  # once more than since the run was made
+        ("loss-1 trial-1", False, "stale"),
+        ("loss-2 trial-1", False, "fresh"),
     ],
 )
 def test_it_is_verified_with_its_run_where_the_same_has_changed_since(
-    made_by: str, run: Any, wanted: str, smoke: Study, monkeypatch: pytest.MonkeyPatch
+    made_by: str, run: bool, wanted: str, smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record: Any = records.made_by(coded("loss-1 loop-1"))
-    here = dataclasses.replace(one(smoke), run=(records.Status(run, ""), record))
+    here = dataclasses.replace(one(smoke), verified_run=record if run else None)
     monkeypatch.setattr(deciding, "code", lambda _: coded(made_by))
     here.store({"accuracy": 0.5})
     monkeypatch.setattr(

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Generic, TypedDict, TypeVar, cast, get_args
 
 from t5peft.base import deciding, files, machine, paths
-from t5peft.base.deciding import Code
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Decay, Precision, Study
 from t5peft.inputs import backbone, checks
@@ -97,7 +96,7 @@ class Measurement(Generic[F]):
     kind: type[F]
     code: tuple[str, ...]  # what measures, as `deciding` names it: a function, and what it is given
     arguments: tuple[Any, ...]
-    run: tuple[Status, Stored | None] | None = None  # with which it is verified
+    verified_run: Stored | None = None  # of the same training, if that is verified
 
     @property
     def path(self) -> Path:
@@ -118,17 +117,14 @@ class Measurement(Generic[F]):
             return Status("missing", "never measured"), {}
         keys = records.Coded.__required_keys__ | self.kind.__required_keys__
         record = records.read(self.path, {"identity", *keys})
-        status = records.status(record, self.identity, code)
-        if status.state == "stale" and self.covered(record, code):
-            status = Status("verified", "what has changed since has been verified with its run")
+        status, run = records.status(record, self.identity, code), self.verified_run
+        if (
+            status.state == "stale"
+            and run
+            and records.since(record, code) <= records.since(run, deciding.code())
+        ):
+            status = Status("verified", "what has changed since is verified with its run")
         return status, record
-
-    def covered(self, record: Mapping[str, Any], code: Code) -> bool:
-        """Is what has changed since among what had changed when `verify` held for its run?"""
-        state, its = self.run or (None, None)
-        if not state or not its or state.state != "verified":
-            return False
-        return records.since(record, code) <= records.since(its, deciding.code())
 
     def load(self) -> F | None:
         """Its record, marked, if there is one. Raises `InputError` for a damaged one."""
@@ -167,8 +163,7 @@ class Measurement(Generic[F]):
 
 
 def made(wanted: Sequence[Measurement[F]]) -> list[F]:
-    """The records of some measurements of a study; those that are neither fresh nor
-    verified are made.
+    """The records of some measurements of a study; what is neither fresh nor verified is made.
 
     Several processes share the work. Raises `InputError` where something is to be made and
     `checks.check` refuses the study.
@@ -219,6 +214,7 @@ def trials(
     """
     shared = {k: x for k, x in found.shared().items() if k not in ("decay", "test_examples")}
     shared |= {"train_examples": reviews, "held_out": held_out(study), "epochs": 1}
+    verified = {name: record for name, (at, record) in found.items() if at.state == "verified"}
     tried = [
         (dataclasses.replace(run, learning_rate=rate), decay)
         for run in runs_of(study)
@@ -234,7 +230,7 @@ def trials(
             Trial,
             ("measure.tune.trial", "methods.table.Run"),
             (run, dataclasses.replace(study, decay=decay), reviews),
-            found[run.name],
+            verified.get(run.name),
         )
         for run, decay in tried
         for falls in [decay != "none"]
