@@ -33,10 +33,17 @@ PIECES = 110
 
 @pytest.fixture(autouse=True)
 def a_precision_of_its_own() -> Iterator[None]:
-    """Of bf16 no test keeps what another was provided with, nor accelerate's one precision."""
+    """No test keeps the bf16 that another was provided with, nor accelerate's precision, device."""
     yield
     bfloat16.leave()
-    AcceleratorState._reset_state()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job is on the CPU, also where there is a GPU."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -344,6 +344,7 @@ def bench_command(options: argparse.Namespace) -> int:
     from_one("--repeats", options.repeats)
     study = study_of(options)
     checks.check(study)
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # of several the trainer would take all
     one = measurements.bench(study, options.repeats)
     one.announce()
     record = one.figures()

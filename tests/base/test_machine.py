@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -171,3 +172,29 @@ def test_a_child_ends_with_its_parent() -> None:
     while state.exists() and ") Z " not in state.read_text():  # gone, or waiting to be reaped
         assert time.monotonic() < deadline, "an orphan"
         time.sleep(0.05)
+
+
+def test_the_kind_of_a_gpu_is_told_from_a_cpus() -> None:
+    assert machine.is_gpu("NVIDIA H200, torch 2.11.0+cu130")
+    assert machine.is_gpu(machine.kind()) == machine.has_accelerator()
+
+
+def test_a_c_compiler_is_found_by_its_name_or_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    (tmp_path / "Python.h").touch()
+    assert not machine.has_compiler()
+    (tmp_path / "mycc").touch(0o755)
+    monkeypatch.setenv("CC", "mycc")
+    assert machine.has_compiler()
+    (tmp_path / "Python.h").unlink()
+    assert not machine.has_compiler()
+
+
+@pytest.mark.parametrize("words", ["CUDA error: out of memory", "CUBLAS_STATUS_NOT_INITIALIZED"])
+def test_want_of_memory_is_known_by_what_cuda_says(words: str) -> None:
+    assert machine.out_of_memory(RuntimeError(words))
+    assert not machine.out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))

@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate.state import AcceleratorState
 from helpers import distance, dry, run_of
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5ForConditionalGeneration
 
-from t5peft.base import paths, studies
+from t5peft.base import machine, paths, studies
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, int8, tokenizers
 from t5peft.methods.table import Run, runs_of
@@ -42,12 +41,10 @@ BOUNDS = {"fp32": 1e-3, "bf16": 3e-2}
 
 
 @pytest.fixture(params=["cpu", GPU])
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def device(request: pytest.FixtureRequest) -> str:
     """Where jobs are; the CPU is asked for where a GPU would be taken."""
     if request.param == "cpu":
-        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    AcceleratorState._reset_state(reset_partial_state=True)
+        request.getfixturevalue("on_the_cpu")
     return request.param
 
 
@@ -101,8 +98,8 @@ def test_so_they_are_once_inductor_has_compiled_them(
     run: Run, device: str, smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a run of many steps; inductor refuses graphs that `aot_eager` takes."""
-    if device == "cpu" and not shutil.which("g++"):
-        pytest.skip("there is no g++")
+    if not (shutil.which("g++") if device == "cpu" else machine.has_compiler()):
+        pytest.skip("there is no compiler")
     monkeypatch.setattr(jobs, "COMPILED", {device})
     monkeypatch.setattr(jobs, "COMPILE_FROM", 1)
     monkeypatch.setattr(fast, "FUSED", {device})

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import pytest
 from helpers import run_named
 
+from t5peft.base import machine
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.runs import make, reopen, store
@@ -40,6 +42,35 @@ def test_full_fine_tuning_stores_no_weights(smoke: Study) -> None:
     assert record["files"].keys() == {store.TRACE}
     assert record["stored_bytes"] == 4 * record["parameters"]["total"]
     assert record["parameters"]["added"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "compiler", "why"),
+    [
+        ("lora-scratch-r8", {}, True, ""),
+        ("lora-scratch-r8", {"micro_batch_size": 4}, True, ""),
+        ("soft-prompt-opendelta-n1", {}, True, "it lengthens the mask in place"),
+        ("full", {"max_length": 30}, True, "max_length 30 is no multiple of 8"),
+        ("full", {"micro_batch_size": 3}, True, "parts of 3 do not fill a batch of 16"),
+        ("full", {}, False, "there is no C compiler"),
+    ],
+)
+def test_what_cannot_be_compiled_is_trained_without_and_said(
+    name: str,
+    changes: dict[str, int],
+    compiler: bool,
+    why: str,
+    smoke: Study,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study = dataclasses.replace(smoke, **changes)
+    monkeypatch.setattr(jobs, "COMPILED", {"cpu", "cuda"})
+    monkeypatch.setattr(jobs, "COMPILE_FROM", 1)
+    monkeypatch.setattr(machine, "has_compiler", lambda: compiler)
+    job = make.prepared(run_named(study, name), study)
+    assert (job.compiled is None) == bool(why)
+    assert (f"{name}: not compiled, which is slower: {why}" in capsys.readouterr().err) == bool(why)
 
 
 def test_stored_weights_are_those_of_the_best_epoch(smoke: Study) -> None:

@@ -271,6 +271,20 @@ def test_a_run_without_a_trace_is_named_and_the_others_are_verified(
     assert "4 steps trained anew" in of_lora
 
 
+def test_steps_of_the_other_kind_of_device_are_not_compared(
+    arguments: list[str],
+    stored: Study,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Dropout's draws differ, and so would each loss."""
+    monkeypatch.setattr(machine, "is_gpu", lambda kind: not machine.has_accelerator())
+    assert main(["verify", *arguments]) == 1
+    of_full, _ = capsys.readouterr().out.splitlines()
+    assert f"trace of full: found {machine.kind()}, expected one of" in of_full
+    assert not (store.folder(run_named(stored, "full"), stored) / store.VERIFIED).exists()
+
+
 @pytest.mark.parametrize("wrong", ["--steps 0", "--reviews 0"])
 def test_nothing_is_compared_of_no_steps_or_reviews(
     wrong: str, arguments: list[str], capsys: pytest.CaptureFixture[str]

@@ -78,12 +78,12 @@ def test_the_loss_of_a_whole_batch_is_one_graph_and_the_same_once_compiled(
     """As on a GPU, whose own code is made of this graph."""
     study = dataclasses.replace(smoke, precision=precision)
     monkeypatch.setitem(loop.REVIEWS_AT_ONCE, "cpu", study.batch_size)
-    monkeypatch.setattr(fast, "FUSED", {"cpu"})
+    monkeypatch.setattr(fast, "FUSED", {"cpu", "cuda"})
     monkeypatch.setattr(jobs, "COMPILE_FROM", 1)
     graph = partial(torch.compile, fullgraph=True, backend="aot_eager")
     monkeypatch.setattr(torch, "compile", graph)
     found = []
-    for where in ((), ("cpu",)):
+    for where in ((), ("cpu", "cuda")):
         monkeypatch.setattr(jobs, "COMPILED", where)
         AcceleratorState._reset_state()
         job = jobs.with_fast_model(run, study, cast(Any, dry(jobs.build(run, study))))
@@ -207,6 +207,7 @@ def test_dropout_follows_the_seed_and_leaves_evaluation_alone() -> None:
     assert fast.dropout(x, 0.1, training=False) is x
 
 
+@pytest.mark.usefixtures("on_the_cpu")  # a GPU's one kernel has dropout inside
 def test_dropout_falls_where_transformers_has_it(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

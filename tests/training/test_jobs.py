@@ -25,7 +25,7 @@ def no_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone, "load", lambda name, seed=0: dry(load(name, seed)))
 
 
-@pytest.mark.usefixtures("no_dropout")
+@pytest.mark.usefixtures("no_dropout", "on_the_cpu")
 def test_adapter_trainer_makes_the_same_first_step(smoke: Study, tmp_path: Path) -> None:
     from adapters import AdapterTrainer
     from transformers import TrainingArguments

@@ -9,8 +9,10 @@ import gc
 import os
 import platform
 import resource
+import shutil
 import signal
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,8 +69,8 @@ def processor() -> str:
 
 
 NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a memory", "ALLOC_FAILED")
-NO_MEMORY += ("can't start new thread",)
-"""As PyTorch's allocator, C++, oneDNN, cuBLAS and Python put it."""
+NO_MEMORY += ("can't start new thread", "out of memory", "CUBLAS_STATUS_NOT_INITIALIZED")
+"""As PyTorch's allocator, C++, oneDNN, cuBLAS, Python and CUDA put it."""
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -165,6 +167,18 @@ def kind() -> str:
     instructions = torch.backends.cpu.get_cpu_capability()
     told = f"{threads} thread{'s' * (threads > 1)}"
     return f"{processor()}, {instructions}, {told}, torch {torch.__version__}"
+
+
+def is_gpu(kind: str) -> bool:
+    """Is this the `kind` of a GPU? A CPU's has its threads."""
+    return " thread" not in kind
+
+
+def has_compiler() -> bool:
+    """Is there what Triton compiles its launchers with: a C compiler and Python's headers?"""
+    compilers = filter(None, (os.environ.get("CC"), "cc", "gcc", "clang"))
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    return headers.exists() and any(map(shutil.which, compilers))
 
 
 def keep_freed_memory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 from contextlib import nullcontext, redirect_stderr
@@ -25,17 +26,30 @@ from t5peft.training.jobs import Job
 def prepared(run: Run, study: Study) -> Job:
     """A run's job, compiled where that is worth its time and where it can be.
 
-    OpenDelta lengthens the mask in place, and inductor refuses such a graph. It stands here, as a
-    change of `training.jobs` would make every stored run stale, and none of them was compiled.
+    It stands here, as a change of `training.jobs` would make every stored run stale, and none of
+    them was compiled.
     """
     job = jobs.prepare(run, study)
-    if run.implementation == "opendelta":
+    if job.compiled is not None and (why := not_to_compile(run, study)):
         job.compiled = None
+        print(f"{run.name}: not compiled, which is slower: {why}", file=sys.stderr, flush=True)
     return job
+
+
+def not_to_compile(run: Run, study: Study) -> str:
+    """What is in the way of a compiled step; "" for nothing."""
+    if run.implementation == "opendelta":
+        return "it lengthens the mask in place, a graph that inductor refuses"
+    if study.max_length % 8:
+        return f"max_length {study.max_length} is no multiple of 8, as its attention wants"
+    if study.micro_batch_size and study.batch_size % study.micro_batch_size:
+        return f"parts of {study.micro_batch_size} do not fill a batch of {study.batch_size}"
+    return "" if machine.has_compiler() else "there is no C compiler, or none of Python's headers"
 
 
 def train(run: Run, study: Study) -> None:
     """Train a run to its end and store it. Call again after a kill: it goes on."""
+    gc.collect()  # of the run before: the faster forward refers to its own module
     machine.reset_peak_memory()
     identity, held = identity_of(run, study), backbone.described(study)  # as they are loaded
     where, key = store.folder(run, study), store.key(store.numbered(identity, run.number))

@@ -80,6 +80,10 @@ def verify(run: Run, study: Study, steps: int, reviews: int) -> Verified:
     if not held.losses.size:
         expected = "the losses of its first steps"
         raise InputError(f"trace of {run.name}", "none", expected, "train the run again")
+    if machine.is_gpu(held.losses_by) != machine.has_accelerator():
+        here, there = ("a GPU", "a CPU") if machine.has_accelerator() else ("a CPU", "a GPU")
+        expected = f"one of {here}, as here: dropout is drawn otherwise on {there}"
+        raise InputError(f"trace of {run.name}", held.losses_by, expected, f"verify it on {there}")
     stored = store.DELTA in record["files"]  # full fine-tuning stores no weights to answer with
     answered = held.after(record["best_epoch"])[: reviews if stored else 0]
     known = held.losses[: min(steps, -(-study.train_examples // study.batch_size))]
