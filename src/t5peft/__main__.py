@@ -379,11 +379,13 @@ def pack_command(options: argparse.Namespace) -> int:
 
     if options.set_pretrain and not options.pretrain:
         parser().error("--set-pretrain without the --pretrain that it is of")
-    study, pretrained = study_of(options), None
+    pretrained = None
     if options.pretrain:
         same = {key: x for key, x in overrides(options.set).items() if key == "data"}
         changes = same | overrides(options.set_pretrain)
         pretrained = settings.load(options.pretrain, changes)
+        options.set.insert(0, f"backbone=weights/backbone/{pretrained.name}")  # --set may say other
+    study = study_of(options)
     print(pack.pack(study, pretrained, Path(options.output)))
     there = [f"pretrain backbone-{pretrained.name}"] if pretrained else []
     for command in (*there, f"train {study.study}"):

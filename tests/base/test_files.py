@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from t5peft.base import paths
+from t5peft.base import files, paths
+from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import data
 
@@ -17,3 +22,15 @@ def test_a_damaged_cache_is_made_again(content: bytes, study: Study) -> None:
             path.write_bytes(content)
     assert data.fingerprint(study) == wanted
     assert (data.tokens(study, "test").ids == tokens).all()
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    told = r"lock: found Function not implemented, expected a file system that locks files; set T5"
+    with pytest.raises(InputError, match=told), files.lock(tmp_path / "lock"):
+        pass

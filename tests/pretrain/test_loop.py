@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import yaml
 
+from t5peft.__main__ import main
 from t5peft.base import files, paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.settings import build, read_yaml
@@ -210,6 +212,21 @@ def test_the_loss_is_one_graph_and_the_same_once_compiled(small: BackboneParams)
         torch.testing.assert_close(mine, other)
 
 
+@pytest.mark.parametrize("wrong", [2.0, math.nan])
+def test_a_compiled_gradient_that_is_another_is_not_taken(
+    wrong: float, small: BackboneParams, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = loop.start(small, Path("none"), torch.device("cpu"))
+    loss = state.loss
+    loop.warm(state, small)
+    assert state.loss is loss
+    state.loss = lambda source, target: wrong * loss(source, target)
+    loop.warm(state, small)
+    assert "not compiled, which is slower: its gradient is" in capsys.readouterr().out
+    source, target = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
+    assert torch.equal(state.loss(source, target), loss(source, target))
+
+
 def test_to_warm_up_changes_nothing(small: BackboneParams) -> None:
     state = loop.start(small, Path("none"), torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
@@ -256,7 +273,11 @@ def test_a_backbone_made_in_a_packed_folder_comes_back(
 ) -> None:
     """Its texts and its tokenizer go along; the study that waits for it is not refused."""
     own = studies.load("smoke", {"backbone": f"weights/backbone/{small.name}", "tokenizer": ""})
+    folder = pack.pack(own, small, tmp_path / "first")
+    (pieces,) = (paths.cache() / "pretrain" / small.name).glob("*/")
+    (pieces / "stream.npy").touch()  # as a training here leaves it
     folder = pack.pack(own, small, tmp_path / "packed")
+    assert not [*folder.rglob("stream.npy")]
     shutil.rmtree(sst2)
     with monkeypatch.context() as there:
         there.setenv("T5PEFT_HOME", str(folder))
@@ -272,7 +293,8 @@ def test_a_backbone_made_in_a_packed_folder_comes_back(
         list(pack.unpack(folder))
     assert not loop.folder(small).exists()
     shard.write_bytes(held)
-    (line,) = pack.unpack(folder)
+    settings, line = pack.unpack(folder)
+    assert settings == f"stored params/backbone-{small.name}.yaml"
     assert line.split()[:3] == ["stored", "backbone", small.name]
     assert backbone.fingerprint(own) == there_is
     assert {path.name for path in loop.folder(small).iterdir()} == {x.name for x in made.iterdir()}
@@ -301,3 +323,18 @@ def test_other_texts_are_not_gone_on_with(small: BackboneParams, sst2: Path) -> 
     rows[:30].to_parquet(sst2 / "train-00000-of-00001.parquet")
     with pytest.raises(InputError, match="the work on other texts or pieces"):
         loop.pretrain(small)
+
+
+def test_a_packed_study_is_of_the_backbone_that_is_made_there(
+    small: BackboneParams, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unless it has runs of another."""
+    files.write_text(paths.params() / "mine.yaml", yaml.safe_dump(dataclasses.asdict(small)))
+    folder = tmp_path / "packed"
+    command = ["pack", "smoke", "--pretrain", "mine", "--set", "tokenizer=", "-o"]
+    assert main([*command, str(folder)]) == 0
+    assert read_yaml(folder / "params" / "smoke.yaml")["backbone"] == "weights/backbone/small-test"
+    assert capsys.readouterr().out.index("pretrain backbone-small") > 0
+    (paths.weights() / "smoke").mkdir(parents=True)
+    assert main([*command, str(tmp_path / "again")]) == 2
+    assert "study smoke: found something stored, of another backbone" in capsys.readouterr().err

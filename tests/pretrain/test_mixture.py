@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from t5peft.base import machine
 from t5peft.base.errors import InputError
 from t5peft.inputs import data, tokenizers
 from t5peft.pretrain import loop, mixture
@@ -45,6 +46,16 @@ def test_a_worker_draws_the_same_batches(small: BackboneParams, words_folder: Pa
     for _ in range(40):  # more than one pass over the text
         for ours, theirs in zip(next(alone), next(ahead), strict=True):
             assert torch.equal(ours, theirs)
+
+
+def test_a_worker_does_not_outlive_its_training(
+    small: BackboneParams, words_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep the lock."""
+    monkeypatch.setattr(machine, "end_with_parent", (tmp_path / "told").touch)
+    stream = np.arange(100, 3_000).astype(np.uint16)
+    next(mixture.feed(mixture.Spans(stream, small, tokenizers.load(str(words_folder))), workers=1))
+    assert (tmp_path / "told").exists()
 
 
 @pytest.mark.parametrize("first", [0, 1, 7, 40])

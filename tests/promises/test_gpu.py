@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +24,8 @@ from t5peft.base import machine, paths, studies
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, int8, tokenizers
 from t5peft.methods.table import Run, runs_of
-from t5peft.pretrain import recipe
+from t5peft.pretrain import loop as pretraining
+from t5peft.pretrain import recipe, settings
 from t5peft.runs import make, reopen
 from t5peft.training import evaluation, fast, jobs, loop
 from t5peft.training.jobs import Job
@@ -178,3 +180,15 @@ def test_a_step_of_pretraining_is_the_cpus(device: str) -> None:
         optimizer.step(0.02)
         after.append({name: p.detach().cpu() for name, p in model.named_parameters()})
     assert distance(after[1], after[0]) < 1e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_the_compiled_gradient_of_pretraining_is_taken() -> None:
+    shipped = settings.load(paths.CHECKOUT / "params" / "backbone-small.yaml", {})
+    params = dataclasses.replace(shipped, size="tiny", vocabulary=100)
+    state = pretraining.start(params, Path("none"), torch.device("cuda"))
+    compiled = state.loss
+    pretraining.warm(state, params)
+    assert state.loss is compiled
+    assert machine.has_compiler()

@@ -185,6 +185,17 @@ def test_all_is_checked_before_the_first_is_stored(
     assert (paths.weights() / "smoke" / "tuning" / "x.json").exists()
 
 
+def test_a_study_that_was_named_when_packed_is_known_here_afterwards(
+    study: Study, tmp_path: Path
+) -> None:
+    mine = dataclasses.replace(study, study="mine")
+    there = pack.pack(mine, None, tmp_path / "packed")
+    trained_there(there, mine)
+    assert "stored params/mine.yaml" in list(pack.unpack(there))
+    known = studies.load("mine")
+    assert store.status(run_of(known), known).state == "fresh"
+
+
 def test_nothing_is_packed_over_and_no_other_folder_unpacked(
     folder: Path, study: Study, tmp_path: Path
 ) -> None:

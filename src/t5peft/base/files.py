@@ -104,6 +104,10 @@ def lock(path: Path, wait: bool = False) -> Iterator[bool]:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
+        except OSError as error:
+            found, expected = error.strerror, "a file system that locks files"
+            way_out = "set T5PEFT_HOME to a folder of one"
+            raise InputError(f"lock {path}", found, expected, way_out) from error
         else:
             yield True
 

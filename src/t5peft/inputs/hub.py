@@ -186,7 +186,9 @@ def refused(name: str, needed: Sequence[str], error: BaseException) -> InputErro
         elif isinstance(each, OfflineModeIsEnabled):
             found, way_out = "not on this machine, and HF_HUB_OFFLINE is set", "unset it"
         elif isinstance(each, HFValidationError):
-            found, way_out = "no folder, and no name that the hub could have", "mend the name"
+            recipe = paths.params() / f"backbone-{Path(name).name}.yaml"
+            found = "no folder, and no name that the hub could have"
+            way_out = f"t5peft pretrain {recipe.stem}" if recipe.exists() else "mend the name"
         elif isinstance(each, IncompleteRead):
             found = "a download that broke off"
         elif isinstance(each, TimeoutError | ConnectionError):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from t5peft.base import files, paths
+from t5peft.base import files, machine, paths
 from t5peft.base.errors import InputError, first_line
 from t5peft.inputs import data, hub, tokenizers
 from t5peft.pretrain import spans
@@ -151,6 +151,11 @@ class Spans(IterableDataset[tuple[Tensor, Tensor]]):
         return span_batches(*self.settings)
 
 
+def end_with_parent(worker: int) -> None:
+    """As it has the training's lock, too."""
+    machine.end_with_parent()
+
+
 def feed(batches: Spans, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The same batches; with a worker they are drawn ahead, so that no GPU waits for them.
 
@@ -165,5 +170,6 @@ def feed(batches: Spans, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
             num_workers=workers,
             prefetch_factor=ahead,
             pin_memory=pinned,
+            worker_init_fn=end_with_parent,
         )
     )

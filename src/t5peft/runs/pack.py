@@ -22,7 +22,7 @@ import yaml
 from t5peft.base import deciding, files, paths, studies
 from t5peft.base.errors import InputError, first_line
 from t5peft.base.studies import Study
-from t5peft.inputs import backbone, checks, data, hub
+from t5peft.inputs import backbone, checks, data, hub, tokenizers
 from t5peft.methods.table import Run
 from t5peft.pretrain import loop, mixture
 from t5peft.pretrain.settings import BackboneParams
@@ -44,6 +44,9 @@ def pack(study: Study, pretrained: BackboneParams | None, folder: Path) -> Path:
     """
     with files.new_folder(folder) as new:
         made_there = pretrained and loop.folder(pretrained) == paths.root() / study.backbone
+        if made_there and (paths.weights() / study.study).exists():
+            found, way_out = "something stored, of another backbone", "give --set study=NAME"
+            raise InputError(f"study {study.study}", found, "a name that is free", way_out)
         pinned = with_inputs(new, study, bool(made_there))
         params = {study.study: studies.plain(pinned)}
         if pretrained:
@@ -64,7 +67,7 @@ def pack(study: Study, pretrained: BackboneParams | None, folder: Path) -> Path:
 
 def with_inputs(new: Path, study: Study, made_there: bool) -> Study:
     """The study pinned to its backbone and texts, once they and its tokenizer are packed."""
-    pins = {}
+    pins = {"backbone_fingerprint": ""}
     if not made_there:
         checks.fetch(study)
         checks.check_backbone(study)
@@ -85,8 +88,8 @@ def with_texts(new: Path, params: BackboneParams) -> None:
     for split, pairs in sentences.items():
         write_texts(new, params.sst2, split, "sentence", pairs)
     texts = mixture.corpus(params.data) + [text for text, _ in sentences["train"]]
-    pieces = loop.pieces_for(texts, params)
-    copy_all(pieces, new / pieces.relative_to(paths.root()))
+    pieces = loop.pieces_for(texts, params) / tokenizers.MODEL_FILE
+    copy(pieces, new / pieces.relative_to(paths.root()))
 
 
 def write_reviews(
@@ -170,6 +173,10 @@ def unpack(folder: Path, replace: bool = False) -> Iterator[str]:
             )
     if not made:
         yield "nothing was made there since it was packed"
+    for path in sorted(folder.glob("params/*.yaml")) if made else ():
+        if not (here := paths.params() / path.name).exists():  # packed with --set study=NAME
+            files.write_bytes(here, path.read_bytes())
+            yield f"stored params/{path.name}"
     for each in made:
         yield f"stored {each.name:40} {each.store()}"
 
