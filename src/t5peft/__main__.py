@@ -384,7 +384,7 @@ def pack_command(options: argparse.Namespace) -> int:
         same = {key: x for key, x in overrides(options.set).items() if key == "data"}
         changes = same | overrides(options.set_pretrain)
         pretrained = settings.load(options.pretrain, changes)
-        options.set.insert(0, f"backbone=weights/backbone/{pretrained.name}")  # --set may say other
+        options.set = [f"backbone=weights/backbone/{pretrained.name}", *options.set]
     study = study_of(options)
     print(pack.pack(study, pretrained, Path(options.output)))
     there = [f"pretrain backbone-{pretrained.name}"] if pretrained else []

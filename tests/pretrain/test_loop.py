@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from t5peft.__main__ import main
+from t5peft.__main__ import CHANGES, main
 from t5peft.base import files, paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.settings import build, read_yaml
@@ -338,3 +338,5 @@ def test_a_packed_study_is_of_the_backbone_that_is_made_there(
     (paths.weights() / "smoke").mkdir(parents=True)
     assert main([*command, str(tmp_path / "again")]) == 2
     assert "study smoke: found something stored, of another backbone" in capsys.readouterr().err
+    assert main([*command[:4], "-o", str(tmp_path / "again")]) == 2
+    assert not CHANGES["default"], "the next command has its own settings"

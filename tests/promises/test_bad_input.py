@@ -66,6 +66,7 @@ SETTINGS = {
     "backbone=nobody/nothing": "backbone nobody/nothing: found not on this machine",
     "backbone=no/such/folder": "no folder, and no name that the hub could have",
     "backbone=weights/backbone/small": "on the hub; t5peft pretrain backbone-small",
+    "data=a/b/small": "the reviews, or a name on the hub; mend the name",
     "backbone_fingerprint=f00d": "expected f00d, as the study pins them",
     "tokenizer=nobody/nothing": "tokenizer nobody/nothing: found not on this machine",
     "lora_learning_rate=1e30": "loss of lora-scratch-r8, epoch 1, step ",

@@ -17,6 +17,7 @@ from pathlib import Path
 from t5peft.base import files, paths
 from t5peft.base.errors import InputError, first_line
 from t5peft.base.progress import Progress
+from t5peft.base.studies import BACKBONES
 from t5peft.inputs import tables
 
 CONFIG, TENSORS = "config.json", "*.safetensors"
@@ -188,7 +189,8 @@ def refused(name: str, needed: Sequence[str], error: BaseException) -> InputErro
         elif isinstance(each, HFValidationError):
             recipe = paths.params() / f"backbone-{Path(name).name}.yaml"
             found = "no folder, and no name that the hub could have"
-            way_out = f"t5peft pretrain {recipe.stem}" if recipe.exists() else "mend the name"
+            ours = Path(name).parts[:2] == ("weights", BACKBONES) and recipe.exists()
+            way_out = f"t5peft pretrain {recipe.stem}" if ours else "mend the name"
         elif isinstance(each, IncompleteRead):
             found = "a download that broke off"
         elif isinstance(each, TimeoutError | ConnectionError):

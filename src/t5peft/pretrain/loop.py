@@ -73,6 +73,8 @@ def start(params: BackboneParams, checkpoint: Path, device: torch.device) -> Sta
     loss = partial(loss_of, model, params.precision)
     if device.type == "cuda" and machine.has_compiler():
         loss = torch.compile(loss, dynamic=False)  # for each of the two shapes, see `warm`
+    elif device.type == "cuda":
+        print("not compiled, which is slower: no C compiler, or none of Python's headers")
     state = State(model, loss, recipe.Optimizer(model), 0, 0.0, [])
     if checkpoint.exists():
         held = read_checkpoint(checkpoint, device)
