@@ -586,7 +586,7 @@ def parser() -> Parser:
         told.append(f"\n{group}:")
         for run, options in commands.items():
             told.append(f"  {name_of(run):10} {run.__doc__}")
-            one = added.add_parser(name_of(run), description=run.__doc__)
+            one = added.add_parser(name_of(run), description=run.__doc__, allow_abbrev=False)
             one.set_defaults(run=run, command=name_of(run))
             for names, how in options:
                 one.add_argument(*names, **how)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -188,9 +189,9 @@ def test_a_configuration_alone_does_not_fetch_the_weights(served: Hub) -> None:
 # --- the cause is told ---------------------------------------------------------------------------
 
 CAUSES = {
-    401: "found 401 Unauthorized, .* is it misspelt",
+    401: "found no such folder or file, and of the hub 401 Unauthorized, .* is it misspelt",
     403: "found 403 Forbidden, .* ask for access",
-    404: "found 404 Not Found, .* is it misspelt",
+    404: "found no such folder or file, and of the hub 404 Not Found, .* is it misspelt",
     429: "found 429 Too Many Requests, .* wait some minutes; the same command goes on",
     500: "found 500 Internal Server Error, .* the same command goes on",
 }
@@ -215,9 +216,14 @@ def test_a_gated_file_is_told_too(served: Hub) -> None:
         hub.fetch(NAME, *PARTS)
 
 
-def test_another_name_is_none_of_the_hubs(served: Hub) -> None:
-    with pytest.raises(InputError, match="backbone someone/tiny-t6: found 401 Unauthorized"):
+def test_another_name_is_none_of_the_hubs(served: Hub, home: Path) -> None:
+    with pytest.raises(InputError, match=r"someone/tiny-t6: found no such .* 401 Unauthorized"):
         hub.fetch("someone/tiny-t6", *PARTS)
+    (home / "weights" / "backbone" / "tiny-t7").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"tiny-t7: found no such .*; give weights/backbone/tiny"):
+        hub.fetch("tiny-t7", *PARTS)
+    with pytest.raises(InputError, match=r"data imbd.csv: found no such folder or file, .*mend it"):
+        hub.fetch("imbd.csv", *hub.REVIEWS)
     for name in ("no/such/folder", "a b", "../t5"):
         with pytest.raises(InputError, match="no folder, and no name that the hub could have"):
             hub.fetch(name, *PARTS)
@@ -243,7 +249,15 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(
         hub.fetch(NAME, *PARTS)
     assert f"{NAME} from the hub: 0.0 MB, " in capsys.readouterr().err, "while it waits"
     reachable("http://127.0.0.1:9", monkeypatch)
-    with pytest.raises(InputError, match=r"no answer .*refused.* the same command goes on"):
+    with pytest.raises(InputError, match=r"no such .* no answer .*refused.* same command goes on"):
+        hub.fetch(NAME, *PARTS)
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    reachable("http://huggingface.invalid", monkeypatch)
+    with pytest.raises(InputError, match=r"no such .* no answer .*not known.*; is it misspelt\? E"):
         hub.fetch(NAME, *PARTS)
 
 

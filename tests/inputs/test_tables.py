@@ -136,8 +136,15 @@ def test_columns_and_words_are_named(tmp_path: Path) -> None:
     frame.to_csv(path, index=False)
     with pytest.raises(InputError, match=r"label 0, expected 1 or 5, as labels says"):
         data.read(path, "train", named)
-    with pytest.raises(InputError, match=r"columns body, stars, .* column grade; name it: label_c"):
+    with pytest.raises(InputError, match=r"columns body, stars, .* column grade; name it: --set l"):
         data.read(path, "train", Columns("body", "grade"))
+    frame.rename(columns={"body": "text", "stars": " label"}).to_csv(path, index=False)
+    with pytest.raises(InputError, match="; take the space out of ' label', or name it: --set lab"):
+        data.read(path, "train")
+    pd.DataFrame([range(9999)]).to_csv(path, index=False)
+    with pytest.raises(InputError, match="columns 0, 1, 2, ") as refused:
+        data.read(path, "train")
+    assert len(str(refused.value)) < 1000
 
 
 def two_snapshots(folder: Path) -> None:
@@ -207,10 +214,13 @@ def test_what_cannot_be_meant_is_refused_by_name(kind: str, tmp_path: Path) -> N
         data.read(str(tmp_path), "train")
 
 
-def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "imdb.xlsx").touch()
-    with pytest.raises(InputError, match=r"found a file .xlsx, expected one of .parquet, .arrow, "):
-        data.read(str(tmp_path / "imdb.xlsx"), "train")
+@pytest.mark.parametrize(("name", "kind"), [("imdb.xlsx", " .xlsx"), ("imdb", "")])
+def test_a_file_that_is_no_table_is_refused(name: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(
+        InputError, match=rf"found a file{kind}, expected one of .parquet, .arrow, "
+    ):
+        data.read(str(tmp_path / name), "train")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import adapters
 import pytest
 import torch
 from helpers import Trap, run_of, trained_once
@@ -123,6 +124,11 @@ def test_a_librarys_folder_says_what_it_is(tmp_path: Path) -> None:
         ({"lora_alpha": 4, "r": 8}, "rank 8, expected rank 2"),
         ({"lora_alpha": 4, "use_rslora": True}, "use_rslora True, expected use_rslora False"),
         (
+            {"init_lora_weights": "pissa_niter_4"},
+            "init_lora_weights pissa_niter_4, expected",
+        ),
+        ({"num_transformer_submodules": 2}, "num_transformer_submodules 2, expected num_"),
+        (
             {"config": {"non_linearity": "swish"}},
             "non_linearity swish, expected non_linearity relu",
         ),
@@ -141,6 +147,19 @@ def test_a_librarys_folder_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{")
     with pytest.raises(InputError, match="expected a readable YAML file"):
         look(tmp_path)
+
+
+def test_adapterhubs_lora_says_what_it_is_too(tmp_path: Path) -> None:
+    model: Any = tiny()
+    adapters.init(model)
+    config = adapters.LoRAConfig(r=RANK, alpha=16, attn_matrices=["q", "k"], output_lora=True)
+    model.add_adapter("imdb", config=config)
+    model.save_adapter(str(tmp_path), "imdb", with_head=False)
+    own = {"alpha": 16.0, "targets": ["q", "k", "wo"]}
+    assert check.said(tmp_path, {}) == {"rank": RANK} | own
+    assert look(tmp_path, **own).counted == 2304
+    with pytest.raises(InputError, match=r"found alpha 16.0, expected alpha 4.0; give --alpha 16"):
+        look(tmp_path, targets=own["targets"])
 
 
 def test_a_lora_elsewhere_says_so_itself(
@@ -235,6 +254,31 @@ def test_tensors_of_a_training_that_diverged_are_named(value: float, tmp_path: P
     torch.save(tensors, tmp_path / "lora.pt")
     with pytest.raises(InputError, match=f"lora.pt: found tensor {name} with inf or nan"):
         look(tmp_path / "lora.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda x: x.to(torch.int8), "of torch.int8, torch.strided, on cpu"),
+        (lambda x: x.to(torch.complex64), "of torch.complex64"),
+        (lambda x: x.to_sparse(), "of torch.float32, torch.sparse_coo"),
+        (lambda x: x.to("meta"), "of torch.float32, torch.strided, on meta"),
+    ],
+)
+def test_tensors_that_are_no_plain_numbers_are_named(
+    change: Callable[[Tensor], Tensor], found: str, tmp_path: Path
+) -> None:
+    tensors = lora()
+    name = [*tensors][3]
+    torch.save(tensors | {name: change(tensors[name])}, tmp_path / "lora.pt")
+    with pytest.raises(InputError, match=rf"lora.pt: found tensor {name} {found}"):
+        look(tmp_path / "lora.pt")
+
+
+def test_a_folder_of_no_library_is_refused(tmp_path: Path) -> None:
+    torch.save(lora(), tmp_path / "lora.pt")
+    with pytest.raises(InputError, match=r"found none of a library, .*; name a file in it"):
+        check.read(tmp_path)
 
 
 def test_another_size_is_refused_by_the_first_tensor(tmp_path: Path) -> None:

@@ -52,8 +52,13 @@ def test_a_file_holds_reviews(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"found a folder, .* give its files, as in .*/\*.txt"):
         predict.texts([f"{tmp_path}/"])
     lines.write_bytes(b"good\ncaf\xe9\n")
-    with pytest.raises(InputError, match="review 2: found bytes that are not UTF-8"):
-        predict.check(predict.texts([str(lines)]))
+    with pytest.raises(InputError, match=r"reviews.txt, line 2: found bytes that are not UTF-8"):
+        predict.texts(["fine", str(lines)])
+    table.write_text("review\ngood\n<br />\n")
+    with pytest.raises(InputError, match=r"reviews.csv, row 2: found no word"):
+        predict.texts(["fine", str(table)])
+    with pytest.raises(InputError, match=r"review -: found others beside it, .* leave it out"):
+        predict.texts(["fine", "-"])
 
 
 def test_bytes_that_are_no_text_are_refused_by_number(words_folder: Path) -> None:

@@ -268,6 +268,15 @@ def test_a_stored_backbone_is_not_written_over(small: BackboneParams) -> None:
     assert _weights(folder) == before
 
 
+def test_sentences_that_are_asked_for_at_the_end_are_asked_about_at_once(
+    small: BackboneParams, sst2: Path
+) -> None:
+    (sst2 / "validation-00000-of-00001.parquet").unlink()
+    with pytest.raises(InputError, match=r"found Unknown split .validation"):
+        loop.pretrain(small)
+    assert not loop.work(small).joinpath("checkpoint.pt").exists()
+
+
 def test_a_backbone_made_in_a_packed_folder_comes_back(
     small: BackboneParams, sst2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

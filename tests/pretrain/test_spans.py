@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t5peft.inputs import data
-from t5peft.pretrain import loop, spans
+from t5peft.inputs import data, tokenizers
+from t5peft.pretrain import loop, settings, spans
 from t5peft.pretrain.settings import BackboneParams
 
 SENTINEL = 900
@@ -24,6 +24,11 @@ def test_an_input_is_filled_but_never_longer(input_length: int) -> None:
     assert input_length - 1 <= size.input <= input_length
     assert size.noise == pytest.approx(0.15 * size.text, abs=1)
     assert size.noise >= size.spans >= 1
+
+
+def test_there_is_a_sentinel_for_each_span() -> None:
+    longest, longer = (spans.lengths(settings.LONGEST + more).spans for more in (0, 1))
+    assert longest == tokenizers.SENTINELS < longer
 
 
 def test_t5s_own_lengths() -> None:

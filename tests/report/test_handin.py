@@ -41,10 +41,12 @@ def test_handin_is_what_the_exercise_wants(
 ) -> None:
     monkeypatch.setattr(handin, "void", lambda _: [])  # smoke's T5 is random
     before = without_train(rendered.with_suffix(".md"))
-    pdf, books, weights = handin.handin("smoke", tokenizer, "Ada_Lovelace", "42", home / "out")
+    pdf, books, weights = handin.handin(
+        "smoke", tokenizer, "Émilie_du_Châtelet", "42", home / "out"
+    )
     assert without_train(rendered.with_suffix(".md")) == before, "stored runs, the same text"
-    assert pdf.name == "Ada_Lovelace_42.pdf"
-    assert "[Ada Lovelace, 42]," in rendered.with_suffix(".typ").read_text()
+    assert pdf.name == "Émilie_du_Châtelet_42.pdf"
+    assert "[Émilie du Châtelet, 42]," in rendered.with_suffix(".typ").read_text()
     with zipfile.ZipFile(books) as archive:
         assert archive.namelist() == [f"{name}.ipynb" for name in handin.NOTEBOOKS]
         for name in archive.namelist():

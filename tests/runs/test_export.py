@@ -65,10 +65,16 @@ def test_exported_weights_open_without_unpickling(study: Study, tmp_path: Path) 
         make.train_alone(run_of(study, name), study)
     clash = tmp_path / "clash"
     (clash / "prompts.pt").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"prompts.pt: found a folder of that name"):
+    with pytest.raises(InputError, match=r"prompts.pt: found another of that name"):
         export.export(study, clash)
     assert [path.name for path in clash.iterdir()] == ["prompts.pt"], "all three, or none"
+    (tmp_path / "lora.pt").write_text("a user's own")
+    with pytest.raises(InputError, match=r"lora.pt: found another of that name, .* remove it, or"):
+        export.export(study, tmp_path)
+    assert (tmp_path / "lora.pt").read_text() == "a user's own"
+    (tmp_path / "lora.pt").unlink()
     written = export.export(study, tmp_path)
+    assert export.export(study, tmp_path) == written, "its own are there already"
     assert [path.name for path in written] == ["prompts.pt", "adapter.pt", "lora.pt"]
     one = export.export(study, tmp_path / "one", [run_of(study)])
     assert [path.name for path in one] == ["lora.pt"], "--only"
@@ -151,6 +157,9 @@ def test_nothing_is_exported_over_and_no_run_of_another_kind(many: Study, tmp_pa
     (tmp_path / "adapter-scratch-b3" / export.CARD).write_text("Another's.")
     with pytest.raises(InputError, match="adapter-scratch-b3: found something there"):
         list(export.in_folders(many, tmp_path, "adapterhub", wanted))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"folder .*/file/adapter-scratch-b3|file .*/file/adapter"):
+        list(export.in_folders(many, tmp_path / "file", "adapterhub", wanted))
     with pytest.raises(InputError, match="found ia3-scratch, expected a run of lora"):
         list(export.in_folders(many, tmp_path, "merged", wanted[4:5]))
 

@@ -167,7 +167,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"folder {folder}", "something there", "a new folder", "give another -o")
-    new = beside(folder)
+    try:
+        new = beside(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     try:
         yield new
         put_in_place(new, folder)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,8 +150,15 @@ def column(
     if found is None:
         there = ", ".join(f"{name:.40}" for name in table)
         expected = f"a column {' or '.join(names)}"
-        raise InputError(f"data {thing}", f"columns {there}", expected, f"name it: {setting}")
+        raise InputError(f"data {thing}", f"columns {there:.300}", expected, naming(table, setting))
     return table[found]
+
+
+def naming(table: Iterable[str], setting: str) -> str:
+    """How to name a column of none of the usual names, or of one with a space around it."""
+    odd = next((name for name in table if name != name.strip()), "")
+    option = setting if setting.startswith("--") else f"--set {setting}=NAME"
+    return f"take the space out of {odd!r}, or " * bool(odd) + f"name it: {option}"
 
 
 def _texts(folder: Path) -> Reviews:
@@ -239,7 +246,11 @@ def contents(source: str, columns: Columns = USUAL) -> str:
         total = hashlib.sha256()
         for split in SPLITS:
             total.update(split.encode())
-            for text, label in read(source, split, columns):
+            reviews = read(source, split, columns)
+            if len(found := {label for _, label in reviews}) < len(LABELS):
+                one, thing = f"{LABELS[found.pop()]} reviews alone", f"data {source}, split {split}"
+                raise InputError(thing, one, "both", "give the others too")
+            for text, label in reviews:
                 total.update(_digest(text) + bytes([label]))
         return total.hexdigest()
 

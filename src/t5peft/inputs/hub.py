@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from http.client import IncompleteRead
 from pathlib import Path
+from socket import gaierror
 
 from t5peft.base import files, paths
 from t5peft.base.errors import InputError, first_line
@@ -38,6 +39,7 @@ PATIENCE = 8.0
 """Seconds that the hub may take to answer."""
 
 AGAIN = "the same command goes on where it was"
+NOT_HERE = "no such folder or file"
 MISSPELT = "is it misspelt? A private one wants `hf auth login`"
 WAYS_OUT = {
     401: MISSPELT,
@@ -73,6 +75,8 @@ def fetch(name: str, *needed: str, revision: str | None = None) -> Path:
     Raises `InputError` where the hub does not give it, or what is there is not whole.
     """
     folder = at_hand(name, *needed, revision=revision)
+    if not folder and (meant := meant_for(name)):
+        raise unreachable(name, NOT_HERE, setting(needed), meant)
     try:
         folder = folder or download(name, needed, revision)
     except Exception as error:  # the hub's client raises many kinds
@@ -172,6 +176,12 @@ def check(path: Path) -> None:
         )
 
 
+def meant_for(name: str) -> str:
+    """What a name must be that is meant for this machine; "" for one that the hub may know."""
+    near = f"weights/{BACKBONES}/{name}"
+    return f"give {near}" if paths.local(near) else "mend it" * tables.is_table(Path(name))
+
+
 def refused(name: str, needed: Sequence[str], error: BaseException) -> InputError:
     """The line about what the hub did not give: by its answer, or by what kept it from one."""
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
@@ -182,8 +192,9 @@ def refused(name: str, needed: Sequence[str], error: BaseException) -> InputErro
     for each in causes:
         told = getattr(each, "response", None)
         if told is not None:
-            found = f"{told.status_code} {told.reason}"
             way_out = WAYS_OUT.get(told.status_code, AGAIN)
+            also = f"{NOT_HERE}, and of the hub " * (way_out == MISSPELT)
+            found = f"{also}{told.status_code} {told.reason}"
         elif isinstance(each, OfflineModeIsEnabled):
             found, way_out = "not on this machine, and HF_HUB_OFFLINE is set", "unset it"
         elif isinstance(each, HFValidationError):
@@ -193,8 +204,9 @@ def refused(name: str, needed: Sequence[str], error: BaseException) -> InputErro
             way_out = f"t5peft pretrain {recipe.stem}" if ours else "mend the name"
         elif isinstance(each, IncompleteRead):
             found = "a download that broke off"
-        elif isinstance(each, TimeoutError | ConnectionError):
-            found = f"no answer ({first_line(each)})"
+        elif isinstance(each, TimeoutError | ConnectionError | gaierror):
+            found = f"{NOT_HERE}, and no answer of the hub ({first_line(each)})"
+            way_out = f"is it misspelt? Else {AGAIN}"
         elif getattr(each, "errno", None) == errno.ENOSPC:
             found, way_out = first_line(each), f"free space, or set HF_HOME; {AGAIN}"
     return unreachable(name, found or first_line(causes[-1]), setting(needed), way_out)

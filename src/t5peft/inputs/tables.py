@@ -101,7 +101,7 @@ def read(path: Path) -> dict[str, list[Any]]:
     """A table's columns by name. Raises `InputError`, which names the file, where it is damaged."""
     if not is_table(path):
         found, expected = f"a file {path.suffix}", "one of " + ", ".join(ENDINGS)
-        raise InputError(f"data {path}", found, expected, "unpack or convert it")
+        raise InputError(f"data {path}", found.strip(), expected, "unpack or convert it")
     try:
         return table(path).to_pydict()
     except Exception as error:  # pyarrow raises many kinds

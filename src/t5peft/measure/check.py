@@ -28,7 +28,11 @@ CONFIG = "adapter_config.json"
 ONLY = {"use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {}}
 ONLY |= {"non_linearity": "relu", "scaling": 1.0, "is_parallel": False, "use_gating": False}
 ONLY |= {"ln_before": False, "ln_after": False, "original_ln_before": True, "phm_layer": False}
+ONLY |= {"num_transformer_submodules": 1}
 """What such a folder may say in one way only: else its numbers mean another map."""
+
+CHANGED = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""How PEFT begins a LoRA whose first product it takes from the T5's own weights."""
 
 BESIDES = ("optim", "sched", "scaler")
 """How the keys begin of what a training checkpoint has beside the model."""
@@ -74,6 +78,9 @@ def read(path: Path) -> Any:
     Raises `InputError` where it holds more than that, or nothing that can be read.
     """
     path = next((path / name for name in HELD_AS if (path / name).is_file()), path)
+    if path.is_dir():
+        expected = f"a file of tensors, or a folder with {HELD_AS[0]}"
+        raise InputError(f"folder {path}", "none of a library", expected, "name a file in it")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -85,7 +92,7 @@ def read(path: Path) -> Any:
             raise
         whole = "GLOBAL" in str(error)
         found = "objects, which may run code" if whole else "nothing that can be read"
-        way_out = "save model.state_dict(), not the model"
+        way_out = "save model.state_dict(), not the model or arrays of NumPy"
         raise InputError(
             f"file {path}", found, "tensors, as torch.save or safetensors write them", way_out
         ) from None
@@ -119,18 +126,24 @@ def said(path: Path, content: Any) -> dict[str, Any]:
         if (value := config.get(key, usual)) not in (usual, None):
             thing, expected = f"file {path / CONFIG}", f"{key} {usual}, as our method has it"
             raise InputError(thing, f"{key} {value}", expected, "this kind is not known here")
-    if "lora_alpha" in config:
-        alpha = config["lora_alpha"]
+    if (begun := str(config.get("init_lora_weights")).lower()).startswith(CHANGED):
+        thing, expected = f"file {path / CONFIG}", "a LoRA beside the T5 as it was"
+        way_out = "save it with path_initial_model_for_weight_conversion"
+        raise InputError(thing, f"init_lora_weights {begun}", expected, way_out)
+    if "lora_alpha" in config or config.get("composition_mode") == "add":  # PEFT's, AdapterHub's
+        alpha = config.get("lora_alpha", config.get("alpha"))
         alpha = float(alpha) if isinstance(alpha, int) else alpha
         return {"rank": config.get("r"), "alpha": alpha} | targets(config)
     return {"tokens": config["num_virtual_tokens"]} if "num_virtual_tokens" in config else {}
 
 
 def targets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The targets that PEFT's configuration lists; {} where it has a pattern."""
-    names = config.get("target_modules")
+    """The targets that a library's configuration lists; {} where it has a pattern."""
+    names = config.get("target_modules", config.get("attn_matrices"))
+    wide = {"intermediate_lora": "wi", "output_lora": "wo"}  # AdapterHub's
     if not isinstance(names, list):
         return {}
+    names = names + [name for key, name in wide.items() if config.get(key)]
     last = [str(name).rpartition(".")[2] for name in names]
     ours = sorted({"wi" if name in ("wi_0", "wi_1") else name for name in last})
     return {"targets": [*(in_order(ours) or ours)]}
@@ -176,6 +189,10 @@ def identify(
     else:
         rest = {name: x for name, x in found.items() if name not in frozen}
         names = matching.matched(thing, rest, wanted)
+    for name, x in ((name, found[name]) for name in (*names.values(), *frozen)):
+        if not x.is_floating_point() or x.layout != torch.strided or x.is_meta:
+            kind = f"tensor {name} of {x.dtype}, {x.layout}, on {x.device}"
+            raise InputError(thing, kind, "plain floating-point numbers", "save them as float32")
     laid = {ours: matching.laid(found[name], wanted[ours].shape) for ours, name in names.items()}
     tensors = {ours: x.float() for ours, x in laid.items() if x is not None}
     if diverged := [names[name] for name, x in tensors.items() if not x.isfinite().all()]:
@@ -225,5 +242,5 @@ def accuracy(
         reopen.put(model, handed.tensors, str(handed.path))
     job = jobs.with_fast_model(run, study, model)
     found = loop.accuracy(job, job.test, "test reviews")
-    how = told(settings) or "full"
+    how = told(settings) or method
     yield f"accuracy {100 * found:.2f}% of {len(job.test):,} test reviews ({how})"

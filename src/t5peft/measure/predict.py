@@ -61,6 +61,9 @@ def texts(arguments: Sequence[str], text_column: str = "") -> list[str]:
     """
     found: list[str] = []
     for argument in arguments:
+        if argument == "-":
+            expected, way_out = "it alone, for standard input", "leave it out"
+            raise InputError("review -", "others beside it", expected, way_out)
         path = Path(argument)
         begins = argument.startswith(("/", "./", "../", "~"))
         named = begins or tables.is_table(path) or path.suffix.lower() == ".txt"
@@ -74,10 +77,11 @@ def texts(arguments: Sequence[str], text_column: str = "") -> list[str]:
         elif tables.is_table(path):
             table, setting = tables.read(path), "--text-column NAME"
             column = data.column(table, str(path), setting, text_column, data.TEXT)
-            found += ["" if text is None else str(text) for text in column]
+            rows = ["" if text is None else str(text) for text in column]
+            found += check(rows, f"{path}, row")
         else:
             with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-                found += lines(file)
+                found += check(lines(file), f"{path}, line")
     return found
 
 
@@ -86,8 +90,11 @@ def lines(file: Iterable[str]) -> list[str]:
     return [line.strip() for line in file]
 
 
-def check(reviews: Sequence[str]) -> None:
-    """Refuse, by its number, one that is no text (bytes that are not UTF-8) or has no word."""
+def check(reviews: Sequence[str], where: str = "review") -> Sequence[str]:
+    """The reviews; one that is no text (bytes that are not UTF-8) or has no word is refused.
+
+    where: what its number counts.
+    """
     for number, text in enumerate(reviews, 1):
         found = "characters of no text, as where UTF-16 is read" if "\0" in text else ""
         try:
@@ -95,14 +102,15 @@ def check(reviews: Sequence[str]) -> None:
         except UnicodeEncodeError:
             found = "bytes that are not UTF-8"
         if found:
-            raise InputError(f"review {number}", found, "a text in UTF-8", "convert it")
+            raise InputError(f"{where} {number}", found, "a text in UTF-8", "convert it")
         if not data.normalize(text).strip():
-            raise no_word(number)
+            raise no_word(f"{where} {number}")
+    return reviews
 
 
-def no_word(number: int) -> InputError:
+def no_word(thing: str) -> InputError:
     """The line about a review of which nothing is left."""
-    return InputError(f"review {number}", "no word", "a text", "remove it")
+    return InputError(thing, "no word", "a text", "remove it")
 
 
 def as_tokens(reviews: Sequence[str], tokenizer: Any) -> data.Tokens:
@@ -114,5 +122,5 @@ def as_tokens(reviews: Sequence[str], tokenizer: Any) -> data.Tokens:
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     for number, of_review in enumerate(ids, 1):
         if not of_review:
-            raise no_word(number)
+            raise no_word(f"review {number}")
     return data.Tokens.of(ids, np.zeros(len(ids), np.int8))

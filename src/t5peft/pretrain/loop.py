@@ -204,6 +204,7 @@ def pretrain_alone(params: BackboneParams) -> Path:
     print(f"texts: {params.data} and {params.sst2}", flush=True)
     reviews = mixture.corpus(params.data)
     sentences = mixture.read_sst2(params.sst2)
+    mixture.read_sst2(params.sst2, "validation")  # it is asked at the end: refused now
     texts = reviews + [text for text, _ in sentences]
     pieces = pieces_for(texts, params)
     tokenizer = tokenizers.load(str(pieces))

@@ -16,6 +16,9 @@ from t5peft.inputs.sizes import CLASSIC
 ZERO_SHOT_REVIEWS, ZERO_SHOT_TOKENS = 2000, 256
 """Training reviews, and tokens of each, on which a finished backbone is tried."""
 
+LONGEST = 1809
+"""Tokens of a corrupted input with a span for each of T5's sentinels."""
+
 POSITIVE = (
     *("vocabulary", "input_length", "batch_size", "sst2_batch_size", "sst2_every", "sst2_length"),
     *("learning_rate", "warmup_steps", "steps", "minutes"),
@@ -51,8 +54,8 @@ class BackboneParams:
         for field in POSITIVE:
             require(self, field, getattr(self, field) > 0, "a positive number")
         require(self, "vocabulary", self.vocabulary >= 50, "50 pieces or more")
-        fits = 10 <= self.input_length <= 2**16
-        require(self, "input_length", fits, "10 to 65,536 tokens, so that a span fits")
+        fits = 10 <= self.input_length <= LONGEST
+        require(self, "input_length", fits, f"10 to {LONGEST:,} tokens: 1 to 100 spans")
         require(self, "dropout", 0 <= self.dropout < 1, "a number from 0, below 1")
         require(self, "sst2_weight", self.sst2_weight >= 0, "a number from 0")
         require(self, "seed", 0 <= self.seed < 2**31, "a whole number from 0, below 2^31")

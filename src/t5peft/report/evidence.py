@@ -270,4 +270,5 @@ def allow(study: Study, lacking: list[Run], found: store.Found) -> None:
     times = estimate.seconds(lacking, study)
     if study.train == "no" or replaces or max(times.values()) > A_MINUTE:
         takes = f"takes about {show.duration(sum(times.values()))} here"
-        raise store.missing(study, found, f"{takes}; or render with train=yes, or --partial")
+        render = "--partial" if replaces else "train=yes, or --partial"
+        raise store.missing(study, found, f"{takes}; or render with {render}")

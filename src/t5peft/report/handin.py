@@ -42,7 +42,7 @@ def handin(
     `RenderError` where a cell fails, as it does where a count differs.
     """
     for option, text in (("--name", name), ("--number", number)):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
+        if not re.fullmatch(r"[^\W_][\w-]*", text):
             letters = "letters, digits, '_', '-', and no sign first"
             raise InputError(option, repr(text), letters, "write --name A_Name --number 123")
     stem = f"{name}_{number}"

@@ -38,7 +38,7 @@ def export(study: Study, folder: Path, only: Sequence[Run] = ()) -> list[Path]:
 
     only: those of these runs. A file says of which method, settings and backbone its `state_dict`
     is. A stale run is written as it is stored. Raises `InputError` where one is missing or damaged,
-    a file cannot be written, or the study lists several runs that would be the same file.
+    another file is there, or the study lists several runs that would be the same one.
     """
     ours = [run for run in only or runs_of(study) if run.implementation == "scratch"]
     wanted, contents = [run for run in ours if run.method in FILES], {}
@@ -57,9 +57,10 @@ def export(study: Study, folder: Path, only: Sequence[Run] = ()) -> list[Path]:
         }
         torch.save(held, content)
         contents[folder / FILES[run.method]] = content.getvalue()
-    for path in contents:  # all three are written, or none
-        if path.is_dir():
-            raise InputError(f"file {path}", "a folder of that name", "a file", "give another -o")
+    for path, content in contents.items():  # all three are written, or none
+        if path.exists() and (path.is_dir() or path.read_bytes() != content):
+            way_out = "remove it, or give another -o"
+            raise InputError(f"file {path}", "another of that name", "none", way_out)
     for path, content in contents.items():
         files.write_bytes(path, content)
     return list(contents)
