@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from helpers import cells, column
 
 from t5peft.base.studies import Study
@@ -42,8 +44,8 @@ def test_the_familys_shares_are_of_the_model(exercise: Study) -> None:
     ]
 
 
-def test_the_parts_add_up_to_the_model() -> None:
-    table = derivations.parts({"t5-small": "t5-small", "t5-base": "t5-base"})
+def test_the_parts_add_up_to_the_model(exercise: Study) -> None:
+    table = derivations.parts(replace(exercise, backbone="t5-base"))
     assert cells(table)[-1] == ["**all**", "", "**60,506,624**", "**222,903,552**"]
 
 
@@ -61,7 +63,7 @@ def test_a_derivation_names_each_kind_of_sites() -> None:
 
 
 def test_the_letters_have_each_models_values(exercise: Study) -> None:
-    table = derivations.notation(exercise, {"t5-small": "t5-small", "t5-base": "t5-base"})
+    table = derivations.notation(replace(exercise, backbone="t5-base"))
     rows = {row[1]: row[2:] for row in cells(table)}
     assert rows["width of the model, d_model"] == ["512", "768"]
     assert rows["rank of a LoRA update"] == ["1 and 8", "1 and 8"]

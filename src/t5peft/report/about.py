@@ -15,13 +15,10 @@ from t5peft.base.settings import read_yaml, study_file
 from t5peft.base.studies import Study, load
 from t5peft.inputs.backbone import RANDOM
 from t5peft.inputs.data import MADE_UP
-from t5peft.methods.formulas import Model
 from t5peft.pretrain.settings import ZERO_SHOT_REVIEWS
-from t5peft.report import show
-from t5peft.report.counts import total
+from t5peft.report import counts, show
 from t5peft.report.evidence import Evidence
 from t5peft.report.gaps import split
-from t5peft.report.handin import void
 from t5peft.report.show import DASH, number, table
 from t5peft.runs.records import Record
 
@@ -59,17 +56,20 @@ def warnings(study: Study, records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def departures(study: Study, exercise: Study, models: Mapping[str, Model]) -> str:
-    """In one line what the numbers are not, where the study departs from the exercise; else "".
+def void(study: Study) -> list[str]:
+    """What a study's numbers mean nothing with."""
+    is_random, is_made_up = study.backbone.startswith(RANDOM), study.data == MADE_UP
+    return ["a random T5"] * is_random + ["made-up reviews"] * is_made_up
 
-    models: the exercise's model and the study's, by name, as `counts.models` gives them.
-    """
+
+def departures(study: Study, exercise: Study) -> str:
+    """In one line what the numbers are not, where the study departs from the exercise; else ""."""
     names = differences(study, exercise)
     if not names:
         return ""
     told = f"{len(names)} setting{'s differ' if len(names) > 1 else ' differs'} (@sec-differences)"
-    if "backbone" in names and len(models) > 1:
-        size = number(total([*models.values()][-1]))
+    if "backbone" in names and len(counts.models(study)) > 1:
+        size = number(counts.total(counts.model(study)))
         told += f", first the backbone, *{show.backbone_name(study)}* ({size} parameters)"
     return f"**Not the exercise itself**: {told}."
 

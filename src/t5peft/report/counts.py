@@ -11,8 +11,8 @@ from t5peft.inputs import backbone, hub
 from t5peft.inputs.sizes import SIZES
 from t5peft.methods import counting, formulas
 from t5peft.methods.counting import Count
-from t5peft.methods.formulas import Derivation, Model
-from t5peft.methods.table import Run, ours
+from t5peft.methods.formulas import Model
+from t5peft.methods.table import Run
 from t5peft.report import show
 from t5peft.runs import records
 from t5peft.runs.records import Record
@@ -55,12 +55,6 @@ def models(study: Study) -> dict[str, Model]:
     if name == EXERCISE_SIZE:
         name += " of the study"
     return {EXERCISE_SIZE: EXERCISE_SIZE, name: ours}
-
-
-def derivations(study: Study, method: str) -> dict[str, Derivation]:
-    """How many parameters the study's from-scratch run of `method` adds, in each of the models."""
-    settings = ours(study)[method].settings
-    return {name: formulas.derive(method, size, settings) for name, size in models(study).items()}
 
 
 # --- derived equals counted ----------------------------------------------------------------------

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from t5peft.base.studies import Study
 from t5peft.inputs.sizes import CLASSIC
 from t5peft.methods import formulas
-from t5peft.methods.formulas import Derivation, Formula, Model
+from t5peft.methods.formulas import Derivation, Formula
 from t5peft.methods.table import EXERCISE, facts, ours, runs_of
-from t5peft.report.counts import Checked, total
+from t5peft.report.counts import Checked, models, total
 from t5peft.report.show import METHOD_NAMES, number, run_name, setting_name, table
 
 
-def notation(study: Study, models: Mapping[str, Model]) -> str:
+def notation(study: Study) -> str:
     """The letters of the study's hyper-parameters, and of dimensions with each model's values."""
+    sizes = models(study)
 
     def chosen(name: str) -> str:
         found = {run.settings[name] for run in runs_of(study) if name in run.settings}
@@ -26,7 +27,7 @@ def notation(study: Study, models: Mapping[str, Model]) -> str:
     for symbol, meaning in formulas.MEANING.items():
         values = {
             f"in {name}": letters.get(symbol) or f"{formulas.dimensions(model)[symbol]:,}"
-            for name, model in models.items()
+            for name, model in sizes.items()
         }
         rows.append({"symbol": f"${formulas.latex(symbol)}$", "meaning": meaning, **values})
         if symbol == formulas.r:
@@ -35,10 +36,11 @@ def notation(study: Study, models: Mapping[str, Model]) -> str:
     return table(rows, left=2)
 
 
-def parts(models: Mapping[str, Model]) -> str:
+def parts(study: Study) -> str:
     """Where the parameters of each model sit, by formula and number."""
-    known = {name: formulas.parts(model) for name, model in models.items()}
-    layout = {part: x for model in models.values() for part, x in formulas.layout(model).items()}
+    sizes = models(study)
+    known = {name: formulas.parts(model) for name, model in sizes.items()}
+    layout = {part: x for model in sizes.values() for part, x in formulas.layout(model).items()}
     rows = [
         {"part": part, "formula": f"${formulas.latex(formula)}$"}
         | {name: f"{x.get(part, 0):,}" for name, x in known.items()}
@@ -48,9 +50,10 @@ def parts(models: Mapping[str, Model]) -> str:
     return table([*rows, {"part": "**all**", "formula": "", **totals}], left=2)
 
 
-def derivations(derived: Mapping[str, Derivation]) -> str:
-    """The derivation of an added number of parameters, for each model by name."""
-    first, *others = derived.items()
+def derivations(study: Study, method: str) -> str:
+    """How many parameters the study's from-scratch run of `method` adds, in each of the models."""
+    settings, sizes = ours(study)[method].settings, models(study).items()
+    first, *others = [(name, formulas.derive(method, size, settings)) for name, size in sizes]
     text = f"For {first[0]}, step by step:\n\n{derivation(first[1])}"
     for name, other in others:
         chain = " = ".join(step.latex for step in other.steps[-2:])

@@ -228,12 +228,6 @@ class Evidence:
         return measurements.loaded(measurements.benches(self.study))
 
     @property
-    def bench(self) -> Bench | None:
-        """The one of the study's own precision, where it was measured."""
-        own = self.study.precision
-        return next((each for each in self.benches if each["params"]["precision"] == own), None)
-
-    @property
     def beside(self) -> dict[str, Sequence[Measured]]:
         """All that is measured beside the runs, by what the report calls it."""
         return {

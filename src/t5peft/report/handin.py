@@ -15,9 +15,8 @@ import nbformat
 from t5peft.base import files, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.inputs.backbone import RANDOM
-from t5peft.inputs.data import MADE_UP
 from t5peft.methods.table import require_ten, runs_of
+from t5peft.report.about import void
 from t5peft.report.render import cells, notebook, render
 from t5peft.runs import export, store
 
@@ -68,12 +67,6 @@ def handin(
             zipped(folder / f"{stem}_notebooks.zip", books),
             zipped(folder / f"{stem}_weights.zip", weights),
         ]
-
-
-def void(study: Study) -> list[str]:
-    """What a study's numbers mean nothing with."""
-    is_random, is_made_up = study.backbone.startswith(RANDOM), study.data == MADE_UP
-    return ["a random T5"] * is_random + ["made-up reviews"] * is_made_up
 
 
 def require_as_made(study: Study) -> None:

@@ -107,8 +107,8 @@ def gains(records: Iterable[Record]) -> str:
 
 
 def shares(records: Iterable[Record], held: Callable[[Record], float]) -> list[float]:
-    """What is held by each PEFT run, bytes of a kind, as a share of full fine-tuning's."""
-    full, peft = split(records)
+    """What each PEFT run holds, bytes of a kind, as a share of the first's, full fine-tuning's."""
+    full, *peft = records
     return [held(record) / held(full) for record in peft]
 
 
@@ -152,12 +152,6 @@ def more_epochs(longer: Sequence[Record], best: Sequence[Pair], last: Sequence[P
         f" In {epochs(settings['epochs'])} over {settings['train_examples']:,} reviews (study "
         f"“{study}”), after the best one: {overfitting(best)}; after the last: {overfitting(last)}."
     )
-
-
-def split(records: Iterable[Record]) -> tuple[Record, list[Record]]:
-    """Full fine-tuning's run, and those of PEFT."""
-    full, *peft = sorted(records, key=lambda record: record["run"]["method"] != "full")
-    return full, peft
 
 
 def gap_range(records: Iterable[Record], kept: Kept) -> str:
