@@ -33,7 +33,7 @@ CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["t5peft.runs.make", "t5peft.methods.libraries"])
 
 
-def run_named(study: Study, name: str) -> Run:
+def run_of(study: Study, name: str = NAME) -> Run:
     """One of the study's ten runs."""
     return next(run for run in runs_of(study) if run.name == name)
 
@@ -71,10 +71,6 @@ def column(table: str, name: str) -> list[str]:
 def rows(table: str) -> list[list[str]]:
     lines = [line for line in table.split("\n") if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def run_of(study: Study, name: str = NAME) -> Run:
-    return run_named(study, name)
 
 
 SHELF: dict[str, Path] = {}

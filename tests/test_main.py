@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_complete, refused, run_named, trained_once
+from helpers import assert_complete, refused, run_of, trained_once
 
 from t5peft.__main__ import TABLE, explain, main, name_of, parsed
 from t5peft.base import paths, studies
@@ -144,7 +144,7 @@ def written_in(folder: Path) -> list[Path]:
 def test_studies_are_named_with_a_line_each_and_how_many_runs_are_stored(
     smoke: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained_once(run_named(smoke, "lora-scratch-r8"), smoke)
+    trained_once(run_of(smoke), smoke)
     assert main(["studies"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines.keys() == studies.every().keys()

@@ -179,9 +179,9 @@ def from_one(name: str, value: int) -> None:
 
 def print_code(changed: Sequence[str]) -> None:
     """Print the definitions that decide a run's result, those that have changed with a star."""
-    where = os.path.relpath(deciding.FOLDER)
-    print(f"The code that decides ({deciding.source()[:12]}); *: not as the run was made with.")
-    for each in deciding.code().definitions:
+    where, code = os.path.relpath(deciding.FOLDER), deciding.code()
+    print(f"The code that decides ({code.digest[:12]}); *: not as the run was made with.")
+    for each in code.definitions:
         print(f"{'*' if each.name in changed else ' '} {each.name:32} {where}/{each.place}")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from helpers import run_named
+from helpers import run_of
 from torch import Tensor
 
 from t5peft.base import bfloat16, machine
@@ -92,7 +92,7 @@ def test_it_is_provided_once() -> None:
 @pytest.mark.parametrize("name", ["full", "soft-prompt-opendelta-n1", "adapter-adapterhub-b8"])
 def test_a_training_in_bf16_goes_as_bf16s_own(name: str, smoke: Study) -> None:
     study = dataclasses.replace(smoke, precision="bf16")
-    run = run_named(study, name)
+    run = run_of(study, name)
 
     def losses() -> Tensor:
         AcceleratorState._reset_state()

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import transformers.utils.hub
-from helpers import run_named
+from helpers import NAME as LORA
+from helpers import run_of
 from huggingface_hub import constants, file_download, snapshot_download
 from huggingface_hub.utils._http import reset_sessions
 from loopback import DATA, NAME, Hub
@@ -29,7 +30,6 @@ from t5peft.report import about, learned
 from t5peft.report.evidence import Evidence
 from t5peft.runs import export, make, pack, records, store
 
-LORA = "lora-scratch-r8"
 PEFT = ("soft-prompt", "adapter", "lora")
 PARTS = (*hub.WEIGHTS, *hub.PIECES)
 
@@ -175,7 +175,7 @@ def test_of_a_whole_snapshot_everything_is_loaded_without_a_question(
     assert backbone.load(NAME).num_parameters() == backbone.load_on_meta(NAME).num_parameters()
     assert tokenizers.load(NAME)("a film")["input_ids"]
     assert len(data.read(DATA, "test")) == 400
-    assert make.train_alone(run_named(study, LORA), study)["backbone"]["commit"] == served.main
+    assert make.train_alone(run_of(study), study)["backbone"]["commit"] == served.main
     Evidence(study).records("lora")
     predict.predict(f"smoke/{LORA}", ["A film."])
     assert served.asked == []
@@ -299,7 +299,7 @@ def test_training_refuses_other_reviews_than_the_study_pins(
     told = ("tokenizer", "data", "data_fingerprint")
     changes = [f"--set={name}={getattr(other, name)}" for name in told]
     assert main(["train", "smoke", "--only", LORA, *changes]) == WRONG_INPUT
-    assert store.status(run_named(other, LORA), other).state == "missing"
+    assert store.status(run_of(other), other).state == "missing"
     with pytest.raises(InputError, match="expected ffffffffffff, as the study pins them"):
         Evidence(dataclasses.replace(other, train="yes")).records("lora")
 
@@ -388,7 +388,7 @@ def test_stored_runs_outlive_what_the_hub_and_its_cache_do(
     kept = Evidence(study).records(*PEFT)
     assert {record["backbone"]["commit"] for record in kept} == {served.main}
     assert served.main[:12] in about.backbone(study, kept[0])
-    run, own = run_named(study, LORA), served.main
+    run, own = run_of(study), served.main
 
     served.commit(tiny | {"README.md": b"another text", "config.json": tiny["config.json"] + b" "})
     huggingface_hub.hf_hub_download(NAME, "config.json")  # what another program may ask for
@@ -417,13 +417,13 @@ def test_of_a_backbone_that_is_away_the_stored_runs_must_say_one_thing(
     Evidence(study).records("lora")
     served.commit(tiny | {"spiece.model": tiny["spiece.model"] + b"\0"})
     snapshot_download(NAME)
-    assert store.status(run_named(study, LORA), study).state == "missing", "another backbone"
+    assert store.status(run_of(study), study).state == "missing", "another backbone"
     changes = studies.arguments(study).split()[1:]
     assert main(["train", "smoke", "--only", LORA, *changes]) == WRONG_INPUT
-    where = store.folder(run_named(study, LORA), study)
+    where = store.folder(run_of(study), study)
     record = records.read_run(where)
     record["identity"]["backbone"] = "f" * 64
     store.records.write(where / records.RECORD, record)
     lost(cache, monkeypatch)
     with pytest.raises(InputError, match="not on this machine, and 2 named by the stored runs"):
-        store.status(run_named(study, LORA), study)
+        store.status(run_of(study), study)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from t5peft.inputs import backbone, int8
@@ -24,18 +23,6 @@ def test_a_t5_small_is_stored_in_shards_that_any_host_takes(tmp_path: Path) -> N
 
 def test_a_row_of_zeros_stays_one() -> None:
     assert not int8.dequantize(*int8.quantize(torch.zeros(2, 3))).any()
-
-
-def test_shards_of_an_earlier_backbone_do_not_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = backbone.load("random:tiny")
-    with monkeypatch.context() as patched:
-        patched.setattr(int8, "SHARD_BYTES", 2**14)
-        int8.save(model, tmp_path)
-    assert len(list(tmp_path.glob("int8-*"))) > 1
-    int8.save(model, tmp_path)
-    assert [path.name for path in tmp_path.glob("int8-*")] == ["int8-01-of-01.safetensors"]
 
 
 def test_int8_rows_are_off_by_half_a_step_at_most() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
-from helpers import run_named
+from helpers import run_of
 
 from t5peft.__main__ import explain, main
 from t5peft.base import files
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_each_loop_is_measured(smoke: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    run = run_named(smoke, "lora-scratch-r8")
+    run = run_of(smoke)
     sides = bench.measure(run, smoke, repeats=1)
     assert list(sides) == [bench.EXERCISE, bench.TRAINER, bench.OURS]
     told = [line.partition(": a step")[0] for line in capsys.readouterr().out.splitlines()]
@@ -110,7 +110,7 @@ def test_the_operations_of_a_step_are_those_of_its_matrix_products(smoke: Study)
 def test_a_random_backbone_is_taught_to_answer_before_it_is_timed(
     smoke: Study, side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = run_named(smoke, "lora-scratch-r8")
+    run = run_of(smoke)
 
     def answers() -> list[str]:
         job = bench.job
@@ -188,7 +188,7 @@ def test_medians_are_scaled_to_all_test_reviews(smoke: Study) -> None:
 
 def test_the_exercises_side_is_in_float32(smoke: Study) -> None:
     study = dataclasses.replace(smoke, precision="bf16")
-    run = run_named(study, "lora-scratch-r8")
+    run = run_of(study)
     for side, precision in ((bench.EXERCISE, "no"), (bench.OURS, "bf16")):
         AcceleratorState._reset_state()
         bench.start(run, study, side)
@@ -197,7 +197,7 @@ def test_the_exercises_side_is_in_float32(smoke: Study) -> None:
 
 
 def test_both_processes_leave_ctrl_c_to_the_bench_and_go_with_it(smoke: Study) -> None:
-    run = run_named(smoke, "lora-scratch-r8")
+    run = run_of(smoke)
     before = signal.getsignal(signal.SIGINT)
     with bench.started(run, smoke) as sides:
         for side in sides.values():

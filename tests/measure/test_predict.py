@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers import run_named
+from helpers import run_of
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
@@ -23,7 +23,7 @@ def test_a_text_is_cleaned_as_the_reviews_were(words_folder: Path) -> None:
 
 def test_each_review_has_its_own_probability(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the batches, and in the order given."""
-    make.train_alone(run_named(smoke, "lora-scratch-r8"), smoke)
+    make.train_alone(run_of(smoke), smoke)
     texts = ["good", "a much longer text about a film", "bad bad", "so so", "x"]
     together = predict.predict("smoke/lora-scratch-r8", texts)
     monkeypatch.setitem(evaluation.BATCH, "cpu", 2)

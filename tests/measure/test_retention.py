@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from helpers import run_named
+from helpers import run_of
 
 from t5peft.__main__ import main
 from t5peft.base.errors import InputError
@@ -83,7 +83,7 @@ def test_no_more_reviews_than_there_are(short: Study, reviews: int) -> None:
 
 
 def test_the_stored_tensors_are_what_is_measured(short: Study) -> None:
-    run = run_named(short, NAME)
+    run = run_of(short, NAME)
     make.train_alone(run, short)
     job = retention.finished(run, short, store.load(run, short))
     _, stored = store.tensors(store.folder(run, short))
@@ -98,7 +98,7 @@ def test_the_stored_tensors_are_what_is_measured(short: Study) -> None:
 
 
 def test_full_fine_tuning_is_trained_to_its_best_epoch(short: Study) -> None:
-    run = run_named(short, "full")
+    run = run_of(short, "full")
     record = make.train_alone(run, dataclasses.replace(short, epochs=2))
     after_one = retention.finished(run, short, record | {"best_epoch": 1}).model.shared.weight
     start = backbone.load(short.backbone, short.seed).shared.weight
@@ -108,7 +108,7 @@ def test_full_fine_tuning_is_trained_to_its_best_epoch(short: Study) -> None:
 
 
 def test_stretches_are_of_test_reviews(short: Study) -> None:
-    job = jobs.prepare(run_named(short, "full"), short)
+    job = jobs.prepare(run_of(short, "full"), short)
     sources, targets = retention.stretches(job)
     assert len(sources) == len(targets) == job.test.starts[-1] // 34
     seen = job.test.ids[: job.test.starts[-1]].tolist()

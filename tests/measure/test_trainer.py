@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import run_named
+from helpers import run_of
 
 from t5peft.base.studies import Study
 from t5peft.inputs.data import EOS, LABELS
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def job(smoke: Study) -> jobs.Job:
     """Soft prompts from scratch, whose placeholders stand before each review."""
-    run = run_named(smoke, "soft-prompt-scratch-n10")
+    run = run_of(smoke, "soft-prompt-scratch-n10")
     return jobs.with_model(run, smoke, jobs.build(run, smoke))
 
 

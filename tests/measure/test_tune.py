@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from helpers import run_named, trained_once
+from helpers import run_of, trained_once
 
 from t5peft.__main__ import main
 from t5peft.base import deciding
@@ -95,7 +95,7 @@ def test_trials_are_kept_and_not_made_twice(
 def test_trials_are_not_made_again_where_their_run_is_verified(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, code = run_named(smoke, "lora-scratch-r8"), deciding.code
+    run, code = run_of(smoke), deciding.code
     trained_once(run, smoke)
     monkeypatch.setattr(tune, "trial", no_training)
     before = tune.tune(smoke, 16, ["lora"])

@@ -65,9 +65,9 @@ def test_batches_from_a_number_on_are_those_that_come_there(
     stream = np.arange(100, 3_000).astype(np.uint16)
     words = tokenizers.load(str(words_folder))
     pairs = data.read(data.MADE_UP, "train")[:40]
-    for batches, source in ((mixture.span_batches, stream), (mixture.sst2_batches, pairs)):
-        all_of_them: Any = batches(source, small, words)
-        later: Any = batches(source, small, words, first)
+    for batches, source in ((mixture.Spans, stream), (mixture.sst2_batches, pairs)):
+        all_of_them: Any = iter(batches(source, small, words))
+        later: Any = iter(batches(source, small, words, first))
         for _ in range(first):
             next(all_of_them)
         for _ in range(30):  # into another pass

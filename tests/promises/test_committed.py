@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import cells, run_named
+from helpers import cells, run_of
 
 from t5peft.base import paths, studies
 from t5peft.base.settings import build, read_yaml
@@ -58,7 +58,7 @@ def test_every_record_is_what_the_code_makes_now(path: Path) -> None:
     """Fresh or verified; told by the record's own study and seed."""
     record = records.read_run(path.parent)
     study = build(Study, record["params"], str(path))
-    assert store.status(run_named(study, path.parent.name), study).state in AS_MADE
+    assert store.status(run_of(study, path.parent.name), study).state in AS_MADE
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-3:-1]))
@@ -219,7 +219,7 @@ def test_a_backbone_reads_its_input_as_its_card_says(folder: Path, tmp_path: Pat
     words = tokenizers.load(str(folder))
     texts = [data.normalize(text) for text, _ in data.read(str(IMDB), "train")[:300]]
     stream = mixture.pack(texts, words, tmp_path)
-    batch = next(mixture.span_batches(stream, settings, words))
+    batch = next(iter(mixture.Spans(stream, settings, words)))
     found = loop.reading(backbone.load(str(folder)), settings, *batch)
     for name in ("span_loss", "span_loss_other_input"):
         assert found[name] == pytest.approx(card[name], abs=0.3)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import NAME, child, figures, run_named, run_of
+from helpers import NAME, child, figures, run_of
 
 from t5peft.__main__ import main
 from t5peft.base import deciding, files, paths, studies
@@ -142,7 +142,7 @@ def test_ctrl_c_stops_the_training_of_pieces_too(tmp_path: Path) -> None:
 def test_a_checkout_that_cannot_be_written_answers(
     study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make.train(run_named(study, NAME), study)
+    make.train(run_of(study), study)
     shutil.rmtree(paths.cache())
 
     def read_only(*given: Any, **named: Any) -> None:
@@ -179,5 +179,5 @@ def test_all_runs_that_are_side_by_side_are_stopped(
     assert process.returncode == 130
     assert "Traceback" not in said
     for name in names:
-        with store.lock(run_named(study, name), study) as free:
+        with store.lock(run_of(study, name), study) as free:
             assert free, "no child trains on"

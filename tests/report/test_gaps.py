@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from helpers import run_named
+from helpers import run_of
 
 from t5peft.base.errors import Missing
 from t5peft.base.studies import Study
@@ -21,7 +21,7 @@ from t5peft.runs import make
 def partial(smoke: Study) -> Study:
     """A study of whose LoRA runs only ours is stored."""
     study = dataclasses.replace(smoke, epochs=1, train="partial")
-    make.train(run_named(study, "lora-scratch-r8"), study)
+    make.train(run_of(study), study)
     return study
 
 

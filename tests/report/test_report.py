@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import column, run_named
+from helpers import column, run_of
 
 from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
@@ -33,7 +33,7 @@ def test_a_partial_report_shows_what_is_there_and_marks_the_gaps(
 ) -> None:
     changes = tokenizer | {"study": f"begun-{there}", "train": "partial"}
     study = studies.load("smoke", changes)
-    make.train(run_named(study, there), study)
+    make.train(run_of(study, there), study)
     target = render.render("smoke", changes)
     assert target == home / "_output" / f"report-begun-{there}.pdf"
     text = target.with_suffix(".md").read_text()
@@ -143,7 +143,7 @@ def test_of_listed_runs_a_partial_report_shows_what_is_there(
 ) -> None:
     changes = {**tokenizer, "study": "listed", "runs": LISTED, "epochs": 1, "train": "partial"}
     study = studies.load("smoke", changes)
-    make.train(run_named(study, "lora-scratch-r4"), study)
+    make.train(run_of(study, "lora-scratch-r4"), study)
     text = render.render("smoke", changes).with_suffix(".md").read_text()
     assert "full fine-tuning (missing)" in text
     assert "3 of 4 runs missing" in text

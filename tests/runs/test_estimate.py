@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from helpers import run_named
+from helpers import run_of
 
 from t5peft.base import machine
 from t5peft.base.errors import Missing
@@ -27,7 +27,7 @@ from t5peft.training import jobs, loop
 @pytest.mark.slow
 def test_an_estimate_is_of_the_order_of_the_run(smoke: Study) -> None:
     study = dataclasses.replace(smoke, train_examples=400, test_examples=400, epochs=2)
-    run = run_named(study, "lora-scratch-r8")
+    run = run_of(study)
     told = estimate.measured(run, study)
     job = jobs.prepare(run, study)
     began = time.perf_counter()
@@ -88,7 +88,7 @@ def test_a_smaller_part_of_a_batch_wants_less_memory(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "resident_memory", lambda: 0)
-    run, sizes = run_named(smoke, "lora-scratch-r8"), []
+    run, sizes = run_of(smoke), []
     for parts in (1, 2, 4):
         study = dataclasses.replace(smoke, micro_batch_size=parts, max_length=512)
         sizes.append(estimate.memory(run, study))
@@ -107,7 +107,7 @@ def test_what_is_not_at_hand_is_estimated_by_arithmetic(
     encoder = 6 * (4 * 512 * 512 + 2 * 512 * 2048 + 2 * 512) + 32 * 8  # with its position biases
     reads = encoder + 6 * 2 * 512 * 512  # and the decoder's keys and values
     assert estimate.supposed(large) == pytest.approx(2 * reads * 256 / 1e9)
-    full, lora = (run_named(large, name) for name in ("full", "lora-scratch-r8"))
+    full, lora = (run_of(large, name) for name in ("full", "lora-scratch-r8"))
     times = estimate.seconds([full, lora], large)
     reviews = large.epochs * large.train_examples
     share = (times["full"] - times["lora-scratch-r8"]) / estimate.supposed(large)
@@ -143,9 +143,9 @@ def test_missing_runs_are_trained_where_they_may_be(
 
 
 def test_runs_of_other_settings_are_named_with_the_way_to_replace_them(smoke: Study) -> None:
-    make.train(run_named(smoke, "lora-scratch-r8"), smoke)
+    make.train(run_of(smoke), smoke)
     other = dataclasses.replace(smoke, epochs=1, train="yes")
     with pytest.raises(Missing, match=r"other settings: epochs 2 -> 1\): .*--replace") as refused:
         Evidence(other).records("lora")
     assert "--set epochs=1" in str(refused.value), "the way out carries what was set"
-    assert store.status(run_named(smoke, "lora-scratch-r8"), smoke).state == "fresh"
+    assert store.status(run_of(smoke), smoke).state == "fresh"

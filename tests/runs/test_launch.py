@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import run_named
+from helpers import run_of
 
 from t5peft.__main__ import main
 from t5peft.base.errors import InputError
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[1]
 LAUNCH = """
 import json, sys
-from helpers import dry, run_named
+from helpers import dry, run_of
 from t5peft.base import studies
 from t5peft.inputs import backbone
 from t5peft.runs import launch
@@ -35,7 +35,7 @@ def share(model, words, tokens, *rest):
 evaluation.predict = share
 backbone.load = lambda name, seed=0: dry(load(name, seed))
 study = studies.load("smoke", json.loads(sys.argv[1]))
-job = jobs.prepare(run_named(study, "lora-scratch-r8"), study)
+job = jobs.prepare(run_of(study), study)
 losses = [loop.mean_loss(loop.train_epoch(job, epoch), study) for epoch in (1, 2)]
 answers = loop.answers(job, job.test, "test")
 if job.accelerator.is_main_process:
@@ -88,7 +88,7 @@ def test_two_processes_train_and_store_one_run(smoke: Study) -> None:
     assert first.stdout.count("stored lora-scratch-r8") == 1, "one voice"
     assert first.stderr.count("epoch 2 of 2, loss") == 1
     assert second.stdout.split()[:2] == ["keep", "lora-scratch-r8"]
-    run = run_named(smoke, "lora-scratch-r8")
+    run = run_of(smoke)
     assert store.status(run, smoke).state == "fresh"
     left = {path.name for path in store.folder(run, smoke).iterdir()}
     assert left == {"record.json", "delta.safetensors", "trace.npz", "lock"}
@@ -115,7 +115,7 @@ def test_a_launch_has_a_review_for_each_process_in_every_batch(
     monkeypatch.setattr(make, "PartialState", lambda: SimpleNamespace(num_processes=2))
     one_left = dataclasses.replace(smoke, train_examples=33)  # batches of 16, 16 and 1
     with pytest.raises(InputError, match=r"processes of the launch: found 2, expected at most 1"):
-        make.attempt(run_named(one_left, "lora-scratch-r8"), one_left)
+        make.attempt(run_of(one_left), one_left)
 
 
 def test_a_run_is_either_split_or_beside_others(
@@ -130,6 +130,6 @@ def test_a_run_is_either_split_or_beside_others(
 def test_a_rank_alone_makes_no_launch(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheduler may number processes that know nothing of each other: each stores its run."""
     monkeypatch.setenv("RANK", "1")
-    run = run_named(smoke, "soft-prompt-scratch-n10")
+    run = run_of(smoke, "soft-prompt-scratch-n10")
     make.train_alone(run, smoke)
     assert store.status(run, smoke).state == "fresh"

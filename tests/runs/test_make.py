@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from helpers import run_named
+from helpers import run_of
 
 from t5peft.base import machine
 from t5peft.base.studies import Study
@@ -16,7 +16,7 @@ from t5peft.training import evaluation, jobs, loop
 
 
 def test_a_record_holds_what_a_chapter_shows(smoke: Study) -> None:
-    run = run_named(smoke, "lora-scratch-r8")
+    run = run_of(smoke)
     record = make.train_alone(run, smoke)
     assert record == json.loads(json.dumps(record)), "a record is plain JSON"
     assert [epoch["epoch"] for epoch in record["history"]] == [1, 2]
@@ -37,7 +37,7 @@ def test_a_record_holds_what_a_chapter_shows(smoke: Study) -> None:
 
 
 def test_full_fine_tuning_stores_no_weights(smoke: Study) -> None:
-    run = run_named(smoke, "full")
+    run = run_of(smoke, "full")
     record = make.train_alone(run, dataclasses.replace(smoke, epochs=1))
     assert record["files"].keys() == {store.TRACE}
     assert record["stored_bytes"] == 4 * record["parameters"]["total"]
@@ -68,7 +68,7 @@ def test_what_cannot_be_compiled_is_trained_without_and_said(
     monkeypatch.setattr(jobs, "COMPILED", {"cpu", "cuda"})
     monkeypatch.setattr(jobs, "COMPILE_FROM", 1)
     monkeypatch.setattr(machine, "has_compiler", lambda: compiler)
-    job = make.prepared(run_named(study, name), study)
+    job = make.prepared(run_of(study, name), study)
     assert (job.compiled is None) == bool(why)
     assert (f"{name}: not compiled, which is slower: {why}" in capsys.readouterr().err) == bool(why)
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_compiled_is_trained_without_and_said(
 def test_stored_weights_are_those_of_the_best_epoch(smoke: Study) -> None:
     """The accuracy of a record can be had again from its file."""
     study = dataclasses.replace(smoke, prompt_learning_rate=3.0, epochs=3)
-    run = run_named(study, "soft-prompt-scratch-n10")
+    run = run_of(study, "soft-prompt-scratch-n10")
     record = make.train_alone(run, study)
     _, _, model = reopen.load(f"smoke/{run.name}")
     job = jobs.prepare(run, study)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import change_backbone, run_named, run_of
+from helpers import change_backbone, run_of
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
@@ -25,7 +25,7 @@ def test_a_stored_run_is_not_put_into_another_backbone(on_folders: Study, code: 
 
 
 def test_tensors_of_another_shape_or_name_are_refused(smoke: Study) -> None:
-    model = jobs.build(run_named(smoke, "lora-scratch-r8"), smoke)
+    model = jobs.build(run_of(smoke), smoke)
     own = {name: tensor.clone() for name, tensor in jobs.trained(model).items()}
     name = next(iter(own))
     for wrong, found in (
@@ -41,7 +41,7 @@ def test_tensors_of_another_shape_or_name_are_refused(smoke: Study) -> None:
 def test_a_tokenizer_that_moved_is_found_by_its_new_folder(
     smoke: Study, words_folder: Path, tmp_path: Path
 ) -> None:
-    make.train_alone(run_named(smoke, "lora-scratch-r8"), smoke)
+    make.train_alone(run_of(smoke), smoke)
     (before,) = predict.predict("smoke/lora-scratch-r8", ["good"])
     moved = shutil.copytree(words_folder, tmp_path / "moved")
     (after,) = predict.predict("smoke/lora-scratch-r8", ["good"], {"tokenizer": str(moved)})

@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from helpers import NAME, run_named, trained_once
+from helpers import NAME, run_of, trained_once
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
@@ -35,8 +35,8 @@ def attempted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_what_is_stored_is_kept(
     study: Study, attempted: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained_once(run_named(study, NAME), study)
-    wanted = [run_named(study, name) for name in (NAME, OTHER)]
+    trained_once(run_of(study), study)
+    wanted = [run_of(study, name) for name in (NAME, OTHER)]
     assert schedule.train(wanted, study) == 0
     assert attempted == [OTHER]
     lines = capsys.readouterr().out.splitlines()
@@ -49,9 +49,9 @@ def test_what_is_stored_is_kept(
 def test_a_run_with_other_settings_is_replaced_only_if_a_person_says_so(
     study: Study, attempted: list[str]
 ) -> None:
-    trained_once(run_named(study, NAME), study)
+    trained_once(run_of(study), study)
     other = dataclasses.replace(study, batch_size=8)
-    wanted = [run_named(other, NAME)]
+    wanted = [run_of(other)]
     with pytest.raises(InputError, match=f"{NAME} of study smoke: found .*batch_size.*--replace"):
         schedule.train(wanted, other)
     assert not attempted
@@ -62,9 +62,9 @@ def test_a_run_with_other_settings_is_replaced_only_if_a_person_says_so(
 def test_what_is_neither_here_nor_named_by_a_stored_run_is_asked_of_the_hub(
     study: Study, attempted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained_once(run_named(study, NAME), study)
+    trained_once(run_of(study), study)
     other = dataclasses.replace(study, backbone="somebody/a-t5")
-    wanted, asked = [run_named(other, NAME)], []
+    wanted, asked = [run_of(other)], []
 
     def fetch(study: Study) -> None:
         asked.append(study.backbone)
@@ -94,7 +94,7 @@ def test_side_by_side_each_run_is_a_command_and_the_worst_exit_code_counts(
             return self.code
 
     monkeypatch.setattr(subprocess, "Popen", Process)
-    wanted = [run_named(study, name) for name in codes]
+    wanted = [run_of(study, name) for name in codes]
     assert schedule.train(wanted, study, jobs=2, replace=True) == 9, "where a signal ended it"
     assert sorted(command[-1] for command in commands) == sorted(codes)
     assert all(command[-3:-1] == ["--replace", "--only"] for command in commands)

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterable
 
 import pytest
-from helpers import run_named
+from helpers import NAME, run_of
 
 from t5peft.__main__ import WRONG_INPUT, main
 from t5peft.base import paths
@@ -17,8 +17,6 @@ from t5peft.report.evidence import Evidence
 from t5peft.runs import store
 
 pytestmark = pytest.mark.slow
-
-NAME = "lora-scratch-r8"
 
 
 def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Study) -> None:
@@ -33,7 +31,7 @@ def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Study)
     assert (own["run"]["name"], own["params"]["seed"]) == (NAME, 0)
     assert (other["run"]["name"], other["params"]["seed"]) == (NAME, 1)
     assert own["history"][0]["loss"] != other["history"][0]["loss"]
-    run = run_named(smoke, NAME)
+    run = run_of(smoke)
     assert store.load(run, smoke)["seal"] == own["seal"], "the study's own is untouched"
     assert store.status(run, with_seed(smoke, 2)).state == "missing"
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import run_named, trained_once
+from helpers import NAME, run_of, trained_once
 
 from t5peft.__main__ import main
 from t5peft.base import deciding, machine, studies
@@ -21,8 +21,6 @@ from t5peft.methods.table import Run
 from t5peft.runs import make, records, store, verify
 from t5peft.runs.records import Status, Verified
 from t5peft.training import evaluation, fast, loop
-
-LORA = "lora-scratch-r8"
 
 
 @pytest.fixture
@@ -36,8 +34,8 @@ def study(smoke: Study) -> Study:
 @pytest.fixture
 def stored(study: Study) -> Study:
     """The study with its LoRA run and full fine-tuning stored."""
-    for name in (LORA, "full"):
-        trained_once(run_named(study, name), study)
+    for name in (NAME, "full"):
+        trained_once(run_of(study, name), study)
     return study
 
 
@@ -51,19 +49,19 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "kind", lambda: "another processor")
 
 
-def state(study: Study, name: str = LORA) -> Status:
-    return store.status(run_named(study, name), study)
+def state(study: Study, name: str = NAME) -> Status:
+    return store.status(run_of(study, name), study)
 
 
-def compare(study: Study, name: str = LORA, reviews: int = 64) -> Verified:
-    return verify.verify(run_named(study, name), study, 20, reviews)
+def compare(study: Study, name: str = NAME, reviews: int = 64) -> Verified:
+    return verify.verify(run_of(study, name), study, 20, reviews)
 
 
 def test_a_stale_run_that_the_code_would_make_again_is_verified(
     stored: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_code(monkeypatch)
-    before = (store.folder(run_named(stored, LORA), stored) / records.RECORD).read_bytes()
+    before = (store.folder(run_of(stored), stored) / records.RECORD).read_bytes()
     assert state(stored).state == "stale"
     found = compare(stored)
     assert (found["largest_difference"], found["answers_differing"]) == (0, 0)
@@ -71,7 +69,7 @@ def test_a_stale_run_that_the_code_would_make_again_is_verified(
     assert state(stored).state == "verified"
     assert "4 steps trained anew" in state(stored).reason
     assert "of 64 answers 0 differ (bound 0)" in state(stored).reason
-    after = (store.folder(run_named(stored, LORA), stored) / records.RECORD).read_bytes()
+    after = (store.folder(run_of(stored), stored) / records.RECORD).read_bytes()
     assert after == before, "a record is never overwritten"
 
 
@@ -98,9 +96,9 @@ def test_a_verification_holds_for_the_run_it_was_made_of(
 ) -> None:
     other_code(monkeypatch)
     compare(stored)
-    where = store.folder(run_named(stored, LORA), stored)
+    where = store.folder(run_of(stored), stored)
     kept = (where / store.VERIFIED).read_text()
-    make.train(run_named(stored, LORA), stored)
+    make.train(run_of(stored), stored)
     (where / store.VERIFIED).write_text(kept)
     monkeypatch.setattr(deciding, "code", lambda *_: Code("a third digest", ()))
     assert store.verification(where, records.read_run(where)) is None
@@ -112,7 +110,7 @@ def test_a_damaged_verification_is_none(
 ) -> None:
     other_code(monkeypatch)
     compare(stored)
-    path = store.folder(run_named(stored, LORA), stored) / store.VERIFIED
+    path = store.folder(run_of(stored), stored) / store.VERIFIED
     changed = path.read_text().replace('"steps": 4', '"steps": 400')
     path.write_text(changed if content is None else content)
     assert state(stored).state == "stale"
@@ -162,7 +160,7 @@ def test_the_bounds_catch(
 ) -> None:
     """Also elsewhere, where rounding may differ."""
     study = dataclasses.replace(study, precision=precision)
-    make.train_alone(run_named(study, LORA), study)
+    make.train_alone(run_of(study), study)
     other_code(monkeypatch)
     elsewhere(monkeypatch)
     with monkeypatch.context() as patch:
@@ -208,7 +206,7 @@ def arguments(stored: Study, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     changes = [
         part for key, value in studies.plain(stored).items() for part in ("--set", f"{key}={value}")
     ]
-    return ["smoke", *changes, "--only", "full", LORA]
+    return ["smoke", *changes, "--only", "full", NAME]
 
 
 def test_what_was_verified_is_not_verified_again_unless_more_is_asked(
@@ -230,7 +228,7 @@ def test_what_was_verified_is_not_verified_again_unless_more_is_asked(
     assert main(command) == 0
     assert asked == []
     assert main(["verify", *arguments, "--reviews", "9"]) == 0
-    assert asked == [LORA], "full fine-tuning has no tensors to answer with"
+    assert asked == [NAME], "full fine-tuning has no tensors to answer with"
 
 
 def test_a_run_that_fails_ends_with_1_and_says_by_how_much(
@@ -247,14 +245,14 @@ def test_a_run_that_fails_ends_with_1_and_says_by_how_much(
 def test_a_run_that_another_process_has_is_left_to_it(
     arguments: list[str], stored: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with store.lock(run_named(stored, LORA), stored):
+    with store.lock(run_of(stored), stored):
         assert main(["verify", *arguments]) == 1
     assert capsys.readouterr().out.count(verify.ELSEWHERE) == 1
 
 
 def without_trace(study: Study, name: str) -> None:
     """Store a run as it was before there were traces."""
-    where = store.folder(run_named(study, name), study)
+    where = store.folder(run_of(study, name), study)
     record = json.loads((where / records.RECORD).read_text())
     (where / store.TRACE).unlink()
     del record["files"][store.TRACE]
@@ -282,7 +280,7 @@ def test_steps_of_the_other_kind_of_device_are_not_compared(
     assert main(["verify", *arguments]) == 1
     of_full, _ = capsys.readouterr().out.splitlines()
     assert f"trace of full: found {machine.kind()}, expected one of" in of_full
-    assert not (store.folder(run_named(stored, "full"), stored) / store.VERIFIED).exists()
+    assert not (store.folder(run_of(stored, "full"), stored) / store.VERIFIED).exists()
 
 
 @pytest.mark.parametrize("wrong", ["--steps 0", "--reviews 0"])
@@ -312,11 +310,11 @@ def test_the_report_shows_a_verified_run_without_a_mark_and_says_how_it_was_veri
     other_code(monkeypatch)
 
     def shown() -> list[Any]:
-        return [store.load(run_named(stored, name), stored) for name in ("full", LORA)]
+        return [store.load(run_of(stored, name), stored) for name in ("full", NAME)]
 
     assert all(record["stale"] for record in shown())
     assert not any(record.get("verified") for record in shown())
-    for name in ("full", LORA):
+    for name in ("full", NAME):
         compare(stored, name)
     assert not any(record["stale"] for record in shown())
     both = [record["verified"] for record in shown()]

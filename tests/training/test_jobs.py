@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import dry, run_named
+from helpers import dry, run_of
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
@@ -31,7 +31,7 @@ def test_adapter_trainer_makes_the_same_first_step(smoke: Study, tmp_path: Path)
     from transformers import TrainingArguments
 
     one_step = dataclasses.replace(smoke, train_examples=16, batch_size=16)
-    run = run_named(one_step, "adapter-adapterhub-b8")
+    run = run_of(one_step, "adapter-adapterhub-b8")
     job = jobs.prepare(run, one_step)
     loop.train_epoch(job, 1)
 
@@ -68,7 +68,7 @@ def test_adapter_trainer_makes_the_same_first_step(smoke: Study, tmp_path: Path)
 
 
 def test_the_optimizer_is_pytorchs_adamw_but_for_the_rate(smoke: Study) -> None:
-    run = run_named(smoke, "adapter-scratch-b8")
+    run = run_of(smoke, "adapter-scratch-b8")
     optimizer = jobs.prepare(run, smoke).optimizer.optimizer
     assert type(optimizer) is torch.optim.AdamW
     defaults = torch.optim.AdamW([torch.zeros(1, requires_grad=True)]).defaults
@@ -81,7 +81,7 @@ def test_arithmetic_that_is_not_the_backbones_is_refused_with_both_losses(
     method: str, smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a configuration wants of a T5, and we do otherwise."""
-    run = run_named(smoke, method)
+    run = run_of(smoke, method)
     monkeypatch.setattr(sizes, "config", partial(sizes.config, feed_forward_proj="gelu"))
     monkeypatch.setattr(backbone, "config", sizes.config)
     model = jobs.build(run, smoke)
@@ -110,4 +110,4 @@ def test_a_backbone_that_is_no_number_is_refused(on_folders: Study, home: Path) 
         path.unlink()
     model.save_pretrained(home / "t5")
     with pytest.raises(InputError, match="found a loss of nan"):
-        jobs.prepare(run_named(on_folders, "full"), on_folders)
+        jobs.prepare(run_of(on_folders, "full"), on_folders)

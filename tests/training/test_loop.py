@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from helpers import run_named
+from helpers import run_of
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
@@ -37,7 +37,7 @@ def test_an_order_is_shared_by_all_runs_or_each_runs_own(smoke: Study) -> None:
 
 def test_a_run_takes_the_order_of_its_number(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     own = dataclasses.replace(smoke, order="own")
-    run, seen = run_named(own, "lora-scratch-r8"), []
+    run, seen = run_of(own), []
     monkeypatch.setattr(loop, "add_gradients", lambda _, batch: seen.extend(batch))
     list(loop.steps(jobs.prepare(run, own), 2))
     assert seen == loop.order(own, 2, run.number).tolist()
@@ -48,7 +48,7 @@ def test_a_rate_is_constant_or_falls_evenly_over_all_epochs(
     decay: Any, last: float, smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = dataclasses.replace(smoke, decay=decay, epochs=2)  # of four steps each
-    job = jobs.prepare(run_named(study, "lora-scratch-r8"), study)
+    job = jobs.prepare(run_of(study), study)
     rates: list[float] = []
     step = job.optimizer.step
     group = job.optimizer.param_groups[0]
@@ -64,14 +64,14 @@ def test_a_loss_that_is_no_number_stops_the_run(smoke: Study) -> None:
     with pytest.raises(
         InputError, match=r"loss of full, epoch \d, step \d+, reviews .*found (nan|inf)"
     ):
-        make.train(run_named(study, "full"), study)
-    assert store.status(run_named(study, "full"), study).state == "missing"
+        make.train(run_of(study, "full"), study)
+    assert store.status(run_of(study, "full"), study).state == "missing"
 
 
 def test_each_step_of_an_epoch_has_dropout_and_fresh_gradients(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = jobs.prepare(run_named(smoke, "lora-scratch-r8"), smoke)
+    job = jobs.prepare(run_of(smoke), smoke)
     job.model.eval()  # as an evaluation leaves it
     add, seen = loop.add_gradients, []
 
@@ -88,7 +88,7 @@ def test_the_loss_of_an_epoch_is_the_mean_of_its_reviews(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = dataclasses.replace(smoke, train_examples=20)  # batches of 16 and of 4
-    job = jobs.prepare(run_named(study, "lora-scratch-r8"), study)
+    job = jobs.prepare(run_of(study), study)
     monkeypatch.setattr(
         loop, "add_gradients", lambda _, batch: torch.tensor({16: 1.0, 4: 6.0}[len(batch)])
     )
@@ -109,7 +109,7 @@ def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
         return [data.LABELS[label] if i < right else "" for i, label in enumerate(tokens.labels)]
 
     monkeypatch.setattr(loop, "answers", noted)
-    record = make.train_alone(run_named(smoke, "lora-scratch-r8"), smoke)
+    record = make.train_alone(run_of(smoke), smoke)
     assert asked == 2 * [(True, False, smoke.test_examples), (False, True, smoke.train_sample)]
     for epoch in record["history"]:
         assert (epoch["test_accuracy"], epoch["train_accuracy"]) == (0.25, 0.75)
@@ -122,7 +122,7 @@ def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
 
 
 def test_the_first_loss_that_is_no_number_is_named_with_its_reviews(smoke: Study) -> None:
-    job = jobs.prepare(run_named(smoke, "lora-scratch-r8"), smoke)
+    job = jobs.prepare(run_of(smoke), smoke)
     batches = [np.array([1, 2]), np.array([3, 4]), np.array([5, 6])]
     losses = [0.1, 0.5, math.nan, math.inf]
     with pytest.raises(InputError, match=r"epoch 7, step 3, reviews 3, 4, \.\.\.: found nan"):
@@ -142,7 +142,7 @@ def test_answers_are_given_in_the_studys_precision(
     for precision in ("bf16", "fp32"):
         AcceleratorState._reset_state()  # it keeps one precision a process
         study = dataclasses.replace(smoke, precision=precision)
-        job = jobs.prepare(run_named(study, "lora-scratch-r8"), study)
+        job = jobs.prepare(run_of(study), study)
         loop.accuracy(job, job.test, "test")
     assert seen == [True, False]
 
@@ -159,7 +159,7 @@ def test_each_seed_and_each_epoch_draws_its_own_dropout(
     monkeypatch.setattr(loop, "add_gradients", draw)
     for seed in (0, 1):
         study = dataclasses.replace(smoke, seed=seed)
-        job = jobs.prepare(run_named(study, "lora-scratch-r8"), study)
+        job = jobs.prepare(run_of(study), study)
         for epoch in (1, 2):
             loop.train_epoch(job, epoch)
     assert len(set(drawn)) == len(drawn) == 2 * 2 * 4

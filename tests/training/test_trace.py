@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import run_named
+from helpers import run_of
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -31,8 +31,8 @@ def study(smoke: Study) -> Study:
 @pytest.fixture
 def folder(study: Study) -> Path:
     """Of a run that was trained and stored."""
-    make.train_alone(run_named(study, RUN), study)
-    return store.folder(run_named(study, RUN), study)
+    make.train_alone(run_of(study, RUN), study)
+    return store.folder(run_of(study, RUN), study)
 
 
 def test_a_run_keeps_the_loss_of_each_step_and_the_answers_after_each_epoch(
@@ -63,7 +63,7 @@ def test_a_run_without_a_trace_is_as_valid(study: Study, folder: Path) -> None:
     del record["files"][store.TRACE]
     (folder / store.TRACE).unlink()
     store.put(folder, record, {})
-    assert store.status(run_named(study, RUN), study).state == "fresh"
+    assert store.status(run_of(study, RUN), study).state == "fresh"
     assert not store.trace(records.read_run(folder)).losses.size
 
 
@@ -71,7 +71,7 @@ def test_a_damaged_trace_is_seen(study: Study, folder: Path) -> None:
     content = bytearray((folder / store.TRACE).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / store.TRACE).write_bytes(content)
-    state = store.status(run_named(study, RUN), study)
+    state = store.status(run_of(study, RUN), study)
     assert state.state == "damaged"
     assert store.TRACE in state.reason
 
@@ -79,7 +79,7 @@ def test_a_damaged_trace_is_seen(study: Study, folder: Path) -> None:
 def test_a_run_that_goes_on_has_the_trace_of_one_that_was_never_stopped(
     study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, run = (folder / store.TRACE).read_bytes(), run_named(study, RUN)
+    whole, run = (folder / store.TRACE).read_bytes(), run_of(study, RUN)
     (folder / records.RECORD).unlink()
     train_epoch = loop.train_epoch
 

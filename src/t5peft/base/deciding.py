@@ -428,8 +428,3 @@ def bindings(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, Any]]:
                 yield name, node  # a function, class, exception or pattern
                 within = () if isinstance(node, Named) else within
         todo += [*within][::-1]
-
-
-def source() -> str:
-    """The digest of the code that makes a run."""
-    return code().digest

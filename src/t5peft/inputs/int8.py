@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 SHARD_BYTES = 15 * 2**20
 
 
-# --- int8 storage ------------------------------------------------------------------------------
-
-
 def quantize(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows (first dimension) as int8 in [-127, 127] and one float32 scale each."""
     rows = tensor.detach().float().reshape(tensor.shape[0], -1)
@@ -31,7 +28,7 @@ def dequantize(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 
 def save(model: T5ForConditionalGeneration, folder: Path) -> None:
-    """Write config.json and int8-*.safetensors shards, each under 16 MiB."""
+    """Write config.json and int8-*.safetensors shards, each under 16 MiB, into a new folder."""
     from safetensors.torch import save
 
     shards: list[dict[str, torch.Tensor]] = [{}]
@@ -41,9 +38,6 @@ def save(model: T5ForConditionalGeneration, folder: Path) -> None:
         if held and held + values.numel() > SHARD_BYTES:
             shards.append({})
         shards[-1] |= {name: values.contiguous(), f"{name}.scale": scale}
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("int8-*.safetensors"):
-        old.unlink()
     for number, shard in enumerate(shards, 1):
         path = folder / f"int8-{number:02d}-of-{len(shards):02d}.safetensors"
         files.write_bytes(path, save(shard))

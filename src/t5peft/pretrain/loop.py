@@ -6,7 +6,6 @@ What it reads is `mixture.py`'s, how it starts and steps `recipe.py`'s.
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -36,9 +35,6 @@ LOG_SECONDS = 10
 LOSSES = ("span", "sst2")
 READ = 192
 """Texts on which a finished backbone shows what it makes of its input, where there are so many."""
-
-
-# --- training ----------------------------------------------------------------------------------
 
 
 @dataclass
@@ -157,19 +153,15 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 def save(state: State, made_with: dict[str, Any], checkpoint: Path) -> None:
     """Write the checkpoint, whole or not at all."""
-    content = io.BytesIO()
-    torch.save(
-        {
-            "model": state.model.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "settings": made_with,
-            "step": state.step,
-            "seconds": state.seconds,
-            "history": state.history,
-        },
-        content,
-    )
-    files.write_bytes(checkpoint, content.getvalue())
+    held = {
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "settings": made_with,
+        "step": state.step,
+        "seconds": state.seconds,
+        "history": state.history,
+    }
+    files.write(checkpoint, lambda file: torch.save(held, file))
 
 
 def pretrain(params: BackboneParams) -> Path:
@@ -228,7 +220,8 @@ def pieces_for(texts: list[str], params: BackboneParams) -> Path:
 
     Raises `InputError` where a training has begun with other pieces.
     """
-    pieces = work(params) / f"{params.vocabulary}-{digest(texts)}"
+    held = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+    pieces = work(params) / f"{params.vocabulary}-{held[:16]}"
     if (pieces / tokenizers.MODEL_FILE).exists():
         return pieces
     checkpoint = work(params) / CHECKPOINT
@@ -250,7 +243,7 @@ def measure(
     """What the trained backbone is worth: does it read, what does it know before fine-tuning?"""
     texts_held = len(stream) // spans.lengths(params.input_length).text - 1  # at any offset
     few = replace(params, seed=(params.seed + 1) % 2**31, batch_size=max(1, min(READ, texts_held)))
-    other = mixture.span_batches(stream, few, tokenizer)
+    other = iter(mixture.Spans(stream, few, tokenizer))
     return {
         "corpus_tokens": len(stream),
         **reading(state.model, params, *next(other)),
@@ -276,11 +269,6 @@ def folder(params: BackboneParams) -> Path:
 def work(params: BackboneParams) -> Path:
     """Where it is made: its tokenizer, its stream of tokens, its checkpoint."""
     return paths.cache() / "pretrain" / params.name
-
-
-def digest(texts: list[str]) -> str:
-    """A short name for texts: others have another."""
-    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def fit(
@@ -361,11 +349,8 @@ def reading(
     model.eval()
     sources, targets = sources.to(model.device), targets.to(model.device)
     inputs = {"span_loss": sources, "span_loss_other_input": sources.roll(1, 0)}
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=params.precision == "bf16"):
-        return {
-            name: round(model(input_ids=side, labels=targets).loss.item(), 4)
-            for name, side in inputs.items()
-        }
+    losses = {name: loss_of(model, params.precision, x, targets) for name, x in inputs.items()}
+    return {name: round(loss.item(), 4) for name, loss in losses.items()}
 
 
 def zero_shot(state: State, params: BackboneParams, tokenizer: Any) -> dict[str, float]:

@@ -6,8 +6,8 @@ them, and the sentences of SST-2 with their label word as target, as T5's own mi
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,35 +65,40 @@ def pack(texts: list[str], tokenizer: Any, pieces: Path) -> np.ndarray:
     path = pieces / "stream.npy"
     if not path.exists():
         found = tokenizers.ids(tokenizer, texts, "tokens of all reviews")
-        ids = [np.array(ids, np.uint16) for ids in found]
-        content = io.BytesIO()
-        np.save(content, np.concatenate(ids))
-        files.write_bytes(path, content.getvalue())
+        stream = np.concatenate([np.array(ids, np.uint16) for ids in found])
+        files.write(path, lambda file: np.save(file, stream))
     return np.load(path, mmap_mode="r")
 
 
-def span_batches(
-    stream: np.ndarray, params: BackboneParams, tokenizer: Any, first: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches (B, input), (B, target) from number `first` on.
+@dataclass(eq=False)
+class Spans(IterableDataset[tuple[Tensor, Tensor]]):
+    """Endless batches (B, input), (B, target) from number `first` on, as a loader takes them.
 
     Each is drawn from the seed, the number of its pass over the text and its place in that alone.
     Raises `InputError` where the text does not fill one.
     """
-    size = spans.lengths(params.input_length)
-    number = sweep = 0
-    while True:
-        draw = np.random.default_rng([params.seed, sweep])
-        offset = int(draw.integers(size.text))
-        starts = offset + size.text * draw.permutation((len(stream) - offset) // size.text)
-        enough("input_length", size.text, len(stream) - offset, "tokens of text")
-        enough("batch_size", params.batch_size, len(starts), "passages of text")
-        for place, picked in enumerate(blocks(starts, params.batch_size)):
-            if number >= first:
-                own = np.random.default_rng([params.seed, 0, sweep, place])
-                yield spans.corrupt_batch(stream, picked, size, tokenizer, own)
-            number += 1
-        sweep += 1
+
+    stream: np.ndarray
+    params: BackboneParams
+    tokenizer: Any
+    first: int = 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        stream, seed, batch_size = self.stream, self.params.seed, self.params.batch_size
+        size = spans.lengths(self.params.input_length)
+        number = sweep = 0
+        while True:
+            draw = np.random.default_rng([seed, sweep])
+            offset = int(draw.integers(size.text))
+            starts = offset + size.text * draw.permutation((len(stream) - offset) // size.text)
+            enough("input_length", size.text, len(stream) - offset, "tokens of text")
+            enough("batch_size", batch_size, len(starts), "passages of text")
+            for place, picked in enumerate(blocks(starts, batch_size)):
+                if number >= self.first:
+                    own = np.random.default_rng([seed, 0, sweep, place])
+                    yield spans.corrupt_batch(stream, picked, size, self.tokenizer, own)
+                number += 1
+            sweep += 1
 
 
 def sst2_batches(
@@ -135,20 +140,6 @@ def enough(setting: str, wanted: int, there: int, things: str) -> None:
     """Refuse a batch that is larger than all there is: it would never come."""
     if wanted > there:
         raise InputError(setting, wanted, f"at most the {there} {things}", f"lower {setting}")
-
-
-class Spans(IterableDataset[tuple[Tensor, Tensor]]):
-    """`span_batches` as a loader takes them."""
-
-    def __init__(
-        self, stream: np.ndarray, params: BackboneParams, tokenizer: Any, first: int = 0
-    ) -> None:
-        """What `span_batches` is called with."""
-        self.settings = stream, params, tokenizer, first
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches, again from the first one on."""
-        return span_batches(*self.settings)
 
 
 def end_with_parent(worker: int) -> None:

@@ -26,9 +26,6 @@ CHOICES = ["decay", "order"]
 """and those that do where they are not the usual ones."""
 
 
-# --- identity ----------------------------------------------------------------------------------
-
-
 def identity_of(run: Run, study: Study) -> dict[str, Any]:
     """Everything that decides a run's result, flat.
 
@@ -49,7 +46,7 @@ def of_run(run: Run) -> dict[str, Any]:
 
 
 def of_study(study: Study) -> dict[str, Any]:
-    """What all runs of a study share of it; raises what `identity` does."""
+    """What all runs of a study share of it; raises what `identity_of` does."""
     words = study.tokenizer
     return {
         **{name: getattr(study, name) for name in STUDY_SETTINGS},

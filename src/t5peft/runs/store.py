@@ -42,7 +42,7 @@ def folder(run: Run, study: Study) -> Path:
 
 
 def status(run: Run, study: Study) -> Status:
-    """A run's state; needs no torch. Raises what `identity` does."""
+    """A run's state; needs no torch. Raises what `identity_of` does."""
     return look([run], study)[run.name][0]
 
 
@@ -101,7 +101,7 @@ def key(identity: Mapping[str, Any]) -> str:
     """
     left_out = "" if "decay" in identity else "epochs"
     each = {name: value for name, value in identity.items() if name != left_out}
-    return records.digest({**each, "source": deciding.source()})[:16]
+    return records.digest({**each, "source": deciding.code().digest})[:16]
 
 
 def checkpoint(where: Path, key: str, epoch: int) -> Path:
@@ -139,7 +139,7 @@ def verification(where: Path, record: Stored) -> Verified | None:
     """What `verify.verify` found of this very run with the code as it is, if it did."""
     with suppress(InputError):  # none, or damaged
         found = records.read(where / VERIFIED, Verified.__required_keys__)
-        if (found["result"], found["source"]) == (result(record), deciding.source()):
+        if (found["result"], found["source"]) == (result(record), deciding.code().digest):
             return cast(Verified, found)
     return None
 

@@ -45,9 +45,6 @@ def answers(job: Job, count: int) -> np.ndarray:
     return trace.codes(loop.answers(job, tokens, f"{count:,} test reviews"))
 
 
-# --- verify --------------------------------------------------------------------------------------
-
-
 def check(
     study: Study, wanted: Iterable[Run], steps: int, reviews: int
 ) -> Iterator[tuple[bool, str]]:
@@ -96,7 +93,7 @@ def verify(run: Run, study: Study, steps: int, reviews: int) -> Verified:
     differences = np.abs(first_losses(run, study, len(known)) - known)
     found: Verified = {
         "result": store.result(record),
-        "source": deciding.source(),
+        "source": deciding.code().digest,
         "steps": len(known),
         "largest_difference": float(differences.max()),
         "median_difference": float(np.median(differences)),
