@@ -16,7 +16,6 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import dataclasses
 import io
-import os
 
 import torch
 from accelerate.state import AcceleratorState
@@ -183,9 +182,6 @@ def record(run: Run) -> Any:
             "train_examples": 25_000,
             "study": "made-up",
             "seed": 0,
-            "prompt_tokens_small": 1,
-            "bottleneck_small": 1,
-            "lora_rank_small": 1,
         },
         "stale": "the training source has changed" if run.number == 4 else "",
     }

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.style
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from t5peft.report import drawings, plots
@@ -33,7 +34,7 @@ def test_every_figure_is_the_same_bytes_each_time(records: list[Any]) -> None:
 
 def test_what_is_added_is_drawn_dark() -> None:
     def dark(*targets: str) -> list[int]:
-        trained = matplotlib_rgb(drawings.TRAINED["facecolor"])
+        trained = to_rgb(drawings.TRAINED["facecolor"])
         return [
             sum(patch.get_facecolor()[:3] == trained for patch in ax.patches)
             for ax in drawings.t5(targets).axes
@@ -43,12 +44,6 @@ def test_what_is_added_is_drawn_dark() -> None:
     assert dark() == [prompt + adapters, *details]
     assert dark("q", "v") == [prompt + adapters + 3 * 2, *details]  # of three attentions
     assert dark("o", "wi", "wo") == [prompt + adapters + 3 + 2 * 2, *details]
-
-
-def matplotlib_rgb(colour: str) -> tuple[float, ...]:
-    from matplotlib.colors import to_rgb
-
-    return to_rgb(colour)
 
 
 @pytest.mark.parametrize("targets", [("q", "v"), ("k", "o")])

@@ -7,7 +7,6 @@ from typing import Any
 
 from helpers import seeded
 
-from t5peft.base.studies import Study
 from t5peft.report import show, statistics, verdicts
 from t5peft.report.show import ALPHA, MINUS
 from t5peft.report.statistics import Pair
@@ -159,5 +158,5 @@ def test_a_larger_run_is_compared_with_the_smallest_of_its_kind(records: list[An
     assert verdicts.gains(records[:2]) == ""
 
 
-def test_epochs_and_looks_are_counted(exercise: Study) -> None:
-    assert verdicts.epochs(1) == "one epoch"
+def test_epochs_are_counted() -> None:
+    assert [verdicts.epochs(count) for count in (1, 10)] == ["one epoch", "10 epochs"]

@@ -6,9 +6,6 @@ import pytest
 
 from t5peft.base import paths
 
-CHECKOUT = paths.CHECKOUT
-
-
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><path d="M0 0L9 9"/></svg>'
 
 
@@ -117,7 +114,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory):
     (root / "box.svg").write_text(SVG)
     for name in ("_quarto.yml", "params/smoke.yaml"):
         (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_text((CHECKOUT / name).read_text())
+        (root / name).write_text((paths.CHECKOUT / name).read_text())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("T5PEFT_HOME", str(root))
         patch.setenv("PATH", str(root))  # no Quarto
