@@ -34,7 +34,8 @@ PIECES = 110
 def a_precision_of_its_own() -> Iterator[None]:
     """No test keeps the bf16 that another was provided with, nor accelerate's precision, device."""
     yield
-    bfloat16.leave()
+    while bfloat16.provided:
+        bfloat16.provided.pop().__exit__(None, None, None)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
@@ -92,7 +93,7 @@ def taught(babbler: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def home(tmp_path: Path, words_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project folder with the shipped params/; the project's root while the test runs."""
     folder = tmp_path / "home"
     shutil.copytree(paths.CHECKOUT / "params", folder / "params")

@@ -21,7 +21,7 @@ import torch
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from t5peft.__main__ import main
-from t5peft.base import deciding, files, paths
+from t5peft.base import deciding, files, paths, studies
 from t5peft.base.studies import Study
 from t5peft.methods.table import Run, runs_of
 from t5peft.runs import make, records, store
@@ -190,8 +190,7 @@ def train_together(home: Path, study: Study, log: Path) -> None:
         train(run, study)
 
     make.train = noted
-    changes = [x for k in ("tokenizer", "epochs") for x in ("--set", f"{k}={getattr(study, k)}")]
-    raise SystemExit(main(["train", "smoke", "--only", *SHARED, *changes]))
+    raise SystemExit(main(["train", *studies.arguments(study).split(), "--only", *SHARED]))
 
 
 def written(root: Path) -> dict[str, bytes]:

@@ -108,7 +108,7 @@ def test_truncation_is_the_tokenizers_own(words_folder: Path, smoke: Study) -> N
     assert np.array_equal(mask, theirs["attention_mask"])
 
 
-def test_wrong_labels_are_refused(parquet: Path, smoke: Study) -> None:
+def test_wrong_labels_are_refused(parquet: Path) -> None:
     path = next(parquet.rglob("train-*"))
     pd.read_parquet(path).assign(label=7).to_parquet(path)
     with pytest.raises(InputError, match=r"label 7, expected labels 0 and 1"):

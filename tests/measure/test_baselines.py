@@ -26,9 +26,9 @@ def test_baselines_are_measured_stored_and_found_again(
     smoke: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert baselines_of(smoke).load() is None
-    assert main(["baselines", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
+    assert main(["baselines", *studies.arguments(smoke).split()]) == 0
     capsys.readouterr()
-    assert main(["status", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
+    assert main(["status", *studies.arguments(smoke).split()]) == 0
     *_, last = capsys.readouterr().out.splitlines()
     assert last.split()[:2] == ["baselines", "fresh"]
     record = baselines_of(smoke).load()

@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from helpers import run_of
 
 from t5peft.__main__ import explain, main
-from t5peft.base import files
+from t5peft.base import files, studies
 from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.measure import bench, measurements
@@ -49,7 +49,7 @@ def test_a_bench_is_printed_before_it_is_stored(
     figures = {"step": 1, "evaluation": 2, "epoch": 3, "peak_bytes": 1e6, "operations": 9}
     sides = dict.fromkeys((bench.EXERCISE, bench.OURS), figures | {"matrix_rate": 10})
     monkeypatch.setattr(bench, "measure", lambda *_: sides)
-    command = ["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]
+    command = ["bench", *studies.arguments(smoke).split()]
     assert main(command) == 0
     stored = measurements.bench(smoke).load()
     assert stored is not None
@@ -134,7 +134,7 @@ def test_what_is_measured_is_kept_and_printed(
     figures |= {"operations": 1e9, "matrix_rate": 2e9}
     slow = {name: 3 * value for name, value in figures.items()}
     monkeypatch.setattr(bench, "measure", lambda *_: {"exercise": slow, "ours": figures})
-    assert main(["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}"]) == 0
+    assert main(["bench", *studies.arguments(smoke).split()]) == 0
     kept = measurements.bench(smoke).load()
     assert kept is not None
     assert list(kept["methods"]) == list(EXERCISE)
@@ -148,10 +148,7 @@ def test_what_is_measured_is_kept_and_printed(
     ]
     assert "lora 25%" in printed
     assert "differs in the mathematics: nothing" in printed, "fp32 in both"
-    assert (
-        main(["bench", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--set", "precision=bf16"])
-        == 0
-    )
+    assert main(["bench", *studies.arguments(smoke).split(), "--set", "precision=bf16"]) == 0
     assert "differs in the mathematics: precision (fp32" in capsys.readouterr().out
 
 
@@ -166,8 +163,7 @@ def test_no_repeats_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_settings_are_one_line_and_no_broken_process(
     smoke: Study, wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = ["--set", f"tokenizer={smoke.tokenizer}", "--set", wrong]
-    assert main(["bench", "smoke", *settings]) == 2
+    assert main(["bench", *studies.arguments(smoke).split(), "--set", wrong]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert wrong.split("=")[1] in line
 

@@ -35,6 +35,13 @@ def lora() -> dict[str, Tensor]:
     return {name: x.clone() for name, x in trained(injected("lora", "scratch")).items()}
 
 
+def librarys(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write tensors and what is said of them as PEFT and AdapterHub do."""
+    held = {name: x.contiguous() for name, x in tensors.items()}
+    save_file(held, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
 WAYS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "a state dict": lambda tensors: tensors,
     "of parameters": lambda tensors: {x: torch.nn.Parameter(t) for x, t in tensors.items()},
@@ -115,9 +122,6 @@ def test_a_file_of_ours_says_what_it_is(change: dict[str, Any], found: str, tmp_
 
 def test_a_librarys_folder_says_what_it_is(tmp_path: Path) -> None:
     """PEFT's alpha and rank; what would make another map of the same tensors is refused."""
-    save_file(
-        {x: t.contiguous() for x, t in lora().items()}, tmp_path / "adapter_model.safetensors"
-    )
     config = {"r": RANK, "lora_alpha": 16, "use_rslora": False, "rank_pattern": {}}
     for change, found in (
         ({}, "alpha 16.0, expected alpha 4.0"),
@@ -133,16 +137,16 @@ def test_a_librarys_folder_says_what_it_is(tmp_path: Path) -> None:
             "non_linearity swish, expected non_linearity relu",
         ),
     ):
-        (tmp_path / "adapter_config.json").write_text(json.dumps(config | change))
+        librarys(tmp_path, config | change, lora())
         with pytest.raises(InputError, match=f"found {found}"):
             look(tmp_path)
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 4}))
+    librarys(tmp_path, config | {"lora_alpha": 4}, lora())
     assert look(tmp_path).counted == 1536
     wider = {"lora_alpha": 4, "target_modules": ["model.wi_1", "q", "wi_0"]}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config | wider))
+    librarys(tmp_path, config | wider, lora())
     assert check.said(tmp_path, {})["targets"] == ["q", "wi"]
     wider["target_modules"] = "(q|v)"
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config | wider))
+    librarys(tmp_path, config | wider, lora())
     assert "targets" not in check.said(tmp_path, {}), "a pattern says nothing that is read here"
     (tmp_path / "adapter_config.json").write_text("{")
     with pytest.raises(InputError, match="expected a readable YAML file"):
@@ -172,12 +176,8 @@ def test_a_lora_elsewhere_says_so_itself(
         inject(model, "lora", kind, settings)
     held = {"method": "lora", "settings": settings, "state_dict": trained(ours)}
     torch.save(held, tmp_path / "lora.pt")
-    save_file(
-        {x: t.contiguous() for x, t in trained(theirs).items()},
-        tmp_path / "adapter_model.safetensors",
-    )
     config = {"r": RANK, "lora_alpha": 4, "target_modules": ["wo", "o", "k"]}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    librarys(tmp_path, config, trained(theirs))
     for path in (tmp_path / "lora.pt", tmp_path):
         command = ["check", str(path), "--method", "lora", "--size", "tiny"]
         assert main(command) == 0
@@ -238,10 +238,7 @@ def test_a_setting_that_cannot_be_is_the_files(
 def test_and_a_folders(
     config: dict[str, Any], found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_file(
-        {x: t.contiguous() for x, t in lora().items()}, tmp_path / "adapter_model.safetensors"
-    )
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    librarys(tmp_path, config, lora())
     assert main(["check", str(tmp_path), "--method", "lora", "--size", "tiny"]) == 2
     assert f"{found}, expected a" in capsys.readouterr().err
 
@@ -298,14 +295,15 @@ def test_it_is_worth_what_the_run_was(
     whole = {name: x.half() for name, x in whole.items()}
     torch.save(whole | {f"{x[:-1]}lora_{x[-1]}": t.T for x, t in tensors.items()}, tmp_path / "x")
     command = ["check", str(tmp_path / "x"), "--method", "lora", "--study", "smoke"]
-    assert main([*command, "--set", f"tokenizer={study.tokenizer}"]) == 0
+    command += ["--set", f"tokenizer={study.tokenizer}"]
+    assert main(command) == 0
     *_, equal, changed, worth = capsys.readouterr().out.splitlines()
     assert equal.endswith(": equal")
     assert changed.startswith("1 of the T5's own tensors are not random:tiny's")
     assert "encoder.final_layer_norm.weight by 0.25" in changed
     held = {"method": "lora", "settings": record["run"]["settings"], "state_dict": tensors}
     torch.save(held | {"backbone_fingerprint": "f00d"}, tmp_path / "x")
-    assert main([*command, "--set", f"tokenizer={study.tokenizer}"]) == 2
+    assert main(command) == 2
     assert "found backbone f00d, expected backbone" in capsys.readouterr().err
     expected = 100 * record["best_accuracy"]
     assert worth == f"accuracy {expected:.2f}% of 64 test reviews (rank 8, alpha 4)"

@@ -10,6 +10,7 @@ import torch
 from helpers import run_of
 
 from t5peft.__main__ import main
+from t5peft.base import studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data
@@ -34,12 +35,7 @@ def test_the_command_measures_every_stored_run_once(
 ) -> None:
     records = {record["run"]["name"]: record for record in Evidence(short).records()}
     assert Evidence(short).kept == {}
-    settings = [
-        part
-        for key in ("tokenizer", "epochs", "train_examples", "test_examples")
-        for part in ("--set", f"{key}={getattr(short, key)}")
-    ]
-    command = ["retention", "smoke", "--reviews", "8", *settings]
+    command = ["retention", *studies.arguments(short).split(), "--reviews", "8"]
     assert main(command) == 0
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 10 + 2 + 10

@@ -9,7 +9,7 @@ import pytest
 from helpers import run_of, trained_once
 
 from t5peft.__main__ import main
-from t5peft.base import deciding
+from t5peft.base import deciding, studies
 from t5peft.base.deciding import Code
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
@@ -77,7 +77,7 @@ def test_trials_are_kept_and_not_made_twice(
         return no_training(run, study, reviews)
 
     monkeypatch.setattr(tune, "trial", trial)
-    command = ["tune", "smoke", "--set", f"tokenizer={smoke.tokenizer}", "--reviews", "16"]
+    command = ["tune", *studies.arguments(smoke).split(), "--reviews", "16"]
     assert main([*command, "--only", "lora"]) == 0
     both = [(rate, decay) for rate in measurements.GRID["lora"] for decay in ("none", "linear")]
     assert made == [("lora-scratch-r8", *each) for each in both]

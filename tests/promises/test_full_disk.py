@@ -42,9 +42,8 @@ def refused(study: Study, capsys: pytest.CaptureFixture[str]) -> str:
     folder = store.folder(run_of(study), study)
     before = {p: p.read_bytes() for p in folder.iterdir() if p.name in (records.RECORD, "lock")}
     state = store.status(run_of(study), study)
-    changes = [x for k, v in studies.plain(study).items() for x in ("--set", f"{k}={v}")]
     capsys.readouterr()
-    assert main(["train", "smoke", "--only", NAME, *changes]) == 2
+    assert main(["train", *studies.arguments(study).split(), "--only", NAME]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert {p: p.read_bytes() for p in before} == before
     assert store.status(run_of(study), study) == state

@@ -10,7 +10,7 @@ import pytest
 from helpers import NAME, change_backbone, edit, run_of
 
 from t5peft.__main__ import main
-from t5peft.base import deciding, paths
+from t5peft.base import deciding, paths, studies
 from t5peft.base.studies import Study
 from t5peft.inputs import tokenizers
 from t5peft.runs import make, store
@@ -89,9 +89,7 @@ def test_why_a_run_is_stale_is_told_definition_by_definition(
     edit(code / "methods/lora.py", "self.scale = alpha / rank", "self.scale = alpha * rank")
     deciding.code.cache_clear()
     deciding.sources.cache_clear()
-    changes = ("tokenizer", "lora_learning_rate", "epochs")
-    command = ["status", "smoke", "--why", NAME]
-    assert main([*command, *(f"--set={key}={getattr(study, key)}" for key in changes)]) == 0
+    assert main(["status", *studies.arguments(study).split(), "--why", NAME]) == 0
     first, _, *listed = capsys.readouterr().out.splitlines()
     assert first.split()[1:3] == [NAME, "stale"]
     assert [line.split()[1] for line in listed if line.startswith("*")] == [

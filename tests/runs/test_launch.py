@@ -11,9 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import run_of
+from helpers import NAME, run_of
 
 from t5peft.__main__ import main
+from t5peft.base import studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.runs import make, store
@@ -81,8 +82,7 @@ def test_two_processes_give_what_one_gives(smoke: Study, tmp_path: Path) -> None
 
 
 def test_two_processes_train_and_store_one_run(smoke: Study) -> None:
-    command = ["-m", "t5peft", "train", "smoke", "--only", "lora-scratch-r8"]
-    command += ["--set", f"tokenizer={smoke.tokenizer}"]
+    command = ["-m", "t5peft", "train", *studies.arguments(smoke).split(), "--only", NAME]
     first, second = launched(2, *command), launched(2, *command)
     assert first.returncode == 0, first.stderr[-2000:]
     assert first.stdout.count("stored lora-scratch-r8") == 1, "one voice"

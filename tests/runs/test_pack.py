@@ -34,15 +34,6 @@ socket.socket.connect = socket.getaddrinfo = refuse
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of each test's own, as it stores in it."""
-    folder = tmp_path / "home"
-    shutil.copytree(paths.CHECKOUT / "params", folder / "params")
-    at(folder, monkeypatch)
-    return folder
-
-
-@pytest.fixture
 def folder(study: Study, tmp_path: Path) -> Path:
     """The study, packed."""
     return pack.pack(study, None, tmp_path / "packed")
@@ -61,7 +52,7 @@ def trained_there(folder: Path, study: Study) -> Path:
 
 
 @pytest.mark.slow
-def test_ten_runs_come_back_fresh(home: Path, smoke: Study, tmp_path: Path) -> None:
+def test_ten_runs_come_back_fresh(smoke: Study, tmp_path: Path) -> None:
     """From the packed code alone, where every connection is refused."""
     there = pack.pack(smoke, None, tmp_path / "packed")
     shutil.copytree(there, moved := tmp_path / "elsewhere" / "moved")
@@ -160,9 +151,7 @@ def test_another_run_that_was_made_here_meanwhile_stays(
     assert (here / records.RECORD).read_bytes() == (there / records.RECORD).read_bytes()
 
 
-def test_all_is_checked_before_the_first_is_stored(
-    folder: Path, study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_is_checked_before_the_first_is_stored(folder: Path, study: Study) -> None:
     there = trained_there(folder, study)
     other = there.with_name("lora-peft-r8")
     shutil.copytree(there, other)

@@ -10,7 +10,7 @@ import pytest
 from helpers import NAME, run_of
 
 from t5peft.__main__ import WRONG_INPUT, main
-from t5peft.base import paths
+from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study, with_seed
 from t5peft.report.evidence import Evidence
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_run_with_other_seeds_is_stored_and_found_beside_its_own(smoke: Study) -> None:
-    command = ["train", "smoke", "--only", NAME, "--set", f"tokenizer={smoke.tokenizer}"]
+    command = ["train", *studies.arguments(smoke).split(), "--only", NAME]
     assert Evidence(smoke).seeds == []
     assert main(command) == 0
     assert Evidence(smoke).seeds == [], "one seed has no spread"
@@ -50,7 +50,8 @@ def test_a_report_never_trains_in_the_place_of_a_stored_run(smoke: Study) -> Non
 def test_the_command_trains_in_the_place_of_a_stored_run_where_it_is_told_to(
     smoke: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["train", "smoke", "--only", NAME, "--set", f"tokenizer={smoke.tokenizer}"]
+    study = studies.arguments(smoke).split()
+    command = ["train", *study, "--only", NAME]
     changes = ("--set", "lora_learning_rate=0.5")
     assert main(command) == 0
     kept = Evidence(smoke).records("lora")[0]
@@ -60,7 +61,7 @@ def test_the_command_trains_in_the_place_of_a_stored_run_where_it_is_told_to(
     capsys.readouterr()
     assert main([*command, *changes, "--replace"]) == 0
     assert capsys.readouterr().out.startswith(f"train {NAME}")
-    assert main(["status", "smoke", *command[4:], *changes]) == 0
+    assert main(["status", *study, *changes]) == 0
     told = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     assert told[7:9] == [["8", NAME, "fresh"], ["9", "lora-peft-r1", "missing"]]
 

@@ -201,12 +201,9 @@ def test_a_share_of_the_answers_may_differ_elsewhere(
 
 
 @pytest.fixture
-def arguments(stored: Study, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def arguments(stored: Study) -> list[str]:
     """Of a command on the two stored runs."""
-    changes = [
-        part for key, value in studies.plain(stored).items() for part in ("--set", f"{key}={value}")
-    ]
-    return ["smoke", *changes, "--only", "full", NAME]
+    return [*studies.arguments(stored).split(), "--only", "full", NAME]
 
 
 def test_what_was_verified_is_not_verified_again_unless_more_is_asked(

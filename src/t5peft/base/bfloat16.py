@@ -21,7 +21,7 @@ PRODUCTS |= {torch.mm, torch.bmm, torch.addmm, torch.baddbmm}
 """What autocast computes in bf16."""
 
 provided: list[ByFloat32] = []
-"""What `provide` has entered and nobody left again."""
+"""What `provide` has entered."""
 
 
 class ByFloat32(TorchFunctionMode):
@@ -57,9 +57,3 @@ def provide(precision: str) -> None:
     if precision == "bf16" and not provided and machine.lacks_bf16():
         provided.append(ByFloat32())
         provided[0].__enter__()
-
-
-def leave() -> None:
-    """Leave what `provide` entered."""
-    while provided:
-        provided.pop().__exit__(None, None, None)
