@@ -189,7 +189,8 @@ def identify(
     else:
         rest = {name: x for name, x in found.items() if name not in frozen}
         names = matching.matched(thing, rest, wanted)
-    for name, x in ((name, found[name]) for name in (*names.values(), *frozen)):
+    for name in (*names.values(), *frozen):
+        x = found[name]
         if not x.is_floating_point() or x.layout != torch.strided or x.is_meta:
             kind = f"tensor {name} of {x.dtype}, {x.layout}, on {x.device}"
             raise InputError(thing, kind, "plain floating-point numbers", "save them as float32")

@@ -55,7 +55,8 @@ class BackboneParams:
             require(self, field, getattr(self, field) > 0, "a positive number")
         require(self, "vocabulary", self.vocabulary >= 50, "50 pieces or more")
         fits = 10 <= self.input_length <= LONGEST
-        require(self, "input_length", fits, f"10 to {LONGEST:,} tokens: 1 to 100 spans")
+        most = f"10 to {LONGEST:,} tokens: 1 to {tokenizers.SENTINELS} spans"
+        require(self, "input_length", fits, most)
         require(self, "dropout", 0 <= self.dropout < 1, "a number from 0, below 1")
         require(self, "sst2_weight", self.sst2_weight >= 0, "a number from 0")
         require(self, "seed", 0 <= self.seed < 2**31, "a whole number from 0, below 2^31")
