@@ -107,7 +107,7 @@ def write_texts(new: Path, name: str, split: str, column: str, pairs: data.Revie
 
     texts, labels = ([*side] for side in zip(*pairs, strict=True))
     content = io.BytesIO()
-    parquet.write_table(table({column: texts, "label": labels}), content, compression="zstd")
+    parquet.write_table(table({column: texts, "label": labels}), content, compression="brotli")
     file = f"{split}-00000-of-00001{hub.PARQUET}"
     files.write_bytes(new / paths.packed(name) / file, content.getvalue())
 
