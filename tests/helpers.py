@@ -33,6 +33,20 @@ CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["t5peft.runs.make", "t5peft.methods.libraries"])
 
 
+def change_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this definition of the deciding code had been changed."""
+    code = deciding.code
+
+    def changed(entries: tuple[str, ...] = deciding.TRAINING) -> deciding.Code:
+        found = code(entries).definitions
+        return deciding.Code(
+            "another",
+            tuple(x._replace(digest="another") if x.name == name else x for x in found),
+        )
+
+    monkeypatch.setattr(deciding, "code", changed)
+
+
 def run_of(study: Study, name: str = NAME) -> Run:
     """One of the study's ten runs."""
     return next(run for run in runs_of(study) if run.name == name)

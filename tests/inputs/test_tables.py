@@ -99,6 +99,39 @@ def test_the_same_reviews_are_read_from_every_layout(layout: str, tmp_path: Path
         assert data.read(str(tmp_path), split) == TEXTS[split]
 
 
+def rows(ending: str) -> Callable[[pd.DataFrame, Path], object]:
+    """Objects a line, or one list of them, as editors on Windows keep them."""
+
+    def write(frame: pd.DataFrame, path: Path) -> None:
+        text = frame.to_json(orient="records", lines=ending == ".jsonl")
+        path.write_text(f"\n{text}\n\n", encoding="utf-8-sig", newline="\r\n")
+
+    return write
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl"])
+@pytest.mark.parametrize("kind", [bool, float])
+def test_marks_blank_lines_and_labels_of_another_kind_change_nothing(
+    ending: str, kind: type, tmp_path: Path
+) -> None:
+    for split, frame in FRAMES.items():
+        rows(ending)(frame.astype({"label": kind}), tmp_path / f"{split}{ending}")
+        assert data.read(str(tmp_path), split) == TEXTS[split]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_review_may_be_of_any_length(ending: str, tmp_path: Path) -> None:
+    """pyarrow reads a table in blocks of a megabyte."""
+    frame = pd.DataFrame({"text": ["so long " * 300_000, "short"], "label": [1, 0]})
+    if ending == ".csv":
+        frame.to_csv(tmp_path / "train.csv", index=False)
+    else:
+        frame.to_json(tmp_path / "train.jsonl", orient="records", lines=True)
+    assert sorted(data.read(str(tmp_path), "train")) == [
+        (text, label) for text, label in frame.sort_values("text").itertuples(index=False)
+    ]
+
+
 def one_file(folder: Path, frame: pd.DataFrame) -> str:
     path = folder / "IMDB Dataset.csv"
     frame.to_csv(path, index=False)
@@ -201,6 +234,18 @@ REFUSED = {
     "JSON of another form": (
         lambda folder: (folder / "train.json").write_text('[{"text": 1}, 2]'),
         "train.json: found .*, expected a whole .json file in UTF-8",
+    ),
+    "a label that is missing": (
+        lambda folder: (folder / "train.jsonl").write_text('{"text": "a", "label": null}'),
+        "found label None, expected labels 0 and 1",
+    ),
+    "a line that is cut": (
+        lambda folder: (folder / "train.jsonl").write_text('{"text": "a", "label": 0}\n\n{"text"'),
+        "train.jsonl: found Expecting ':' delimiter: line 2 .*, expected a whole .jsonl file",
+    ),
+    "an empty list": (
+        lambda folder: (folder / "train.json").write_text("[]"),
+        "train.json: found columns none, expected a column text or review or sentence",
     ),
     "an empty table": (lambda folder: (folder / "train.csv").touch(), "train.csv: found "),
 }

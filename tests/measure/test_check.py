@@ -71,6 +71,15 @@ def test_however_it_was_saved(way: str, tmp_path: Path) -> None:
     assert ("of them the T5's own" in first) == (way == "the whole model")
 
 
+def test_it_is_said_where_the_order_alone_tells_what_is_what(tmp_path: Path) -> None:
+    """Else a file of another order is taken for a bad training."""
+    said = "no name says where it belongs: taken by number, else in the order of the file"
+    for named in (True, False):
+        tensors = {x if named else f"{at}": t for at, (x, t) in enumerate(lora().items())}
+        torch.save(tensors, tmp_path / "lora.pt")
+        assert (said in look(tmp_path / "lora.pt").lines) == (not named)
+
+
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "x.safetensors"])
 def test_safetensors_alone_and_in_a_librarys_folder(name: str, tmp_path: Path) -> None:
     save_file({x: t.contiguous() for x, t in lora().items()}, tmp_path / name)

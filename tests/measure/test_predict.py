@@ -33,7 +33,7 @@ def test_each_review_has_its_own_probability(smoke: Study, monkeypatch: pytest.M
         assert [p for _, p, _ in batch] == pytest.approx([p for _, p, _ in apart], rel=1e-3)
 
 
-def test_a_file_holds_reviews(tmp_path: Path) -> None:
+def test_a_file_holds_reviews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table's column of texts, or a line each; a name of none is no review."""
     table, lines = tmp_path / "reviews.csv", tmp_path / "reviews.txt"
     table.write_text('id,review\n1,"good, and\nlong"\n2,bad\n')
@@ -49,8 +49,10 @@ def test_a_file_holds_reviews(tmp_path: Path) -> None:
     for missing in ("review.csv", "other.TXT", "data/reviews.jsonl"):
         with pytest.raises(InputError, match=rf"file {missing}: found none"):
             predict.texts([missing])
-    with pytest.raises(InputError, match=r"found a folder, .* give its files, as in .*/\*.txt"):
-        predict.texts([f"{tmp_path}/"])
+    monkeypatch.chdir(tmp_path.parent)
+    for folder in (f"{tmp_path}/", tmp_path.name):
+        with pytest.raises(InputError, match=r"found a folder, .* give its files, as in .*/\*.txt"):
+            predict.texts([folder])
     lines.write_bytes(b"good\ncaf\xe9\n")
     with pytest.raises(InputError, match=r"reviews.txt, line 2: found bytes that are not UTF-8"):
         predict.texts(["fine", str(lines)])

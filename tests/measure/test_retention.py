@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from helpers import run_of
+from helpers import change_code, run_of
 
 from t5peft.__main__ import main
 from t5peft.base import studies
@@ -15,9 +15,10 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data
 from t5peft.measure import measurements, retention
+from t5peft.measure.measurements import Measurement, Retention
 from t5peft.methods.table import runs_of
 from t5peft.report.evidence import Evidence
-from t5peft.runs import make, reopen, store
+from t5peft.runs import make, reopen, store, verify
 from t5peft.training import jobs
 
 pytestmark = pytest.mark.slow
@@ -68,6 +69,25 @@ def test_it_scores_all_reviews_where_there_are_few(
     monkeypatch.setattr(measurements, "made", lambda _: [])
     retention.measure(short, None)
     assert asked == [short.train_examples]
+
+
+def test_it_is_not_measured_again_where_its_run_is_verified(
+    short: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [run_of(short, "full"), run_of(short)]
+    for run in runs:
+        make.train_alone(run, short)
+    for one in retained(short):
+        one.attempt()
+    change_code("training.fast.attention", monkeypatch)
+    assert [one.status().state for one in retained(short)] == ["stale", "stale"]
+    for run, wanted in zip(runs, (["stale", "verified"], ["verified"] * 2), strict=True):
+        verify.verify(run, short, 2, 16)
+        assert [one.status().state for one in retained(short)] == wanted
+
+
+def retained(study: Study) -> list[Measurement[Retention]]:
+    return measurements.retention(study, 8, store.look(runs_of(study), study))
 
 
 @pytest.mark.parametrize("reviews", [0, 17])

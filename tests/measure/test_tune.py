@@ -6,11 +6,10 @@ import dataclasses
 from typing import Any
 
 import pytest
-from helpers import run_of, trained_once
+from helpers import change_code, run_of, trained_once
 
 from t5peft.__main__ import main
-from t5peft.base import deciding, studies
-from t5peft.base.deciding import Code
+from t5peft.base import studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import data
@@ -95,20 +94,13 @@ def test_trials_are_kept_and_not_made_twice(
 def test_trials_are_not_made_again_where_their_run_is_verified(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, code = run_of(smoke), deciding.code
+    run = run_of(smoke)
     trained_once(run, smoke)
     monkeypatch.setattr(tune, "trial", no_training)
     before = tune.tune(smoke, 16, ["lora"])
     monkeypatch.delattr(tune, "trial")
 
-    def other(entries: tuple[str, ...] = deciding.TRAINING) -> Code:
-        made = [
-            each._replace(digest="another") if each.name == "training.fast.attention" else each
-            for each in code(entries).definitions
-        ]
-        return Code("another", tuple(made))
-
-    monkeypatch.setattr(deciding, "code", other)
+    change_code("training.fast.attention", monkeypatch)
     assert all(trial.get("stale") for trial in tried(smoke))
     verify.verify(run, smoke, 4, 16)
     assert tune.tune(smoke, 16, ["lora"]) == before == tried(smoke)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -56,6 +57,18 @@ def test_loss_and_gradients_are_those_of_transformers(run: Run, smoke: Study) ->
         ours, found = gradients(made(run, parts, quick=True))
         assert ours == pytest.approx(loss, rel=1e-5)
         assert distance(found, wanted) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["variance_epsilon", "eps"])
+def test_the_norm_is_the_same_with_a_gradient_and_without_and_is_apexs_too(name: str) -> None:
+    """apex, where it is installed, has its own in T5LayerNorm's place."""
+    torch.manual_seed(0)
+    x, weight = 3 * torch.randn(2, 5, 512), torch.rand(512)
+    norm: Any = SimpleNamespace(weight=weight, **{name: 1e-2})
+    wanted = x / (x.square().mean(-1, keepdim=True) + 1e-2).sqrt() * weight
+    assert torch.allclose(fast.rms_norm(norm, x), wanted, rtol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(fast.rms_norm(norm, x), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

@@ -130,6 +130,7 @@ def _pairs(table: dict[str, list[Any]], thing: str, columns: Columns) -> Reviews
     """Texts and labels of a table; a word that is no label's stays, for `_checked` to refuse."""
     texts = column(table, thing, "text_column", columns.text, TEXT)
     labels: list[Any] = column(table, thing, "label_column", columns.label, LABEL)
+    labels = [int(label) if label in (0, 1) else label for label in labels]  # 1.0 and True, too
     known = {word.lower(): i for i, word in enumerate(columns.labels)} or WORDS
     if columns.labels or any(isinstance(label, str) for label in labels):
         names = [str(label).strip().lower() for label in labels]
@@ -148,7 +149,7 @@ def column(
     names = [wanted] if wanted else [*usual]
     found = next((name for name in names if name in table), None)
     if found is None:
-        there = ", ".join(f"{name:.40}" for name in table)
+        there = ", ".join(f"{name:.40}" for name in table) or "none"
         expected = f"a column {' or '.join(names)}"
         raise InputError(f"data {thing}", f"columns {there:.300}", expected, naming(table, setting))
     return table[found]
@@ -323,8 +324,9 @@ class Tokens:
         longest = placeholders + int(lengths.max())
         width = min(max_length, -(-longest // multiple) * multiple)
         at = torch.arange(width, device=device) - placeholders  # (T,): places in a review
-        starts, ends = (
-            torch.from_numpy(side).to(device)[:, None] for side in (self.starts[picked], lengths)
+        starts, ends = (  # a GPU need not be waited for
+            torch.from_numpy(side).to(device, non_blocking=True)[:, None]
+            for side in (self.starts[picked], lengths)
         )
         ids = self.ids[(starts + at).clamp(0, len(self.ids) - 1)].long()
         ids = ids.masked_fill(at == ends - 1, EOS).masked_fill((at < 0) | (at >= ends), PAD)

@@ -6,6 +6,7 @@ of objects, or one a line); and an extracted aclImdb, whose splits are folders.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -113,7 +114,7 @@ def read(path: Path) -> dict[str, list[Any]]:
 def table(path: Path) -> Table:
     """The same as pyarrow has it, which raises many kinds."""
     import pyarrow
-    from pyarrow import csv, json, parquet
+    from pyarrow import csv, parquet
 
     kind = path.suffix.lower()
     if kind == ".parquet":
@@ -123,18 +124,16 @@ def table(path: Path) -> Table:
     if kind in (".csv", ".tsv"):
         between = "," if kind == ".csv" else "\t"
         how = csv.ParseOptions(delimiter=between, newlines_in_values=True)
-        found = csv.read_csv(path, parse_options=how)
+        whole = csv.ReadOptions(block_size=min(path.stat().st_size + 1, 2**31 - 1))
+        found = csv.read_csv(path, whole, how)
         for column in found.schema:
             if pyarrow.types.is_binary(column.type):  # what it makes of bytes that are no text
                 raise ValueError(f"bytes that are not UTF-8 in column {column.name}")
         return found
-    with path.open("rb") as file:
-        rows = file.read(1) == b"["
-    if rows:
-        import json as of_python
-
-        return pyarrow.Table.from_pylist(of_python.loads(path.read_bytes()))
-    return json.read_json(path)
+    text = path.read_text(encoding="utf-8-sig").strip()
+    if not text.startswith("["):  # an object a line
+        text = "[" + ",\n".join(filter(str.strip, text.split("\n"))) + "]"
+    return pyarrow.Table.from_pylist(json.loads(text))
 
 
 def read_text(path: Path) -> str:

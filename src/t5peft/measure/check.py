@@ -65,6 +65,8 @@ class Handed:
             shape = self.found[theirs].shape
             turned = ", turned" if shape != self.tensors[name].shape else ""
             yield f"  {name:48} <- {theirs or 'the tensor'} {matching.told(shape)}{turned}"
+        if len(matching.sites(self.tensors)) > 1 and matching.nowhere(self.names.values()):
+            yield "no name says where it belongs: taken by number, else in the order of the file"
         verdict = "equal" if self.derived == self.counted else "NOT EQUAL"
         yield f"derived {self.derived:,}, counted {self.counted:,}: {verdict}"
 

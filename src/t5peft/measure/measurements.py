@@ -2,8 +2,8 @@
 
 One store for all: each measurement is a record in weights/<study>/ that holds its figures, the
 identity that decides them and the digest of the code that measured them. Like a run it is fresh,
-stale, missing or damaged, and shown with a mark where it is stale; a trial is verified with the run
-whose rate it tries. Nothing here needs torch until something is measured.
+stale, missing or damaged, and shown with a mark where it is stale; a trial and a retention are
+verified with their run. Nothing here needs torch until something is measured.
 """
 
 from __future__ import annotations
@@ -262,9 +262,11 @@ def retention(study: Study, reviews: int, found: store.Found) -> list[Measuremen
             Retention,
             ("measure.retention.of_run", "methods.table.Run"),
             (run, study, reviews),
+            record if state == "verified" else None,
         )
         for run in wanted
-        if (record := found[run.name][1]) and found[run.name][0].state in records.SHOWN
+        for state, record in [(found[run.name][0].state, found[run.name][1])]
+        if record and state in records.SHOWN
     ]
 
 

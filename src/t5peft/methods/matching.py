@@ -138,9 +138,14 @@ def by_place(found: Tensors, groups: dict[Place, list[str]]) -> dict[Place, list
     theirs: dict[Place, list[str]] = {}
     for name in found:
         theirs.setdefault(known.get(telling(place(name)), (name,)), []).append(name)
-    if theirs.keys() - groups and not any(place(name)[0] for name in found):
+    if theirs.keys() - groups and nowhere(found):
         return in_order(found, groups)
     return theirs
+
+
+def nowhere(names: Iterable[str]) -> bool:
+    """Does none of the names say in which stack its tensor belongs?"""
+    return not any(place(name)[0] for name in names)
 
 
 def in_order(found: Tensors, groups: dict[Place, list[str]]) -> dict[Place, list[str]]:

@@ -22,7 +22,7 @@ MAX_LENGTH = 5
 """Tokens of an answer at most, the decoder's start token included."""
 
 BATCH = {"cpu": 64}
-"""Reviews that are answered at once, 500 on a GPU: the decoder's weights are read once for all."""
+"""Reviews that are answered at once, 128 on a GPU: the decoder's weights are read once for all."""
 
 ENCODED_AT_ONCE = {"cpu": 16}
 """On a CPU a batch is encoded in parts that the caches hold; a GPU encodes it whole."""
@@ -48,7 +48,7 @@ def targets(tokenizer: Any) -> Tensor:
 
 def by_length(tokens: Tokens, max_length: int, device: torch.device) -> Iterator[np.ndarray]:
     """All reviews in a device's batches, short ones first, so that little is padded."""
-    order, size = np.argsort(tokens.lengths(max_length), kind="stable"), BATCH.get(device.type, 500)
+    order, size = np.argsort(tokens.lengths(max_length), kind="stable"), BATCH.get(device.type, 128)
     for at in range(0, len(order), size):
         yield order[at : at + size]
 

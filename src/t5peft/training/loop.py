@@ -61,7 +61,7 @@ def loss_of(job: Job, picked: np.ndarray, multiple: int = data.MULTIPLE) -> Tens
     if job.compiled is not None and len(picked) == whole:  # of one shape
         model, multiple = job.compiled, max_length
     ids, mask = job.train.batch(picked, max_length, job.run.placeholders, multiple)
-    labels = job.targets[job.train.labels[picked]].to(ids.device)
+    labels = job.targets[job.train.labels[picked]].to(ids.device, non_blocking=True)
     return model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
 
 
