@@ -243,7 +243,7 @@ DATA: dict[str, tuple[Make, str]] = {
     "no rows": (parquet({"text": [], "label": []}), "no reviews"),
     "other labels": (parquet({"text": ["a"], "label": [7]}), "label 7, expected labels 0 and 1"),
     "labels in words": (parquet({"text": ["a"], "label": ["good"]}), "label 'good'"),
-    "labels with a point": (parquet({"text": ["a"], "label": [1.0]}), "label 1.0"),
+    "labels between": (parquet({"text": ["a"], "label": [0.5]}), "label 0.5, expected labels 0"),
     "a review that is none": (parquet({"text": ["a", None], "label": [0, 1]}), "the review None"),
     "numbers for reviews": (parquet({"text": [3], "label": [0]}), "the review 3, expected texts"),
     "text in no encoding": (no_text, "train/neg/0_1.txt: found 'utf-8' codec"),
