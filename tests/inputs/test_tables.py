@@ -99,14 +99,10 @@ def test_the_same_reviews_are_read_from_every_layout(layout: str, tmp_path: Path
         assert data.read(str(tmp_path), split) == TEXTS[split]
 
 
-def rows(ending: str) -> Callable[[pd.DataFrame, Path], object]:
+def windows(frame: pd.DataFrame, path: Path) -> None:
     """Objects a line, or one list of them, as editors on Windows keep them."""
-
-    def write(frame: pd.DataFrame, path: Path) -> None:
-        text = frame.to_json(orient="records", lines=ending == ".jsonl")
-        path.write_text(f"\n{text}\n\n", encoding="utf-8-sig", newline="\r\n")
-
-    return write
+    text = frame.to_json(orient="records", lines=path.suffix == ".jsonl")
+    path.write_text(f"\n{text}\n\n", encoding="utf-8-sig", newline="\r\n")
 
 
 @pytest.mark.parametrize("ending", [".json", ".jsonl"])
@@ -115,7 +111,7 @@ def test_marks_blank_lines_and_labels_of_another_kind_change_nothing(
     ending: str, kind: type, tmp_path: Path
 ) -> None:
     for split, frame in FRAMES.items():
-        rows(ending)(frame.astype({"label": kind}), tmp_path / f"{split}{ending}")
+        windows(frame.astype({"label": kind}), tmp_path / f"{split}{ending}")
         assert data.read(str(tmp_path), split) == TEXTS[split]
 
 
@@ -127,9 +123,8 @@ def test_a_review_may_be_of_any_length(ending: str, tmp_path: Path) -> None:
         frame.to_csv(tmp_path / "train.csv", index=False)
     else:
         frame.to_json(tmp_path / "train.jsonl", orient="records", lines=True)
-    assert sorted(data.read(str(tmp_path), "train")) == [
-        (text, label) for text, label in frame.sort_values("text").itertuples(index=False)
-    ]
+    wanted = frame.sort_values("text").itertuples(index=False, name=None)
+    assert sorted(data.read(str(tmp_path), "train")) == [*wanted]
 
 
 def one_file(folder: Path, frame: pd.DataFrame) -> str:
@@ -171,6 +166,10 @@ def test_columns_and_words_are_named(tmp_path: Path) -> None:
         data.read(path, "train", named)
     with pytest.raises(InputError, match=r"columns body, stars, .* column grade; name it: --set l"):
         data.read(path, "train", Columns("body", "grade"))
+    frame.assign(stars=[1.0, 5.0] * (len(frame) // 2)).to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"label 1, expected 1.0 or 5.0, .*as 0 or 1 what is 0.0"):
+        data.read(path, "train", Columns("body", "stars", ("1.0", "5.0")))
+    assert len(data.read(path, "train", Columns("body", "stars", ("1", "5.0")))) > 1
     frame.rename(columns={"body": "text", "stars": " label"}).to_csv(path, index=False)
     with pytest.raises(InputError, match="; take the space out of ' label', or name it: --set lab"):
         data.read(path, "train")

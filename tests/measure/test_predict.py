@@ -41,6 +41,7 @@ def test_a_file_holds_reviews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert predict.texts(["fine", str(table)]) == ["fine", "good, and\nlong", "bad"]
     assert predict.texts([str(lines)]) == ["good", "so so"]
     assert predict.texts([str(table)], "id") == ["1", "2"]
+    assert predict.texts([""]) == [""]  # for `predict` to refuse
     assert predict.texts(["better than reviews.csv", "3.5"]) == ["better than reviews.csv", "3.5"]
     with pytest.raises(
         InputError, match=r"columns id, review, expected a column body; .*--text-co"

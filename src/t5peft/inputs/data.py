@@ -137,7 +137,12 @@ def _pairs(table: dict[str, list[Any]], thing: str, columns: Columns) -> Reviews
         odd = {name for name in names if name not in known and name != "-1"}
         if columns.labels and odd:  # a 0 may be among them
             expected = f"{' or '.join(columns.labels)}, as labels says"
-            raise InputError(f"data {thing}", f"label {min(odd):.60}", expected, "name the two")
+            raise InputError(
+                f"data {thing}",
+                f"label {min(odd):.60}",
+                expected,
+                "name the two, as 0 or 1 what is 0.0, 1.0, false or true",
+            )
         labels = [known.get(name, label) for name, label in zip(names, labels, strict=True)]
     return list(zip(texts, labels, strict=True))
 

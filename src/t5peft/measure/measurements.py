@@ -262,11 +262,11 @@ def retention(study: Study, reviews: int, found: store.Found) -> list[Measuremen
             Retention,
             ("measure.retention.of_run", "methods.table.Run"),
             (run, study, reviews),
-            record if state == "verified" else None,
+            record if at.state == "verified" else None,
         )
         for run in wanted
-        for state, record in [(found[run.name][0].state, found[run.name][1])]
-        if record and state in records.SHOWN
+        for at, record in [found[run.name]]
+        if record and at.state in records.SHOWN
     ]
 
 

@@ -68,7 +68,7 @@ def texts(arguments: Sequence[str], text_column: str = "") -> list[str]:
         begins = argument.startswith(("/", "./", "../", "~"))
         named = begins or tables.is_table(path) or path.suffix.lower() == ".txt"
         if not os.path.isfile(path):
-            if os.path.isdir(path):
+            if os.path.isdir(argument):
                 way_out = f"give its files, as in {path}/*.txt"
                 raise InputError(f"reviews {path}", "a folder", "texts, or files of them", way_out)
             if named and len(argument.split()) == 1:
