@@ -74,15 +74,16 @@ def split_a_module(tree: Path) -> None:
     (tree / "training/fast.py").unlink()
     (tree / "training/quick").mkdir()
     (tree / "training/quick/__init__.py").write_text(
-        "from .arithmetic import SAME, probe, round_frozen, speed_up\n"
+        "from .arithmetic import SAME, packed, probe, round_frozen, speed_up\n"
     )
     (tree / "training/quick/drop.py").write_text(head + text[at:])
     names = "from .drop import dropout, dropout_layer\n"
     (tree / "training/quick/arithmetic.py").write_text(
         text[:at].replace("FUSED =", f"{names}\nFUSED =")
     )
-    everywhere(tree, r"\bfast\.(speed_up|round_frozen|probe|SAME)", r"quick.\1")
+    everywhere(tree, r"\bfast\.(speed_up|round_frozen|packed|probe|SAME)", r"quick.\1")
     edit(tree / "training/jobs.py", "evaluation, fast", "evaluation, quick")
+    edit(tree / "training/evaluation.py", "training import fast", "training import quick")
 
 
 def rename_a_module(tree: Path) -> None:

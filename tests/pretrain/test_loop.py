@@ -22,6 +22,7 @@ from t5peft.inputs import backbone, data, tokenizers
 from t5peft.pretrain import loop, spans
 from t5peft.pretrain.settings import BackboneParams
 from t5peft.runs import pack
+from t5peft.training import fast
 
 
 def test_one_pretraining_of_a_name_at_a_time(small: BackboneParams) -> None:
@@ -194,8 +195,11 @@ def test_sentences_come_every_so_many_steps_and_weigh_so_much_more(
     assert torch.equal(*weights)
 
 
-def test_the_loss_is_one_graph_and_the_same_once_compiled(small: BackboneParams) -> None:
+def test_the_loss_is_one_graph_and_the_same_once_compiled(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on a GPU, whose own code is made of this graph."""
+    monkeypatch.setattr(fast, "FUSED", {"cpu", "cuda"})
     source, target = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
     source[1, 12:] = data.PAD
     found = []

@@ -13,9 +13,9 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from helpers import distance, dry
-from torch import Tensor
+from torch import Tensor, nn
 
-from t5peft.base import paths, studies
+from t5peft.base import bfloat16, machine, paths, studies
 from t5peft.base.studies import TARGETS, Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import METHODS, Run, runs_of
@@ -141,6 +141,68 @@ def test_rounding_frozen_projections_once_changes_no_bit(run: Run, smoke: Study)
     (loss, wanted), (ours, found) = gradients(every_time), gradients(once)
     assert ours == loss
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def logits(job: Job, padding: int) -> Tensor:
+    """What one step answers to the first reviews of the test, whose last one is padded."""
+    ids, mask = job.test.batch(np.arange(4), 12, job.run.placeholders)
+    mask[:] = 1
+    mask[-1, len(mask[-1]) - padding :] = 0
+    start = torch.zeros_like(ids[:, :1])
+    with torch.no_grad(), job.accelerator.autocast():
+        return job.model.eval()(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits
+
+
+def replaced(model: nn.Module) -> list[nn.Module]:
+    """Projections whose forward is no longer their class's."""
+    return [m for m in model.modules() if type(m) is nn.Linear and "forward" in vars(m)]
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_packed_projections_answer_the_same_and_are_given_back(
+    run: Run, padding: int, smoke: Study
+) -> None:
+    """Each time as the weights are by then; reviews without padding are answered alike."""
+    job, theirs = made(run, smoke, quick=True), made(run, smoke, quick=False)
+    for scale in (1.0, 0.7):
+        for parameter in [*job.model.parameters(), *theirs.model.parameters()]:
+            parameter.data.mul_(scale)
+        before = logits(job, padding)
+        with fast.packed(job.model):
+            assert bool(replaced(job.model)) == (job.model.device.type == "cpu")
+            found = logits(job, padding)
+        assert torch.equal(logits(job, padding), before)
+        for other in (before, logits(theirs, padding)):
+            assert torch.allclose(found, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("lacking", [False, True], ids=["bf16", "a processor without"])
+def test_packed_projections_are_of_the_precision_of_autocast(
+    lacking: bool, smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a processor lacks bf16, sums are float32's, and their factors and results rounded."""
+    if machine.lacks_bf16() > lacking:
+        pytest.skip("this processor has no bf16")
+    monkeypatch.setattr(machine, "lacks_bf16", lambda: lacking)
+    study = dataclasses.replace(smoke, precision="bf16")
+    bfloat16.provide(study.precision)
+    assert bool(bfloat16.provided) == lacking
+    for run in (RUNS[0], RUNS[5]):
+        job = made(run, study, quick=True)
+        fast.round_frozen(job.model)
+        wanted = logits(job, 3)
+        with fast.packed(job.model):
+            found = logits(job, 3)
+        assert found.dtype == wanted.dtype
+        assert (found - wanted).norm() < 0.01 * wanted.norm()
+
+
+def test_packed_projections_are_given_back_when_an_answer_breaks_off(smoke: Study) -> None:
+    job = made(RUNS[0], smoke, quick=False)
+    with pytest.raises(KeyboardInterrupt), fast.packed(job.model):
+        raise KeyboardInterrupt
+    assert not replaced(job.model)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -59,7 +59,8 @@ USUAL = Columns()
 TEXT, LABEL = ("text", "review", "sentence"), ("label", "sentiment")
 """Usual names of the columns,"""
 
-WORDS = {"0": 0, "1": 1, "neg": 0, "pos": 1} | {word: i for i, word in enumerate(LABELS)}
+WORDS = {"0": 0, "1": 1, "false": 0, "true": 1, "neg": 0, "pos": 1}
+WORDS |= {word: i for i, word in enumerate(LABELS)}
 """and what usually stands in them for a label."""
 
 
@@ -130,21 +131,19 @@ def _pairs(table: dict[str, list[Any]], thing: str, columns: Columns) -> Reviews
     """Texts and labels of a table; a word that is no label's stays, for `_checked` to refuse."""
     texts = column(table, thing, "text_column", columns.text, TEXT)
     labels: list[Any] = column(table, thing, "label_column", columns.label, LABEL)
-    labels = [int(label) if label in (0, 1) else label for label in labels]  # 1.0 and True, too
-    known = {word.lower(): i for i, word in enumerate(columns.labels)} or WORDS
-    if columns.labels or any(isinstance(label, str) for label in labels):
-        names = [str(label).strip().lower() for label in labels]
-        odd = {name for name in names if name not in known and name != "-1"}
-        if columns.labels and odd:  # a 0 may be among them
-            expected = f"{' or '.join(columns.labels)}, as labels says"
-            raise InputError(
-                f"data {thing}",
-                f"label {min(odd):.60}",
-                expected,
-                "name the two, as 0 or 1 what is 0.0, 1.0, false or true",
-            )
-        labels = [known.get(name, label) for name, label in zip(names, labels, strict=True)]
+    names = [_word(label) for label in labels]
+    known = {_word(word): i for i, word in enumerate(columns.labels)} or WORDS
+    odd = {name for name in names if name not in known and name != "-1"}
+    if columns.labels and odd:  # a 0 may be among them
+        expected = f"{' or '.join(columns.labels)}, as labels says"
+        raise InputError(f"data {thing}", f"label {min(odd):.60}", expected, "name the two")
+    labels = [known.get(name, label) for name, label in zip(names, labels, strict=True)]
     return list(zip(texts, labels, strict=True))
+
+
+def _word(label: object) -> str:
+    """A label as a word, whatever kind of number a table makes of it: 1.0 is 1."""
+    return str(label).strip().lower().removesuffix(".0")
 
 
 def column(

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from t5peft.base.errors import InputError
 from t5peft.inputs.data import EOS, LABELS, MULTIPLE, PAD, Tokens
+from t5peft.training import fast
 
 MAX_LENGTH = 5
 """Tokens of an answer at most, the decoder's start token included."""
@@ -70,19 +71,20 @@ def predict(
     model.eval()
     tokens, answers = tokens.to(model.device), [""] * len(tokens)
     words = torch.tensor(word_ids(tokenizer), device=model.device)
-    for picked in by_length(tokens, max_length, model.device):
-        ids, mask = tokens.batch(picked, max_length, placeholders, MULTIPLE)
-        first, second = two_steps(model, ids, mask, at_once)
-        usual = torch.isin(first, words) & (second == EOS)
-        picked_words = (first == words[1]).long().tolist()
-        for review, word, is_usual in zip(picked, picked_words, usual.tolist(), strict=True):
-            answers[review] = LABELS[word] if is_usual else ""
-        odd = (~usual).nonzero()[:, 0]
-        for rest in odd.split(at_once or len(ids)):
-            written = generate(model, tokenizer, ids[rest], mask[rest]) if len(rest) else []
-            for row, answer in zip(rest.tolist(), written, strict=True):
-                answers[picked[row]] = answer
-        on_batch(len(picked))
+    with fast.packed(model):
+        for picked in by_length(tokens, max_length, model.device):
+            ids, mask = tokens.batch(picked, max_length, placeholders, MULTIPLE)
+            first, second = two_steps(model, ids, mask, at_once)
+            usual = torch.isin(first, words) & (second == EOS)
+            picked_words = (first == words[1]).long().tolist()
+            for review, word, is_usual in zip(picked, picked_words, usual.tolist(), strict=True):
+                answers[review] = LABELS[word] if is_usual else ""
+            odd = (~usual).nonzero()[:, 0]
+            for rest in odd.split(at_once or len(ids)):
+                written = generate(model, tokenizer, ids[rest], mask[rest]) if len(rest) else []
+                for row, answer in zip(rest.tolist(), written, strict=True):
+                    answers[picked[row]] = answer
+            on_batch(len(picked))
     return answers
 
 

@@ -13,6 +13,7 @@ These places of `transformers` spend more time on moving numbers than they need:
                         is wanted, on a CPU, without a tensor of squares
     dropout, on a CPU   16 random bits an entry, drawn 64 at a time, instead of one draw an entry
     frozen projections  rounded to bf16 once, instead of by autocast at every use
+    every projection    of a model that answers on a CPU: laid out for oneDNN's products once
 
 What the methods inject (LoRA inside projections, adapters behind sublayers, prompts before the
 encoder) stays where it is: modules keep their names and parameters, and only `forward` changes.
@@ -20,6 +21,8 @@ encoder) stays where it is: modules keep their names and parameters, and only `f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import MethodType
 from typing import Any, TypeVar, cast
@@ -34,6 +37,8 @@ from transformers.models.t5.modeling_t5 import (
     T5LayerCrossAttention,
     T5LayerNorm,
 )
+
+from t5peft.base import machine
 
 FUSED = {"cuda"}
 """Devices with one kernel for the whole attention, which keeps no scores."""
@@ -93,6 +98,34 @@ def round_frozen(model: T5ForConditionalGeneration) -> None:
                 module.weight.data = rounded
 
 
+@contextmanager
+def packed(model: T5ForConditionalGeneration) -> Iterator[None]:
+    """While it is entered, a CPU keeps a copy of each projection as oneDNN's products want it.
+
+    PyTorch would lay the weight out anew at every product in bf16, and leave those in float32 to
+    MKL, which is slow on some processors. The weights may not change meanwhile.
+    """
+    able = model.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    plain = [m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
+    for module in plain if able else ():
+        weight = working(module.weight.detach())
+        weight = weight.float() if machine.lacks_bf16() else weight
+        bias = None if module.bias is None else module.bias.detach().to(weight.dtype)
+        weight = torch.ops.mkldnn._reorder_linear_weight(weight)
+        vars(module)["forward"] = partial(product, weight=weight, bias=bias)
+    try:
+        yield
+    finally:
+        for module in plain:
+            vars(module).pop("forward", None)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear`, of a packed weight: in bf16, or where the processor lacks it in float32."""
+    x = working(x).to(weight.dtype)
+    return working(torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+
+
 def working(x: Tensor) -> Tensor:
     """`x` in the precision that autocast would give it before a matrix product."""
     kind = x.device.type
@@ -106,7 +139,7 @@ def rms_norm(self: Any, hidden_states: Tensor) -> Tensor:
     if x.device.type != "cpu" or torch.is_grad_enabled():
         return working(F.rms_norm(x, weight.shape, weight, epsilon))
     square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()
-    return working(x * torch.rsqrt(square / x.shape[-1] + epsilon) * weight)
+    return working((x * torch.rsqrt(square / x.shape[-1] + epsilon)).mul_(weight))
 
 
 def feed_forward(self: Any, hidden_states: Tensor) -> Tensor:
@@ -131,7 +164,10 @@ def encoder_attention(
         length = hidden_states.shape[1]
         bias = self.compute_bias(length, length, device=q.device).to(q.dtype)
         bias = bias.contiguous()  # its heads lie last, which is slow to add
-        bias = bias.expand(len(q), -1, -1, -1) if mask is None else bias + mask.to(q.dtype)
+        if mask is None or (q.device.type not in FUSED and not mask.any()):  # a GPU would wait
+            bias = bias.expand(len(q), -1, -1, -1)
+        else:
+            bias = bias + mask.to(q.dtype)
     return attention(self, q, k, v, cast(Tensor, bias)), cast(Tensor, bias)
 
 
@@ -155,7 +191,8 @@ def attention(self: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tenso
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """One review's attention (H, n, d_kv), whose scores (H, n, T) fit into a core's cache."""
-    return torch.softmax(torch.baddbmm(bias, q, k.transpose(1, 2)), dim=-1) @ v
+    scores = torch.baddbmm(bias, q, k.contiguous().transpose(1, 2))  # not copied as a transpose
+    return torch.softmax(scores, dim=-1) @ v
 
 
 def cross_attention(
