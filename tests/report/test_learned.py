@@ -83,7 +83,7 @@ def test_sites_come_by_stack_sublayer_projection_and_layer() -> None:
         *("decoder.block.0.layer.0.SelfAttention.q", "decoder.block.0.layer.1.EncDecAttention.q"),
     ]
     assert sorted({*names}, key=learned.place) == names
-    kinds = ["encoder self, q"] * 2 + ["encoder self, v", "encoder ff, wi"]
+    kinds = ["encoder self, q"] * 2 + ["encoder self, v", "encoder feed-forward, wi"]
     assert [*map(learned.kind, names)] == [*kinds, "decoder self, q", "cross, q"]
     assert learned.kind("decoder.block.0.layer.2") == "decoder"
 

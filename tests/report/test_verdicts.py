@@ -101,6 +101,14 @@ def test_a_value_is_told_as_a_range_of_each_method(records: list[Any]) -> None:
     assert verdicts.by_method(records[:1], lambda _: 0.25, str) == "full fine-tuning 0.25"
 
 
+def test_methods_whose_seeds_meet_are_not_told_apart(records: list[Any]) -> None:
+    full, adapter = seeded(records[0], {0: 0.9, 1: 0.88}), seeded(records[4], {0: 0.87, 1: 0.86})
+    near, level = seeded(records[7], {0: 0.83, 1: 0.8596}), seeded(records[1], {0: 0.8802})
+    assert verdicts.overlap([*full, *adapter]) == ""
+    told = "; the seeds do not tell full fine-tuning from soft prompt and adapter from LoRA"
+    assert verdicts.overlap([*full, *level, *adapter, *near]) == told
+
+
 def test_overfitting_has_a_verdict(records: list[Any]) -> None:
     def gaps(own: float, p: float) -> Pair:
         return Pair(records[0], records[1], 0.1, own, p)

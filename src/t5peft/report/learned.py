@@ -69,7 +69,11 @@ def place(site: str) -> tuple[bool, str, list[str], int]:
     return stack == "decoder", sublayer, inner, int(layer)
 
 
-KINDS = {"SelfAttention": "{} self", "EncDecAttention": "cross", "DenseReluDense": "{} ff"}
+KINDS = {
+    "SelfAttention": "{} self",
+    "EncDecAttention": "cross",
+    "DenseReluDense": "{} feed-forward",
+}
 
 
 def kind(site: str) -> str:

@@ -64,7 +64,8 @@ def curves(records: Sequence[Record], losses: Mapping[str, np.ndarray]) -> Figur
         loss = losses[record["run"]["name"]]
         width = max(1, len(loss) // SMOOTH)
         smooth = np.convolve(loss, np.full(width, 1 / width), "valid") if loss.size else loss
-        style = {**look(record), "marker": "", "label": show.METHOD_NAMES[record["run"]["method"]]}
+        style = {**look(record), "label": show.METHOD_NAMES[record["run"]["method"]]}
+        style |= {"markersize": 3, "markevery": max(1, len(smooth) // 8)}
         left.plot(np.arange(len(smooth)) + width, smooth, **style)
     left.set(ylabel="training loss (nats a token)", xlabel="step")
     left.legend(

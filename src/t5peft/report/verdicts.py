@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
 
 from t5peft.measure.measurements import Kept, Trial, decay_of
 from t5peft.report import show, statistics
@@ -71,10 +72,29 @@ def by_method(
     told: Callable[[float], str] = points,
 ) -> str:
     """A value of each record, as a range of each method: `adapter +0.1 to +0.6 and LoRA +0.2`."""
+    found = of_methods(records, value).items()
+    return listed([f"{name} {show.span(values, told)}" for name, values in found])
+
+
+def of_methods(
+    records: Iterable[Record], value: Callable[[Record], float]
+) -> dict[str, list[float]]:
+    """A value of each record, by the name of its method."""
     found: dict[str, list[float]] = {}
     for record in records:
         found.setdefault(METHOD_NAMES[record["run"]["method"]], []).append(value(record))
-    return listed([f"{name} {show.span(x, told)}" for name, x in found.items()])
+    return found
+
+
+def overlap(records: Iterable[Record]) -> str:
+    """`; the seeds do not tell adapter from LoRA`: methods whose ranges meet; "" where none do."""
+    ranges = of_methods(records, statistics.percent).items()
+    meet = [
+        f"{one} from {other}"
+        for (one, a), (other, b) in combinations(ranges, 2)
+        if min(a) <= max(b) and min(b) <= max(a)
+    ]
+    return f"; the seeds do not tell {listed(meet)}" if meet else ""
 
 
 def epochs(count: int) -> str:
