@@ -42,7 +42,7 @@ def test_no_test_review_is_ever_read(
 def test_a_worker_draws_the_same_batches(small: BackboneParams, words_folder: Path) -> None:
     stream = np.arange(100, 3_000).astype(np.uint16)
     spans = mixture.Spans(stream, small, tokenizers.load(str(words_folder)))
-    alone, ahead = mixture.feed(spans, workers=0), mixture.feed(spans, workers=1)
+    alone, ahead = iter(spans), mixture.ahead(spans)
     for _ in range(40):  # more than one pass over the text
         for ours, theirs in zip(next(alone), next(ahead), strict=True):
             assert torch.equal(ours, theirs)
@@ -54,7 +54,7 @@ def test_a_worker_does_not_outlive_its_training(
     """It would keep the lock."""
     monkeypatch.setattr(machine, "end_with_parent", (tmp_path / "told").touch)
     stream = np.arange(100, 3_000).astype(np.uint16)
-    next(mixture.feed(mixture.Spans(stream, small, tokenizers.load(str(words_folder))), workers=1))
+    next(mixture.ahead(mixture.Spans(stream, small, tokenizers.load(str(words_folder)))))
     assert (tmp_path / "told").exists()
 
 

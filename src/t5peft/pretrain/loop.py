@@ -205,7 +205,8 @@ def pretrain_alone(params: BackboneParams) -> Path:
     stream = mixture.pack(reviews, tokenizer, pieces)
     state = start(params, checkpoint, device)
     on_gpu = device.type == "cuda"  # where shapes are fixed, and batches drawn ahead
-    span = mixture.feed(mixture.Spans(stream, params, tokenizer, state.step), workers=int(on_gpu))
+    batches = mixture.Spans(stream, params, tokenizer, state.step)
+    span = mixture.ahead(batches) if on_gpu else iter(batches)
     seen = -(-state.step // params.sst2_every)
     sst2 = mixture.sst2_batches(sentences, params, tokenizer, seen, wide=on_gpu)
     if on_gpu:
