@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 from t5peft.base import files, machine
 from t5peft.base.errors import InputError
@@ -25,10 +24,9 @@ def train(wanted: Sequence[Run], study: Study, jobs: int = 1, replace: bool = Fa
     jobs: processes side by side; replace: also in the place of runs with other settings, else
     `InputError`.
     """
-    found = None
-    with suppress(InputError):  # of a backbone or data that lie nowhere here, and that no run names
+    try:
         found = store.look(wanted, study)
-    if found is None:
+    except InputError:  # of a backbone or data that lie nowhere here, and that no run names
         checks.fetch(study)
         found = store.look(wanted, study)
     todo = [run for run in wanted if found[run.name][0].state not in AS_MADE]
