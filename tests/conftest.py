@@ -19,7 +19,7 @@ import io
 
 import torch
 from accelerate.state import AcceleratorState
-from helpers import ANSWERS, SOURCE, run_of, trained_once
+from helpers import ANSWERS, SOURCE, acl_imdb, run_of, trained_once
 
 from t5peft.base import bfloat16, deciding, paths, studies
 from t5peft.base.studies import Study
@@ -203,11 +203,7 @@ def stored(study: Study) -> Path:
 @pytest.fixture
 def on_folders(study: Study, home: Path) -> Study:
     """A study whose data and backbone are folders, so that both can be changed."""
-    for split in data.SPLITS:
-        for number, (text, label) in enumerate(data.read(data.MADE_UP, split)):
-            path = home / "imdb" / split / ("neg", "pos")[label] / f"{number}_1.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+    acl_imdb(home / "imdb")
     int8.save(backbone.load("random:tiny"), home / "t5")
     shutil.copy(Path(study.tokenizer) / tokenizers.MODEL_FILE, home / "t5")
     return dataclasses.replace(study, data="imdb", backbone="t5", tokenizer="", epochs=1)

@@ -23,6 +23,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from t5peft.__main__ import main
 from t5peft.base import deciding, files, paths, studies
 from t5peft.base.studies import Study
+from t5peft.inputs import backbone, data
 from t5peft.methods.table import Run, runs_of
 from t5peft.runs import make, records, store
 
@@ -60,6 +61,23 @@ def dry(model: torch.nn.Module) -> torch.nn.Module:
         if isinstance(module, T5Attention):
             module.dropout = 0.0
     return model
+
+
+def acl_imdb(folder: Path) -> Path:
+    """The made-up reviews as an extracted aclImdb."""
+    for split in data.SPLITS:
+        for number, (text, label) in enumerate(data.read(data.MADE_UP, split)):
+            path = folder / split / ("neg", "pos")[label] / f"{number}_1.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def lacking(folder: Path) -> None:
+    """A sound T5 whose second decoder block was lost."""
+    model = backbone.load("random:tiny")
+    kept = {k: v for k, v in model.state_dict().items() if not k.startswith("decoder.block.1.")}
+    model.save_pretrained(folder, state_dict=kept)
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -9,24 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import refused
+from helpers import lacking, refused
 from transformers import T5ForConditionalGeneration, T5Model
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks, int8
-
-
-def whole(folder: Path) -> None:
-    """A sound backbone as the project stores its own."""
-    int8.save(backbone.load("random:tiny"), folder)
-
-
-def lacking(folder: Path) -> None:
-    """A sound T5 whose second decoder block was lost."""
-    model = backbone.load("random:tiny")
-    kept = {k: v for k, v in model.state_dict().items() if not k.startswith("decoder.block.1.")}
-    model.save_pretrained(folder, state_dict=kept)
 
 
 @pytest.mark.parametrize("command", ["tune smoke --reviews 8", "baselines smoke", "bench smoke"])
@@ -119,5 +107,5 @@ def test_a_whole_backbone_is_taken_however_it_was_saved(smoke: Study, tmp_path: 
     model.save_pretrained(tmp_path / "shards", max_shard_size="40KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
     check_backbone(smoke, tmp_path / "shards")
-    whole(tmp_path / "whole")  # as the project stores its own, beside the other
+    int8.save(model, tmp_path / "whole")  # as the project stores its own, beside the other
     check_backbone(smoke, tmp_path / "whole")

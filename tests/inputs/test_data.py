@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import acl_imdb
 
 from t5peft.base import studies
 from t5peft.base.errors import InputError
@@ -29,13 +30,8 @@ def parquet(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def acl(tmp_path: Path) -> Path:
-    """The same reviews as an extracted aclImdb tree."""
-    for split in data.SPLITS:
-        for number, (text, label) in enumerate(data.read(data.MADE_UP, split)):
-            path = tmp_path / "aclImdb" / split / ("neg", "pos")[label] / f"{number}_1.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    return tmp_path / "aclImdb"
+    """The made-up reviews in a folder."""
+    return acl_imdb(tmp_path / "aclImdb")
 
 
 def test_every_layout_gives_the_same_texts_tokens_and_fingerprint(

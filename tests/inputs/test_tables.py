@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
+from helpers import acl_imdb
 
 from t5peft.base.errors import InputError
 from t5peft.inputs import data, tables
@@ -66,17 +67,14 @@ def written(ending: str, write: Callable[[pd.DataFrame, Path], object]) -> Calla
     return make
 
 
-def acl_imdb(folder: Path) -> None:
-    """A folder above an extracted one, as a Mac packs it."""
-    for split, pairs in TEXTS.items():
-        for number, (text, label) in enumerate(pairs):
-            path = folder / "aclImdb" / split / ("neg", "pos")[label] / f"{number}_1.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        (folder / "aclImdb" / split / "neg" / "._0_1.txt").write_bytes(b"\x00\x05\x16\x07\xa3")
-        (folder / "aclImdb" / split / ".DS_Store").write_bytes(b"\x00\xff")
-    shutil.copytree(folder / "aclImdb", folder / "__MACOSX" / "aclImdb")
-    shutil.copytree(folder / "aclImdb", folder / ".aclImdb")
+def packed_by_a_mac(folder: Path) -> None:
+    """A folder above an extracted aclImdb, and what a Mac packs beside."""
+    acl = acl_imdb(folder / "aclImdb")
+    for split in data.SPLITS:
+        (acl / split / "neg" / "._0_1.txt").write_bytes(b"\x00\x05\x16\x07\xa3")
+        (acl / split / ".DS_Store").write_bytes(b"\x00\xff")
+    shutil.copytree(acl, folder / "__MACOSX" / "aclImdb")
+    shutil.copytree(acl, folder / ".aclImdb")
 
 
 LAYOUTS = {
@@ -88,7 +86,7 @@ LAYOUTS = {
     "TSV": written(".tsv", lambda frame, path: frame.to_csv(path, sep="\t", index=False)),
     "JSON lines": written(".jsonl", lambda f, path: f.to_json(path, orient="records", lines=True)),
     "JSON": written(".json", lambda frame, path: frame.to_json(path, orient="records")),
-    "aclImdb of a Mac": acl_imdb,
+    "aclImdb of a Mac": packed_by_a_mac,
 }
 
 
@@ -189,7 +187,7 @@ def two_snapshots(folder: Path) -> None:
 
 def two_kinds(folder: Path) -> None:
     hubs(folder)
-    acl_imdb(folder)
+    acl_imdb(folder / "aclImdb")
 
 
 def a_shard_short(folder: Path) -> None:
@@ -199,12 +197,12 @@ def a_shard_short(folder: Path) -> None:
 
 def no_utf_8(folder: Path) -> None:
     acl_imdb(folder)
-    (folder / "aclImdb/train/pos/7_9.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    (folder / "train/pos/7_9.txt").write_bytes("caf\u00e9".encode("latin-1"))
 
 
 def utf_16(folder: Path) -> None:
     acl_imdb(folder)
-    (folder / "aclImdb/train/pos/7_9.txt").write_bytes("good".encode("utf-16-le"))
+    (folder / "train/pos/7_9.txt").write_bytes("good".encode("utf-16-le"))
 
 
 def latin_csv(folder: Path) -> None:

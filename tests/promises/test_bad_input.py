@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from helpers import assert_complete, refused, trained_once
+from helpers import assert_complete, lacking, refused, trained_once
 from transformers import T5EncoderModel
 
 from t5peft.__main__ import main
@@ -294,13 +294,6 @@ def other_tensors(folder: Path) -> None:
     whole(folder)
     path = folder / "config.json"
     path.write_text(path.read_text().replace('"num_layers": 2', '"num_layers": 3'))
-
-
-def lacking(folder: Path) -> None:
-    """A sound T5 whose second decoder block was lost."""
-    model = backbone.load("random:tiny")
-    kept = {k: v for k, v in model.state_dict().items() if not k.startswith("decoder.block.1.")}
-    model.save_pretrained(folder, state_dict=kept)
 
 
 def encoder_alone(folder: Path) -> None:
