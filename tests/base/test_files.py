@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,27 @@ def test_a_damaged_cache_is_made_again(content: bytes, study: Study) -> None:
             path.write_bytes(content)
     assert data.fingerprint(study) == wanted
     assert (data.tokens(study, "test").ids == tokens).all()
+
+
+def test_other_content_of_the_same_size_and_time_is_computed_anew(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As archives set times back; a name that is relative is of its folder."""
+
+    def told() -> str:
+        return files.remembered("x", [Path("x.csv")], Path("x.csv").read_text)
+
+    def put(folder: str, content: str) -> None:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        Path("x.csv").write_text(content)
+        os.utime("x.csv", (1, 1))
+
+    for folder, content in (("a", "one"), ("b", "two"), ("a", "six")):
+        put(folder, content)
+        assert told() == told() == content
+    monkeypatch.setattr(files, "write_json", None)  # what is remembered is not computed
+    assert told() == "six"
 
 
 def test_a_file_system_without_locks_is_named(

@@ -77,6 +77,7 @@ CHANGES = [
     {"study": "smoke", "train": "no"},
     {"study": "2024", "seed": 5},
     {"lora_targets": ["q", "k", "v", "o"]},
+    {"labels": ["\N{THUMBS DOWN SIGN}", "\N{THUMBS UP SIGN}"]},
     {"runs": [{"method": "lora", "settings": {"rank": 2}}, {"method": "ia3", "rate": 1e-5}]},
 ]
 

@@ -145,6 +145,17 @@ def test_a_librarys_folder_says_what_it_is(tmp_path: Path) -> None:
             {"config": {"non_linearity": "swish"}},
             "non_linearity swish, expected non_linearity relu",
         ),
+        *(
+            ({"config": {key: not usual}}, f"{key} {not usual}, expected {key} {usual}")
+            for key, usual in {
+                "mh_adapter": False,
+                "output_adapter": True,
+                "cross_adapter": False,
+                "residual_before_ln": True,
+                "original_ln_after": True,
+            }.items()
+        ),
+        ({"feedforward_modules": ["k", "wo"]}, r"feedforward_modules \['k', 'wo'\], expected"),
     ):
         librarys(tmp_path, config | change, lora())
         with pytest.raises(InputError, match=f"found {found}"):

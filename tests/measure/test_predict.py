@@ -42,12 +42,14 @@ def test_a_file_holds_reviews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert predict.texts([str(lines)]) == ["good", "so so"]
     assert predict.texts([str(table)], "id") == ["1", "2"]
     assert predict.texts([""]) == [""]  # for `predict` to refuse
-    assert predict.texts(["better than reviews.csv", "3.5"]) == ["better than reviews.csv", "3.5"]
+    with pytest.warns(UserWarning, match="taken for a text, as it is no file: better than revi"):
+        told = predict.texts(["better than reviews.csv", "3.5", "10/10..."])
+    assert told == ["better than reviews.csv", "3.5", "10/10..."]
     with pytest.raises(
         InputError, match=r"columns id, review, expected a column body; .*--text-co"
     ):
         predict.texts([str(table)], "body")
-    for missing in ("review.csv", "other.TXT", "data/reviews.jsonl"):
+    for missing in ("review.csv", "other.TXT", "data/reviews.jsonl", "x.csv.gz", "x.md"):
         with pytest.raises(InputError, match=rf"file {missing}: found none"):
             predict.texts([missing])
     monkeypatch.chdir(tmp_path.parent)

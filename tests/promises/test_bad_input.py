@@ -241,6 +241,10 @@ DATA: dict[str, tuple[Make, str]] = {
         "split train: found positive reviews alone, expected both",
     ),
     "no rows": (parquet({"text": [], "label": []}), "no reviews"),
+    "no words": (
+        parquet({"text": ["", "<br />"], "label": [0, 1]}, REVIEWS),
+        "split train: found reviews without a word, expected texts; name one: --set text_column",
+    ),
     "other labels": (parquet({"text": ["a"], "label": [7]}), "label 7, expected labels 0 and 1"),
     "labels in words": (parquet({"text": ["a"], "label": ["good"]}), "label 'good'"),
     "labels between": (parquet({"text": ["a"], "label": [0.5]}), "label 0.5, expected labels 0"),

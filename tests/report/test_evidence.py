@@ -70,6 +70,13 @@ def test_a_wrong_parameter_is_refused_by_name(injected: dict[str, Any], complain
         given(**injected)
 
 
+def test_a_chapter_is_of_the_exercises_ten() -> None:
+    """Its text says targets and rates of these."""
+    listed = Evidence(studies.load("sweep"))
+    with pytest.raises(InputError, match=r"study sweep: found runs of its own, .* shows what it"):
+        listed.records("lora")
+
+
 def test_results_are_shown_only_with_the_derived_counts(
     exercise: Study, records: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,10 +96,10 @@ def test_what_a_study_names_is_found_by_its_name(
         identity_of(run_of(packed), packed)
 
 
-def test_a_table_is_packed_with_the_columns_of_the_hub(
+def test_a_table_is_packed_with_its_columns(
     on_folders: Study, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its two halves, and the names of its columns and labels with it."""
+    """Its two halves: what comes back reads the table as it lies here."""
     rows = [(text, 1 + 4 * label) for text, label in data.read(data.MADE_UP, "train")]
     pd.DataFrame(rows, columns=["body", "stars"]).to_csv(home / "films.csv")
     named = {"text_column": "body", "label_column": "stars", "labels": ("1", "5")}
@@ -107,11 +107,14 @@ def test_a_table_is_packed_with_the_columns_of_the_hub(
     study = dataclasses.replace(on_folders, data=f"{home}/films.csv", **named, **sizes)
     own = identity_of(run_of(study), study)
     there = pack.pack(study, None, tmp_path / "packed")
-    (home / "films.csv").unlink()
+    (home / "films.csv").rename(home / "aside.csv")
     at(there, monkeypatch)
     packed = studies.load("smoke")
     assert identity_of(run_of(packed), packed) == own
     assert len(data.tokens(packed, "test")) == 200
+    (home / "aside.csv").rename(home / "films.csv")
+    at(home, monkeypatch)
+    assert identity_of(run_of(packed), packed) == own
 
 
 def test_each_file_has_its_digest(folder: Path) -> None:

@@ -113,8 +113,12 @@ def lock(path: Path, wait: bool = False) -> Iterator[bool]:
 
 
 def remembered(thing: str, held: Iterable[Path], compute: Callable[[], str]) -> str:
-    """A text about files: computed once, then remembered while their sizes and times stay."""
-    facts = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in held]
+    """A text about files: computed once, then remembered while their sizes and times stay.
+
+    The time of a change among them, which cannot be set back as archives do.
+    """
+    found = [(str(p.resolve()), p.stat()) for p in held]
+    facts = [(name, x.st_size, x.st_mtime_ns, x.st_ctime_ns) for name, x in found]
     stamp = f"{thing} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
     memo = paths.cache() / "fingerprints.json"
     try:

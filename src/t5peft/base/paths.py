@@ -38,7 +38,7 @@ def output() -> Path:
 
 def packed(name: str) -> Path:
     """Where a packed folder holds what lies elsewhere under this name, wherever that is."""
-    return Path("inputs", name.lstrip("./"))
+    return Path("inputs", os.path.normpath(name).lstrip("./"))
 
 
 def local(name: str) -> Path | None:

@@ -213,7 +213,7 @@ def changed(study: Study, base: Study) -> list[str]:
     usual = plain(base) | {"train": study.train}
     changes = {name: value for name, value in plain(study).items() if value != usual[name]}
     return [
-        f"{name}={json.dumps(value) if isinstance(value, list) else value}"
+        f"{name}={json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value}"
         for name, value in changes.items()
     ]
 

@@ -255,6 +255,9 @@ def contents(source: str, columns: Columns = USUAL) -> str:
             if len(found := {label for _, label in reviews}) < len(LABELS):
                 one, thing = f"{LABELS[found.pop()]} reviews alone", f"data {source}, split {split}"
                 raise InputError(thing, one, "both", "give the others too")
+            if not any(normalize(text).strip() for text, _ in reviews):
+                thing, none = f"data {source}, split {split}", "reviews without a word"
+                raise InputError(thing, none, "texts", "name one: --set text_column=NAME")
             for text, label in reviews:
                 total.update(_digest(text) + bytes([label]))
         return total.hexdigest()

@@ -28,7 +28,9 @@ CONFIG = "adapter_config.json"
 ONLY = {"use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {}}
 ONLY |= {"non_linearity": "relu", "scaling": 1.0, "is_parallel": False, "use_gating": False}
 ONLY |= {"ln_before": False, "ln_after": False, "original_ln_before": True, "phm_layer": False}
-ONLY |= {"num_transformer_submodules": 1}
+ONLY |= {"mh_adapter": False, "output_adapter": True, "cross_adapter": False}
+ONLY |= {"residual_before_ln": True, "original_ln_after": True}
+ONLY |= {"num_transformer_submodules": 1, "feedforward_modules": ["wo"]}
 """What such a folder may say in one way only: else its numbers mean another map."""
 
 CHANGED = ("pissa", "olora", "corda", "loftq", "lora_ga")

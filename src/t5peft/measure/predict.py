@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,13 +68,16 @@ def texts(arguments: Sequence[str], text_column: str = "") -> list[str]:
             raise InputError("review -", "others beside it", expected, way_out)
         path = Path(argument)
         begins = argument.startswith(("/", "./", "../", "~"))
-        named = begins or tables.is_table(path) or path.suffix.lower() == ".txt"
+        named = tables.is_table(path) or path.suffix.lower() == ".txt"
+        one = len(argument.split()) == 1
         if not os.path.isfile(path):
             if os.path.isdir(argument):
                 way_out = f"give its files, as in {path}/*.txt"
                 raise InputError(f"reviews {path}", "a folder", "texts, or files of them", way_out)
-            if named and len(argument.split()) == 1:
+            if one and (begins or named or re.fullmatch(r"\.[A-Za-z]\w{1,4}", path.suffix)):
                 raise InputError(f"file {path}", "none", "one of reviews", "give its whole name")
+            if named:
+                warnings.warn(f"taken for a text, as it is no file: {argument:.60}", stacklevel=2)
             found.append(argument)
         elif tables.is_table(path):
             table, setting = tables.read(path), "--text-column NAME"

@@ -99,8 +99,11 @@ class Evidence:
 
         Where `study.train` is `partial`, `Incomplete` ones if some are missing. Raises `Missing`
         that names all of the study's where they may not be trained, and `CountsDifferError` where a
-        run has another number of parameters than is derived.
+        run has another number of parameters than is derived. A method's are a chapter's, which is
+        of the exercise's ten.
         """
+        if methods:
+            require_ten(self.study)
         wanted = [run for run in self.runs if not methods or run.method in methods]
         lacking = [run for run in wanted if self.found[run.name][0].state == "missing"]
         if lacking and self.study.train != "partial":

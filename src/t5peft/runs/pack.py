@@ -47,10 +47,11 @@ def pack(study: Study, pretrained: BackboneParams | None, folder: Path) -> Path:
         if made_there and (paths.weights() / study.study).exists():
             found, way_out = "something stored, of another backbone", "give --set study=NAME"
             raise InputError(f"study {study.study}", found, "a name that is free", way_out)
-        pinned = with_inputs(new, study, bool(made_there))
-        params = {study.study: studies.plain(pinned)}
         if pretrained:
             with_texts(new, pretrained)
+        pinned = with_inputs(new, study, bool(made_there))  # its columns, where both read the same
+        params = {study.study: studies.plain(pinned)}
+        if pretrained:
             params[f"backbone-{pretrained.name}"] = asdict(pretrained)
         for name, settings in params.items():
             text = yaml.safe_dump(settings, sort_keys=False)
@@ -78,7 +79,7 @@ def with_inputs(new: Path, study: Study, made_there: bool) -> Study:
         copy_model(new, study.tokenizer, hub.PIECES)
     write_reviews(new, study.data, data.SPLITS, data.columns_of(study))
     pins["data_fingerprint"] = data.check(study)
-    return dataclasses.replace(study, **pins, text_column="", label_column="", labels=())
+    return dataclasses.replace(study, **pins)
 
 
 def with_texts(new: Path, params: BackboneParams) -> None:
@@ -86,7 +87,7 @@ def with_texts(new: Path, params: BackboneParams) -> None:
     write_reviews(new, params.data, ("train", "unsupervised"))
     sentences = {split: mixture.read_sst2(params.sst2, split) for split in ("train", "validation")}
     for split, pairs in sentences.items():
-        write_texts(new, params.sst2, split, "sentence", pairs)
+        write_texts(new, params.sst2, split, data.Columns("sentence"), pairs)
     texts = mixture.corpus(params.data) + [text for text, _ in sentences["train"]]
     pieces = loop.pieces_for(texts, params) / tokenizers.MODEL_FILE
     copy(pieces, new / pieces.relative_to(paths.root()))
@@ -98,16 +99,20 @@ def write_reviews(
     """The whole splits, unless a program writes them."""
     if name != data.MADE_UP:
         for split in splits:
-            write_texts(new, name, split, "text", data.read(name, split, columns))
+            write_texts(new, name, split, columns, data.read(name, split, columns))
 
 
-def write_texts(new: Path, name: str, split: str, column: str, pairs: data.Reviews) -> None:
-    """Labelled texts as the hub's parquet files have them."""
+def write_texts(
+    new: Path, name: str, split: str, columns: data.Columns, pairs: data.Reviews
+) -> None:
+    """Labelled texts as the hub's parquet files have them, by the study's own names."""
     from pyarrow import parquet, table
 
     texts, labels = ([*side] for side in zip(*pairs, strict=True))
+    words = [columns.labels[label] for label in labels] if columns.labels else labels
+    held = table({columns.text or "text": texts, columns.label or "label": words})
     content = io.BytesIO()
-    parquet.write_table(table({column: texts, "label": labels}), content, compression="brotli")
+    parquet.write_table(held, content, compression="brotli")
     file = f"{split}-00000-of-00001{hub.PARQUET}"
     files.write_bytes(new / paths.packed(name) / file, content.getvalue())
 

@@ -144,7 +144,7 @@ def run(book: NotebookNode, values: Mapping[str, Any], output: Path) -> Notebook
             cwd=str(paths.root()),
             stderr_file=sys.stderr,
             progress_bar=bool(sys.stderr and sys.stderr.isatty()) or LINES,  # type: ignore[arg-type]  # as to tqdm
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no word on its own transport
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # no word on its own transport
         )
     except PapermillExecutionError as error:
         raise RenderError(f"{where(error.source)}: {error.ename}: {error.evalue}") from None
