@@ -216,17 +216,26 @@ def test_the_loss_is_one_graph_and_the_same_once_compiled(
         torch.testing.assert_close(mine, other)
 
 
-@pytest.mark.parametrize("wrong", [2.0, math.nan])
+@pytest.mark.parametrize("wrong", [2.0, math.nan, "no Triton"])
 def test_a_compiled_gradient_that_is_another_is_not_taken(
-    wrong: float, small: BackboneParams, capsys: pytest.CaptureFixture[str]
+    wrong: float | str, small: BackboneParams, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Nor one that fails to compile."""
     state = loop.start(small, Path("none"), torch.device("cpu"))
     loss = state.loss
     loop.warm(state, small)
     assert state.loss is loss
-    state.loss = lambda source, target: wrong * loss(source, target)
+
+    def other(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if isinstance(wrong, str):
+            raise RuntimeError(wrong)
+        return wrong * loss(source, target)
+
+    state.loss = other
     loop.warm(state, small)
-    assert "not compiled, which is slower: its gradient is" in capsys.readouterr().out
+    why = wrong if isinstance(wrong, str) else "its gradient is"
+    assert f"not compiled, which is slower: {why}" in capsys.readouterr().out
+    assert all(p.grad is None for p in state.model.parameters())
     source, target = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
     assert torch.equal(state.loss(source, target), loss(source, target))
 

@@ -119,9 +119,15 @@ def test_sentences_of_another_layout_are_refused(sst2: Path) -> None:
         mixture.read_sst2(str(sst2))
 
 
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
 @pytest.mark.parametrize("field", ["batch_size", "sst2_batch_size"])
 def test_a_batch_larger_than_all_there_is_would_never_come(
-    small: BackboneParams, field: str
+    small: BackboneParams, field: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is refused before a GPU compiles for it, and by no worker, whose errors are others."""
+    start, cpu = loop.start, torch.device("cpu")
+    monkeypatch.setattr(machine, "device", lambda: where)
+    monkeypatch.setattr(loop, "start", lambda params, held, _: start(params, held, cpu))
+    monkeypatch.setattr(loop, "warm", pytest.fail)
     with pytest.raises(InputError, match=f"{field}: found 100000, expected at most"):
         loop.pretrain(dataclasses.replace(small, **{field: 100_000}))

@@ -217,9 +217,9 @@ def test_what_was_verified_is_not_verified_again_unless_more_is_asked(
     asked: list[str] = []
     first_losses = verify.first_losses
 
-    def noted(run: Run, study: Study, steps: int) -> np.ndarray:
+    def noted(run: Run, study: Study, steps: int, made_by: str) -> np.ndarray:
         asked.append(run.name)
-        return first_losses(run, study, steps)
+        return first_losses(run, study, steps, made_by)
 
     monkeypatch.setattr(verify, "first_losses", noted)
     assert main(command) == 0

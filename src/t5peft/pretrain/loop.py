@@ -101,7 +101,8 @@ def loss_of(
 def warm(state: State, params: BackboneParams) -> None:
     """Compile the loss and its gradient for both shapes of a batch.
 
-    Where the gradient is not that of the loss as it stands, training goes on with that.
+    Where that fails, or the gradient is not that of the loss as it stands, training goes on with
+    that.
     """
     plain = partial(loss_of, state.model, params.precision)
     bound = math.inf if params.dropout else FAR  # infinite: refuses what is no number
@@ -111,10 +112,18 @@ def warm(state: State, params: BackboneParams) -> None:
     for rows, widths in (span, sentences):
         ids = (np.random.default_rng(0).integers(3, params.vocabulary, (rows, w)) for w in widths)
         source, target = (torch.from_numpy(x).to(state.model.device) for x in ids)
-        ours, compiled = (gradient(state.model, f, source, target) for f in (plain, state.loss))
-        off = float((compiled - ours).norm() / ours.norm())
-        if not off < bound:
-            print(f"not compiled, which is slower: its gradient is {off:.2g} off", flush=True)
+        ours = gradient(state.model, plain, source, target)
+        try:
+            compiled = gradient(state.model, state.loss, source, target)
+            off = float((compiled - ours).norm() / ours.norm())
+            why = "" if off < bound else f"its gradient is {off:.2g} off"
+        except Exception as error:  # of dynamo, inductor, Triton and the C compiler
+            if machine.out_of_memory(error):
+                raise
+            why = first_line(error)
+        if why:
+            print(f"not compiled, which is slower: {why}", flush=True)
+            state.model.zero_grad(set_to_none=True)
             state.loss = plain
             return
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,19 @@ class Spans(IterableDataset[tuple[Tensor, Tensor]]):
     """Endless batches (B, input), (B, target) from number `first` on, as a loader takes them.
 
     Each is drawn from the seed, the number of its pass over the text and its place in that alone.
-    Raises `InputError` where the text does not fill one.
+    Raises `InputError` where the text may not fill one, as a pass begins at any token of a passage.
     """
 
     stream: np.ndarray
     params: BackboneParams
     tokenizer: Any
     first: int = 0
+
+    def __post_init__(self) -> None:
+        passage = spans.lengths(self.params.input_length).text
+        there = len(self.stream) - passage + 1
+        enough("input_length", passage, there, "tokens of text")
+        enough("batch_size", self.params.batch_size, there // passage, "passages of text")
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         stream, seed, batch_size = self.stream, self.params.seed, self.params.batch_size
@@ -91,8 +98,6 @@ class Spans(IterableDataset[tuple[Tensor, Tensor]]):
             draw = np.random.default_rng([seed, sweep])
             offset = int(draw.integers(size.text))
             starts = offset + size.text * draw.permutation((len(stream) - offset) // size.text)
-            enough("input_length", size.text, len(stream) - offset, "tokens of text")
-            enough("batch_size", batch_size, len(starts), "passages of text")
             for place, picked in enumerate(blocks(starts, batch_size)):
                 if number >= self.first:
                     own = np.random.default_rng([seed, 0, sweep, place])
@@ -119,16 +124,17 @@ def sst2_batches(
     )["input_ids"]
     labels = [data.LABELS[label] for _, label in pairs]
     targets = tokenizer(labels, return_tensors="pt")["input_ids"]
-    number = sweep = 0
-    while True:
-        order = np.random.default_rng([params.seed, 1, sweep]).permutation(len(texts))
-        for block in blocks(order, params.sst2_batch_size):
-            if number >= first:
-                picked = torch.from_numpy(block)
-                longest = int(texts[picked].ne(data.PAD).sum(dim=1).max())
-                yield texts[picked, : None if wide else longest], targets[picked]
-            number += 1
-        sweep += 1
+
+    def order(sweep: int) -> np.ndarray:
+        return np.random.default_rng([params.seed, 1, sweep]).permutation(len(texts))
+
+    def batch(block: np.ndarray) -> tuple[Tensor, Tensor]:
+        picked = torch.from_numpy(block)
+        longest = int(texts[picked].ne(data.PAD).sum(dim=1).max())
+        return texts[picked, : None if wide else longest], targets[picked]
+
+    drawn = (block for sweep in count() for block in blocks(order(sweep), params.sst2_batch_size))
+    return map(batch, islice(drawn, first, None))
 
 
 def blocks(order: np.ndarray, size: int) -> Iterator[np.ndarray]:

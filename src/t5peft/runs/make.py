@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 
 from t5peft.base import files, machine, studies
-from t5peft.base.errors import InputError
+from t5peft.base.errors import InputError, first_line
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import Run, facts
@@ -30,14 +30,31 @@ def prepared(run: Run, study: Study) -> Job:
     them was compiled.
     """
     job = jobs.prepare(run, study)
-    if job.compiled is not None and (why := not_to_compile(run, study)):
+    if job.compiled is not None and (why := not_to_compile(run, study) or compiling(job)):
         job.compiled = None
         print(f"{run.name}: not compiled, which is slower: {why}", file=sys.stderr, flush=True)
     return job
 
 
+def compiling(job: Job) -> str:
+    """Compile the step before any clock runs; why that failed, "" where it did not.
+
+    By a batch that changes nothing: each epoch sets the seed anew.
+    """
+    job.model.train()
+    try:
+        loop.add_gradients(job, loop.order(job.study, 1)[: job.study.batch_size])
+    except Exception as error:  # of dynamo, inductor, Triton and the C compiler
+        if machine.out_of_memory(error):
+            raise
+        return first_line(error)
+    finally:
+        job.optimizer.zero_grad(set_to_none=True)
+    return ""
+
+
 def not_to_compile(run: Run, study: Study) -> str:
-    """What is in the way of a compiled step; "" for nothing."""
+    """What is in the way of a compiled step, told without trying; "" for nothing."""
     if run.implementation == "opendelta":
         return "it lengthens the mask in place, a graph that inductor refuses"
     if study.max_length % 8:
@@ -58,6 +75,8 @@ def train(run: Run, study: Study) -> None:
         checkpoint.restore(job, path, key)
         if job.history:  # else it is damaged, and an earlier one may be whole
             break
+    by = machine.kind() + ", compiled" * (job.compiled is not None)
+    job.trace.losses_by = job.trace.losses_by or by
     for done in loop.epochs(job):  # training, evaluation
         print(
             f"{run.name}: epoch {done['epoch']} of {study.epochs}, loss {done['loss']:.4f}, "

@@ -34,9 +34,18 @@ ANSWERS = {"fp32": 1e-3, "bf16": 1e-2}
 ELSEWHERE = "another process has it: ask again"
 
 
-def first_losses(run: Run, study: Study, steps: int) -> np.ndarray:
-    """The losses of a run's first steps (an epoch's at most), trained anew."""
-    return loop.train_epoch(make.prepared(run, study), 1, steps)
+def first_losses(run: Run, study: Study, steps: int, made_by: str = "") -> np.ndarray:
+    """The losses of a run's first steps (an epoch's at most), trained anew, as a trace's were made.
+
+    Raises `InputError` where a compiled step cannot be: it draws dropout otherwise.
+    """
+    job = make.prepared(run, study)
+    if "compiled" not in made_by:
+        job.compiled = None
+    elif job.compiled is None:
+        expected, way_out = "a step that can be compiled here", "verify it on such a machine"
+        raise InputError(f"trace of {run.name}", made_by, expected, way_out)
+    return loop.train_epoch(job, 1, steps)
 
 
 def answers(job: Job, count: int) -> np.ndarray:
@@ -90,7 +99,7 @@ def verify(run: Run, study: Study, steps: int, reviews: int) -> Verified:
         return before
     parts = record["params"].get("micro_batch_size", 0)  # dropout is drawn for each part
     study = replace(study, micro_batch_size=parts)
-    differences = np.abs(first_losses(run, study, len(known)) - known)
+    differences = np.abs(first_losses(run, study, len(known), held.losses_by) - known)
     found: Verified = {
         "result": store.result(record),
         "source": deciding.code().digest,
