@@ -138,7 +138,7 @@ def test_a_trace_says_whether_its_steps_were_compiled(
     others = verify.first_losses(run, compiling, 3, machine.kind())
     with monkeypatch.context() as plain:
         plain.setattr(jobs, "COMPILED", set())
-        plainly = verify.first_losses(run, compiling, 3)
+        plainly = verify.first_losses(run, compiling, 3, machine.kind())
         np.testing.assert_allclose(others, plainly, rtol=1e-5)
         with pytest.raises(InputError, match=r"compiled, expected a step that can be compiled he"):
             verify.first_losses(run, compiling, 3, held.losses_by)

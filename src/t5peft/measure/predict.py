@@ -75,7 +75,8 @@ def texts(arguments: Sequence[str], text_column: str = "") -> list[str]:
                 way_out = f"give its files, as in {path}/*.txt"
                 raise InputError(f"reviews {path}", "a folder", "texts, or files of them", way_out)
             if one and (begins or named or re.fullmatch(r"\.[A-Za-z]\w{1,4}", path.suffix)):
-                raise InputError(f"file {path}", "none", "one of reviews", "give its whole name")
+                way_out = "give its whole name, or a text on standard input"
+                raise InputError(f"file {path}", "none", "one of reviews", way_out)
             if named:
                 warnings.warn(f"taken for a text, as it is no file: {argument:.60}", stacklevel=2)
             found.append(argument)

@@ -34,7 +34,7 @@ ANSWERS = {"fp32": 1e-3, "bf16": 1e-2}
 ELSEWHERE = "another process has it: ask again"
 
 
-def first_losses(run: Run, study: Study, steps: int, made_by: str = "") -> np.ndarray:
+def first_losses(run: Run, study: Study, steps: int, made_by: str) -> np.ndarray:
     """The losses of a run's first steps (an epoch's at most), trained anew, as a trace's were made.
 
     Raises `InputError` where a compiled step cannot be: it draws dropout otherwise.
