@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
 from helpers import acl_imdb
 
 from t5peft.base.errors import InputError
@@ -111,6 +112,51 @@ def test_marks_blank_lines_and_labels_of_another_kind_change_nothing(
     for split, frame in FRAMES.items():
         windows(frame.astype({"label": kind}), tmp_path / f"{split}{ending}")
         assert data.read(str(tmp_path), split) == TEXTS[split]
+
+
+@pytest.mark.parametrize("names", [("neg", "pos"), ("positive", "Negative")])
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "datasets"])
+def test_the_numbers_of_a_class_label_are_its_words(
+    kind: str, names: tuple[str, str], tmp_path: Path
+) -> None:
+    """Which is 1 is the table's to say; -1 is none, and other words are named by `labels`."""
+    frame = FRAMES["train"].assign(other=-1)
+    words = [data.WORDS[name.lower()] for name in names]
+    frame["label"] = frame["label"].map(words.index)
+    label = ClassLabel(names=list(names))
+    features = Features(text=Value("string"), label=label, other=label)
+    table = Dataset.from_pandas(frame, features=features)
+    path = tmp_path / f"train.{kind}"
+    if kind == "arrow":
+        table.save_to_disk(str(tmp_path))
+        (tmp_path / "data-00000-of-00001.arrow").rename(path)
+    else:
+        table.to_parquet(path.with_suffix(".parquet"))
+    if kind == "datasets":  # as the hub's are read
+        held: Any = load_dataset(str(tmp_path), split="train")
+        columns = tables.columns(held.data.table)
+    else:
+        columns = tables.read(path)
+        assert data.read(str(tmp_path), "train") == TEXTS["train"]
+    assert {*columns["label"]} == {*names}
+    assert {*columns["other"]} == {-1}
+
+
+def test_words_of_a_class_label_may_be_named(tmp_path: Path) -> None:
+    features = Features(text=Value("string"), label=ClassLabel(names=["no", "yes"]))
+    Dataset.from_pandas(FRAMES["train"], features=features).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(InputError, match="found label 'no', expected labels 0 and 1"):
+        data.read(str(tmp_path), "train")
+    assert data.read(str(tmp_path), "train", Columns(labels=("no", "yes"))) == TEXTS["train"]
+    with pytest.raises(InputError, match=r"label no, expected False or True, .*a word in quotes:"):
+        data.read(str(tmp_path), "train", Columns(labels=("False", "True")))
+
+
+def test_a_text_of_tsv_may_hold_a_tab_or_a_line_break(tmp_path: Path) -> None:
+    texts = {"a\tb": 0, "c\nd": 1}
+    frame = pd.DataFrame({"text": [*texts], "label": [*texts.values()], "note": None})
+    frame.to_csv(tmp_path / "train.tsv", sep="\t", index=False)
+    assert dict(data.read(str(tmp_path), "train")) == texts
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl"])
@@ -246,6 +292,18 @@ REFUSED = {
     "an empty list": (
         lambda folder: (folder / "train.json").write_text("[]"),
         "train.json: found columns none, expected a column text or review or sentence",
+    ),
+    "a quote that is not closed": (
+        lambda folder: (folder / "train.tsv").write_text('text\tlabel\n"Wow\t1\nno\t0\n"Oh\t0\n'),
+        r"train.tsv: found a tab and a line break in row 1: is a quote not closed\?, expected a wh",
+    ),
+    "two columns of one name": (
+        lambda folder: (folder / "train.csv").write_text("text,label,text\na,0,b\n"),
+        "train.csv: found two columns text, expected a whole .csv file in UTF-8; mend it",
+    ),
+    "neg and pos without splits": (
+        lambda folder: [(folder / label).mkdir() for label in ("neg", "pos")],
+        r"found nothing of split train \(neg, pos\), expected .*aclImdb; give another --set data",
     ),
     "an empty table": (lambda folder: (folder / "train.csv").touch(), "train.csv: found "),
 }

@@ -28,7 +28,7 @@ from t5peft.methods.table import Run, runs_of
 from t5peft.pretrain import loop as pretraining
 from t5peft.pretrain import recipe, settings
 from t5peft.runs import make, reopen
-from t5peft.training import evaluation, fast, jobs, loop
+from t5peft.training import compiling, evaluation, fast, jobs, loop
 from t5peft.training.jobs import Job
 
 GPU = pytest.param(
@@ -74,7 +74,7 @@ def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
 
 def ours(run: Run, study: Study, device: str) -> Job:
     """The run's job as it is trained, but for dropout."""
-    job = make.prepared(run, study)
+    job = compiling.prepared(run, study)
     assert job.model.device.type == device
     dry(job.model).train()
     return job
@@ -103,8 +103,8 @@ def test_so_they_are_once_inductor_has_compiled_them(
     """As in a run of many steps; inductor refuses graphs that `aot_eager` takes."""
     if not (shutil.which("g++") if device == "cpu" else machine.has_compiler()):
         pytest.skip("there is no compiler")
-    monkeypatch.setattr(jobs, "COMPILED", {device})
-    monkeypatch.setattr(jobs, "COMPILE_FROM", 1)
+    monkeypatch.setattr(compiling, "DEVICES", {device})
+    monkeypatch.setattr(compiling, "FROM_STEPS", 1)
     monkeypatch.setattr(fast, "FUSED", {device})
     monkeypatch.setitem(loop.REVIEWS_AT_ONCE, device, smoke.batch_size)
     loss, wanted = exact(run, smoke)

@@ -19,7 +19,7 @@ from t5peft.base import bfloat16, machine, paths, studies
 from t5peft.base.studies import TARGETS, Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import METHODS, Run, runs_of
-from t5peft.training import evaluation, fast, jobs, loop
+from t5peft.training import compiling, evaluation, fast, jobs, loop
 from t5peft.training.jobs import Job
 
 RUNS = runs_of(studies.load(paths.CHECKOUT / "params" / "smoke.yaml"))
@@ -92,14 +92,16 @@ def test_the_loss_of_a_whole_batch_is_one_graph_and_the_same_once_compiled(
     study = dataclasses.replace(smoke, precision=precision)
     monkeypatch.setitem(loop.REVIEWS_AT_ONCE, "cpu", study.batch_size)
     monkeypatch.setattr(fast, "FUSED", {"cpu", "cuda"})
-    monkeypatch.setattr(jobs, "COMPILE_FROM", 1)
+    monkeypatch.setattr(compiling, "FROM_STEPS", 1)
+    monkeypatch.setattr(compiling, "in_the_way", lambda *_: "")
     graph = partial(torch.compile, fullgraph=True, backend="aot_eager")
     monkeypatch.setattr(torch, "compile", graph)
     found = []
     for where in ((), ("cpu", "cuda")):
-        monkeypatch.setattr(jobs, "COMPILED", where)
+        monkeypatch.setattr(compiling, "DEVICES", where)
         AcceleratorState._reset_state()
         job = jobs.with_fast_model(run, study, cast(Any, dry(jobs.build(run, study))))
+        job = compiling.compiled(job)
         assert (job.compiled is not None) == bool(where)
         job.wrapped = None if where else job.wrapped  # which is not asked
         found.append(gradients(job))

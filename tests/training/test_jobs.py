@@ -111,3 +111,10 @@ def test_a_backbone_that_is_no_number_is_refused(on_folders: Study, home: Path) 
     model.save_pretrained(home / "t5")
     with pytest.raises(InputError, match="found a loss of nan"):
         jobs.prepare(run_of(on_folders, "full"), on_folders)
+
+
+def test_settings_that_give_no_number_are_named_beside_the_backbone(smoke: Study) -> None:
+    study = dataclasses.replace(smoke, lora_alpha=1e300)
+    told = r"with lora-scratch-r8: found a loss of nan .* other settings than rank 8, alpha 1e.300"
+    with pytest.raises(InputError, match=told):
+        jobs.prepare(run_of(study), study)

@@ -124,7 +124,7 @@ def _from_hub(name: str, split: str, columns: Columns) -> Reviews:
         raise InputError(
             f"data {name}", first_line(error), "whole files of reviews", f"remove {folder}"
         ) from error
-    return _pairs(table.to_dict(), name, columns)
+    return _pairs(tables.columns(table.data.table), name, columns)
 
 
 def _pairs(table: dict[str, list[Any]], thing: str, columns: Columns) -> Reviews:
@@ -136,7 +136,8 @@ def _pairs(table: dict[str, list[Any]], thing: str, columns: Columns) -> Reviews
     odd = {name for name in names if name not in known and name != "-1"}
     if columns.labels and odd:  # a 0 may be among them
         expected = f"{' or '.join(columns.labels)}, as labels says"
-        raise InputError(f"data {thing}", f"label {min(odd):.60}", expected, "name the two")
+        way_out = 'name the two, a word in quotes: --set labels=\'["no", "yes"]\''
+        raise InputError(f"data {thing}", f"label {min(odd):.60}", expected, way_out)
     labels = [known.get(name, label) for name, label in zip(names, labels, strict=True)]
     return list(zip(texts, labels, strict=True))
 
@@ -180,37 +181,15 @@ def _texts(folder: Path) -> Reviews:
 def _made_up(split: str) -> Reviews:
     """Reviews that a program wrote: for tests, and for a look at the whole in seconds."""
     draw = random.Random(f"t5peft {split}")
-    words = {
-        0: [
-            "awful",
-            "boring",
-            "dull",
-            "flat",
-            "lifeless",
-            "messy",
-            "painful",
-            "poor",
-            "silly",
-            "weak",
-        ],
-        1: [
-            "brilliant",
-            "charming",
-            "clever",
-            "funny",
-            "great",
-            "lovely",
-            "moving",
-            "rich",
-            "superb",
-            "warm",
-        ],
-    }
+    words = (
+        "awful boring dull flat lifeless messy painful poor silly weak",
+        "brilliant charming clever funny great lovely moving rich superb warm",
+    )
     openings = ("A film that is", "I found the story", "The cast is", "Two hours of something")
     reviews = []
     for number in range(400):
         label = number % 2
-        picked = ", ".join(draw.sample(words[label], 3))
+        picked = ", ".join(draw.sample(words[label].split(), 3))
         reviews.append((f"{draw.choice(openings)} {picked}.<br />Review {number}.", label))
     return [(text, -1) for text, _ in reviews] if split == "unsupervised" else reviews
 

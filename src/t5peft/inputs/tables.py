@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def of_split(folder: Path, split: str) -> list[Path]:
     if not mine:
         there = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
         others = ", ".join(sorted(there)[:3])
-        alone = len(found) == 1 and not split_of(found[0], folder)
+        alone = len(found) == 1 and is_table(found[0]) and not split_of(found[0], folder)
         halves = f"--set data='{found[0]}' takes its halves; or " if alone else ""
         raise InputError(
             f"data {folder}",
@@ -104,7 +105,7 @@ def read(path: Path) -> dict[str, list[Any]]:
         found, expected = f"a file {path.suffix}", "one of " + ", ".join(ENDINGS)
         raise InputError(f"data {path}", found.strip(), expected, "unpack or convert it")
     try:
-        return table(path).to_pydict()
+        return columns(table(path))
     except Exception as error:  # pyarrow raises many kinds
         expected = f"a whole {path.suffix} file" + " in UTF-8" * (path.suffix not in ENDINGS[:2])
         found = f"{first_line(error):.200}"
@@ -126,14 +127,38 @@ def table(path: Path) -> Table:
         how = csv.ParseOptions(delimiter=between, newlines_in_values=True)
         whole = csv.ReadOptions(block_size=min(path.stat().st_size + 1, 2**31 - 1))
         found = csv.read_csv(path, whole, how)
-        for column in found.schema:
+        for name, column in zip(found.column_names, found.columns, strict=True):
             if pyarrow.types.is_binary(column.type):  # what it makes of bytes that are no text
-                raise ValueError(f"bytes that are not UTF-8 in column {column.name}")
+                raise ValueError(f"bytes that are not UTF-8 in column {name}")
+            if kind == ".tsv" and (row := merged(column.to_pylist())):
+                raise ValueError(f"a tab and a line break in row {row}: is a quote not closed?")
         return found
     text = path.read_text(encoding="utf-8-sig").strip()
     if not text.startswith("["):  # an object a line
         text = "[" + ",\n".join(filter(str.strip, text.split("\n"))) + "]"
     return pyarrow.Table.from_pylist(json.loads(text))
+
+
+def columns(table: Table) -> dict[str, list[Any]]:
+    """By name; the numbers of a `ClassLabel`, as `datasets` has them, as the words they stand for.
+
+    Raises ValueError for two columns of one name.
+    """
+    if twice := [name for name, n in Counter(table.column_names).items() if name and n > 1]:
+        raise ValueError(f"two columns {twice[0]}")
+    found = table.to_pydict()
+    said = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    for name, feature in said.get("info", {}).get("features", {}).items():
+        if name in found and isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+            words = dict(enumerate(feature["names"]))
+            found[name] = [words.get(number, number) for number in found[name]]
+    return found
+
+
+def merged(texts: list[Any]) -> int:
+    """The first row, from 1, of a TSV's column that holds rows of it; 0 for none."""
+    texts = [x if isinstance(x, str) else "" for x in texts]
+    return next((row for row, x in enumerate(texts, 1) if "\t" in x and "\n" in x), 0)
 
 
 def read_text(path: Path) -> str:

@@ -33,7 +33,7 @@ from t5peft.inputs.data import Tokens
 from t5peft.measure import trainer
 from t5peft.measure.measurements import Bench
 from t5peft.methods.table import Run, ours
-from t5peft.training import evaluation, jobs, loop
+from t5peft.training import compiling, evaluation, jobs, loop
 from t5peft.training.jobs import Job
 
 EXERCISE, TRAINER, OURS = "exercise", "trainer", "ours"
@@ -64,9 +64,11 @@ def start(run: Run, study: Study, name: str) -> None:
     model = jobs.build(run, study)
     if study.backbone.startswith(backbone.RANDOM):
         teach(model, run, study)
-    make = jobs.with_fast_model if name == OURS else jobs.with_model
-    precision = "fp32" if name == EXERCISE else study.precision
-    job = make(run, dataclasses.replace(study, precision=precision), model)
+    study = dataclasses.replace(study, precision="fp32" if name == EXERCISE else study.precision)
+    if name == OURS:
+        job = compiling.compiled(jobs.with_fast_model(run, study, model))
+    else:
+        job = jobs.with_model(run, study, model)
     machine.reset_peak_memory()
 
 

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -72,6 +73,7 @@ def trainer(job: Job, reviews: Dataset, steps: int = 1) -> Seq2SeqTrainer:
 
 def rows(job: Job, reviews: Tokens) -> Dataset:
     """Reviews as the trainer takes them: ids, mask, label word and end, none of them padded."""
+    reviews = reviews.to(torch.device("cpu"))  # a GPU would make them one by one
     sides = [
         reviews.batch(np.array([review]), job.study.max_length, job.run.placeholders)
         for review in range(len(reviews))

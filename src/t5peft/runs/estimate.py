@@ -14,8 +14,7 @@ from t5peft.base.studies import Study
 from t5peft.inputs import backbone, checks, data, hub
 from t5peft.methods import formulas
 from t5peft.methods.table import Run
-from t5peft.runs import make
-from t5peft.training import evaluation, loop
+from t5peft.training import compiling, evaluation, loop
 
 START = 10.0
 """Seconds until a run has begun."""
@@ -97,7 +96,7 @@ def at_hand(study: Study) -> bool:
 def measured(run: Run, study: Study) -> float:
     """Seconds of a whole run, from two steps and twice the same answers: the faster counts."""
     checks.check(study)
-    job, max_length = make.prepared(run, study), study.max_length
+    job, max_length = compiling.prepared(run, study), study.max_length
     steps, size = loop.steps(job, 1), min(study.batch_size, study.train_examples)
     count = min(2, -(-study.train_examples // size))
     step = min(machine.seconds(lambda: next(steps)) for _ in range(count))

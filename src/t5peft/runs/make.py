@@ -12,56 +12,15 @@ import torch
 from accelerate import PartialState
 
 from t5peft.base import files, machine, studies
-from t5peft.base.errors import InputError, first_line
+from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import Run, facts
 from t5peft.runs import launch, store
 from t5peft.runs.identity import identity_of
 from t5peft.runs.records import AS_MADE, Made, Record, Speed
-from t5peft.training import checkpoint, jobs, loop
+from t5peft.training import checkpoint, compiling, jobs, loop
 from t5peft.training.jobs import Job
-
-
-def prepared(run: Run, study: Study) -> Job:
-    """A run's job, compiled where that is worth its time and where it can be.
-
-    It stands here, as a change of `training.jobs` would make every stored run stale, and none of
-    them was compiled.
-    """
-    job = jobs.prepare(run, study)
-    if job.compiled is not None and (why := not_to_compile(run, study) or compiling(job)):
-        job.compiled = None
-        print(f"{run.name}: not compiled, which is slower: {why}", file=sys.stderr, flush=True)
-    return job
-
-
-def compiling(job: Job) -> str:
-    """Compile the step before any clock runs; why that failed, "" where it did not.
-
-    By a batch that changes nothing: each epoch sets the seed anew.
-    """
-    job.model.train()
-    try:
-        loop.add_gradients(job, loop.order(job.study, 1)[: job.study.batch_size])
-    except Exception as error:  # of dynamo, inductor, Triton and the C compiler
-        if machine.out_of_memory(error):
-            raise
-        return first_line(error)
-    finally:
-        job.optimizer.zero_grad(set_to_none=True)
-    return ""
-
-
-def not_to_compile(run: Run, study: Study) -> str:
-    """What is in the way of a compiled step, told without trying; "" for nothing."""
-    if run.implementation == "opendelta":
-        return "it lengthens the mask in place, a graph that inductor refuses"
-    if study.max_length % 8:
-        return f"max_length {study.max_length} is no multiple of 8, as its attention wants"
-    if study.micro_batch_size and study.batch_size % study.micro_batch_size:
-        return f"parts of {study.micro_batch_size} do not fill a batch of {study.batch_size}"
-    return "" if machine.has_compiler() else "there is no C compiler, or none of Python's headers"
 
 
 def train(run: Run, study: Study) -> None:
@@ -70,7 +29,7 @@ def train(run: Run, study: Study) -> None:
     machine.reset_peak_memory()
     identity, held = identity_of(run, study), backbone.described(study)  # as they are loaded
     where, key = store.folder(run, study), store.key(store.numbered(identity, run.number))
-    job = prepared(run, study)  # inputs, method, optimizer
+    job = compiling.prepared(run, study)  # inputs, method, optimizer
     for path in reversed(store.checkpoints(where, key, study.epochs)):
         checkpoint.restore(job, path, key)
         if job.history:  # else it is damaged, and an earlier one may be whole

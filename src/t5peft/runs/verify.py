@@ -17,9 +17,9 @@ from t5peft.base import deciding, machine
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.methods.table import Run
-from t5peft.runs import make, records, reopen, store
+from t5peft.runs import records, reopen, store
 from t5peft.runs.records import Verified
-from t5peft.training import loop, trace
+from t5peft.training import compiling, loop, trace
 from t5peft.training.jobs import Job
 
 LOSS = {"fp32": 1e-4, "bf16": 1e-2}
@@ -39,7 +39,7 @@ def first_losses(run: Run, study: Study, steps: int, made_by: str) -> np.ndarray
 
     Raises `InputError` where a compiled step cannot be: it draws dropout otherwise.
     """
-    job = make.prepared(run, study)
+    job = compiling.prepared(run, study)
     if "compiled" not in made_by:
         job.compiled = None
     elif job.compiled is None:

@@ -15,7 +15,7 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, tokenizers
 from t5peft.inputs.data import Tokens
-from t5peft.methods.table import Run, inject
+from t5peft.methods.table import Run, inject, told
 from t5peft.training import evaluation, fast
 from t5peft.training.trace import Trace
 
@@ -32,13 +32,6 @@ class Epoch(TypedDict):
     test_seconds: float
 
 
-COMPILED = {"cuda"}
-"""Devices for which the loss of whole batches is compiled,"""
-
-COMPILE_FROM = 4_000
-"""where a run has so many steps: compiling one takes a minute, on two cores at least."""
-
-
 @dataclass
 class Job:
     """A run in the making: the model with its method in place, the reviews, the optimizer."""
@@ -53,7 +46,7 @@ class Job:
     accelerator: Accelerator
     optimizer: Any = None
     wrapped: Any = None  # the model as accelerate wants it called
-    compiled: Any = None  # the same for whole batches, where compiling it is worth its time
+    compiled: Any = None  # the same for whole batches, see `compiling`
     history: list[Epoch] = field(default_factory=list)
     trace: Trace = field(default_factory=Trace)
     best: dict[str, Tensor] = field(default_factory=dict)  # trained tensors of the best epoch
@@ -83,18 +76,15 @@ def with_fast_model(run: Run, study: Study, model: T5ForConditionalGeneration) -
     after = fast.probe(fast.speed_up(model))
     if not abs(after - before) <= fast.SAME * max(1.0, abs(before)):  # nor where one is no number
         raise InputError(
-            f"backbone {study.backbone}",
+            f"backbone {study.backbone} with {run.name}",
             f"a loss of {after:.4f} in this project's arithmetic",
             f"{before:.4f}, as transformers has it",
-            "give a T5 of the first form, and whole",
+            "give a T5 of the first form, and whole"
+            + f"; or other settings than {told(run.settings)}" * bool(run.settings),
         )
     job = with_model(run, study, model)
     if study.precision == "bf16":
         fast.round_frozen(model)
-    steps = study.epochs * (study.train_examples // study.batch_size)
-    if job.accelerator.device.type in COMPILED and steps >= COMPILE_FROM:
-        torch.compiler.reset()  # of the runs before: it keeps eight versions of a function
-        job.compiled = torch.compile(job.wrapped, dynamic=False)
     return job
 
 
