@@ -110,6 +110,8 @@ COMMANDS = {
     "count lora --size folder": "size folder: found no config.json, expected a folder whose",
     "count lora --size t5-huge": "size: found 't5-huge', expected one of t5-small",
     "check lora.pt --method lora --reviews 5": "--set and --reviews without the --study that they",
+    "check nowhere.pt --method lora": "file nowhere.pt: found No such file",
+    "check nowhere.safetensors --method lora": "file nowhere.safetensors: found No such file",
     "check lora.pt --method lora --set seed=1": "--set and --reviews without the --study that they",
     "pack smoke -o x --set-pretrain seed=1": "--set-pretrain without the --pretrain that it is of",
     "predict smoke/lora-scratch-r8 text": "found no stored run of that name",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
+import pytest
 from helpers import cells, column
 
+from t5peft.base import studies
+from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.methods import counting, formulas
 from t5peft.methods.table import inject, ours
 from t5peft.report import counts, derivations
+from t5peft.report.show import DASH
 
 
 def test_a_derivation_goes_from_sites_to_the_exercises_number() -> None:
@@ -68,6 +73,18 @@ def test_the_letters_have_each_models_values(exercise: Study) -> None:
     assert rows["width of the model, d_model"] == ["512", "768"]
     assert rows["rank of a LoRA update"] == ["1 and 8", "1 and 8"]
     assert rows["scale of a LoRA update"] == ["4", "4"]
+
+
+def test_of_a_study_that_lists_its_runs_the_letters_are_those_of_its_runs() -> None:
+    """A method that it has no run of has no number; derivations are of the exercise's ten."""
+    listed = studies.load("three-epochs", {"runs": [{"method": "full"}, {"method": "lora"}]})
+    rows = {row[1]: row[2] for row in cells(derivations.notation(listed))}
+    assert (rows["rank of a LoRA update"], rows["prompt tokens"]) == ("8", DASH)
+    for shown in (derivations.family, partial(derivations.derivations, method="adapter")):
+        with pytest.raises(
+            InputError, match=r"study three-epochs: found runs of its own, .* shows"
+        ):
+            shown(listed)
 
 
 def test_a_site_has_the_tensors_that_are_named(exercise: Study) -> None:

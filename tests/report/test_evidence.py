@@ -12,6 +12,7 @@ from t5peft.base import paths, studies
 from t5peft.base.errors import InputError, Missing
 from t5peft.base.settings import read_yaml
 from t5peft.base.studies import Study
+from t5peft.inputs import data
 from t5peft.methods.table import runs_of
 from t5peft.report import evidence
 from t5peft.report.counts import CountsDifferError
@@ -75,6 +76,16 @@ def test_a_chapter_is_of_the_exercises_ten() -> None:
     listed = Evidence(studies.load("sweep"))
     with pytest.raises(InputError, match=r"study sweep: found runs of its own, .* shows what it"):
         listed.records("lora")
+
+
+def test_a_quoted_review_says_what_it_says(
+    exercise: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An @name would be a citation, which a render refuses for want of an entry."""
+    made_up = dataclasses.replace(exercise, data=data.MADE_UP)
+    monkeypatch.setattr(data, "read", lambda *_: [("Dear @airline: *never* $5 again", 0)])
+    wanted = r"- negative: “dear \@airline: \*never\* \$5 …”"
+    assert Evidence(made_up).quoted([0]) == wanted
 
 
 def test_results_are_shown_only_with_the_derived_counts(

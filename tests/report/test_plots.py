@@ -113,6 +113,14 @@ def test_accuracy_stands_over_size_and_a_method_without_one_is_a_line(records: l
     assert sorted(names) == ["LoRA, ours (r)", "full fine-tuning"]
 
 
+def test_ours_and_the_librarys_line_are_told_apart(records: list[Any]) -> None:
+    (one,) = show.only(records, method="lora", implementation="scratch")
+    alike = {**one["run"], "method": "ia3", "settings": {}}
+    runs = [{**one, "run": {**alike, "implementation": x}} for x in ("scratch", "peft")]
+    ours, theirs = plots.accuracy_over_size(runs).axes[0].lines
+    assert ours.get_linestyle() != theirs.get_linestyle()
+
+
 def test_of_a_methods_settings_the_ends_are_named(records: list[Any]) -> None:
     runs = sized(records, "lora", {4: 0.8, 1: 0.7, 16: 0.9, 2: 0.75})
     names = {text.get_text() for text in plots.accuracy_vs_parameters(runs).axes[0].texts}

@@ -29,11 +29,11 @@ def test_twins_are_told_apart_by_the_test_alone(records: list[Any]) -> None:
     others = [Pair(records[1], records[0], 0, 9, 0.001)]
     assert verdicts.alike(others).startswith("nothing is known")
     assert verdicts.alike(twins + others) == (
-        "none of the 3 from-scratch runs differ from their library twins"
+        "none of the 3 from-scratch runs differ from the libraries'"
     )
     twins[2] = dataclasses.replace(twins[2], p=0.049)
     assert verdicts.alike(twins) == (
-        f"1 of the 3 from-scratch runs differs from its library twin (LoRA {MINUS}2.0 points)"
+        f"1 of the 3 from-scratch runs differs from the library's (LoRA {MINUS}2.0 points)"
     )
     near, far = ([seeded(records[7], {0: 0.69, 1: x})] for x in (0.71, 0.72))
     assert verdicts.alike(twins, near) == verdicts.alike(twins)
@@ -41,7 +41,7 @@ def test_twins_are_told_apart_by_the_test_alone(records: list[Any]) -> None:
         f"(LoRA {MINUS}2.0 points, less than its seeds lie apart, 3.0)"
     )
     twins[1] = dataclasses.replace(twins[1], p=0.049)
-    assert "2 of the 3 from-scratch runs differ from their library twins (" in verdicts.alike(twins)
+    assert "2 of the 3 from-scratch runs differ from the libraries' (" in verdicts.alike(twins)
 
 
 def test_a_chapters_results_say_what_is_stored(records: list[Any]) -> None:
@@ -50,7 +50,7 @@ def test_a_chapters_results_say_what_is_stored(records: list[Any]) -> None:
     assert text.startswith("Ours reaches 69.0% with r = 8, ")
     assert "full fine-tuning" not in text
     text = verdicts.method_results(lora, records[0], [])
-    assert "7.0 points above full fine-tuning; the library's twin is 2.0 points above it." in text
+    assert "7.0 points above full fine-tuning; the library's is 2.0 points above it." in text
     assert (
         f"With r = 1, {ALPHA} = 4 the library's run is 1.0 points below its own with r = 8" in text
     )

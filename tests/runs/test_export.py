@@ -146,6 +146,7 @@ def test_libraries_open_what_is_exported_and_say_the_same(many: Study, tmp_path:
         card = (folder / "README.md").read_text()
         assert ("targets k o wi" in card) == (run.settings.get("targets") == ["k", "o", "wi"])
         assert run.name in card
+        assert f"{many.train_examples} reviews of {many.data}, of" in card
         assert f"{100 * store.load(run, many)['best_accuracy']:.2f}%" in card
         if how == "plain":
             assert float(line.rpartition(" ")[2]) < 1e-4

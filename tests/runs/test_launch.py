@@ -14,10 +14,10 @@ import pytest
 from helpers import NAME, run_of
 
 from t5peft.__main__ import main
-from t5peft.base import studies
+from t5peft.base import machine, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.runs import make, store
+from t5peft.runs import launch, make, store
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +92,18 @@ def test_two_processes_train_and_store_one_run(smoke: Study) -> None:
     assert store.status(run, smoke).state == "fresh"
     left = {path.name for path in store.folder(run, smoke).iterdir()}
     assert left == {"record.json", "delta.safetensors", "trace.npz", "lock"}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_main_process_alone_prints_and_warns(
+    first: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "is_main_process", lambda: first)
+    with launch.one_voice():
+        print("train")
+        print("warning", file=sys.stderr)
+    heard = capsys.readouterr()
+    assert (heard.out, heard.err) == (("train\n", "warning\n") if first else ("", ""))
 
 
 def test_what_the_main_process_found_holds_in_all(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ class Listed:
 class Study:
     """Everything that decides a study's results.
 
-    `study`, `train` and `micro_batch_size` change none; `backbone`, `tokenizer` and `data` count by
-    what lies behind them (`identity.identity_of`).
+    `study` and `train` change none, `micro_batch_size` dropout's draws alone; `backbone`,
+    `tokenizer` and `data` count by what lies behind them (`identity.identity_of`).
     """
 
     study: str  # name of the folder in weights/

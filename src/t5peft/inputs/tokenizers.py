@@ -7,9 +7,8 @@ sentinels, counting down, behind the pieces.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -49,29 +48,28 @@ def train(texts: Iterable[str], vocabulary: int, folder: Path) -> None:
     import sentencepiece
 
     aside = ThreadPoolExecutor(1)  # in the main thread Ctrl-C would wait for its end
-    with tempfile.TemporaryDirectory() as scratch:
-        prefix = Path(scratch) / "spiece"
-        try:
-            aside.submit(
-                sentencepiece.SentencePieceTrainer.train,
-                sentence_iterator=iter(texts),
-                model_prefix=str(prefix),
-                vocab_size=vocabulary,
-                model_type="unigram",
-                pad_id=0,
-                eos_id=1,
-                unk_id=2,
-                bos_id=-1,
-                normalization_rule_name="nmt_nfkc",
-                num_threads=1,  # with more, the pieces depend on timing
-                minloglevel=2,
-            ).result()
-        except RuntimeError as error:  # it says how many pieces the texts can give
-            raise InputError(
-                "vocabulary", vocabulary, str(error).rsplit("] ", 1)[-1], "give fewer pieces"
-            ) from None
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(prefix.with_suffix(".model"), folder / MODEL_FILE)
+    model = io.BytesIO()
+    try:
+        aside.submit(
+            sentencepiece.SentencePieceTrainer.train,
+            sentence_iterator=iter(texts),
+            model_writer=model,  # a file's name would be in the model
+            vocab_size=vocabulary,
+            model_type="unigram",
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            normalization_rule_name="nmt_nfkc",
+            num_threads=1,  # with more, the pieces depend on timing
+            minloglevel=2,
+        ).result()
+    except RuntimeError as error:  # it says how many pieces the texts can give
+        raise InputError(
+            "vocabulary", vocabulary, str(error).rsplit("] ", 1)[-1], "give fewer pieces"
+        ) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODEL_FILE).write_bytes(model.getvalue())
 
 
 def from_model_file(path: Path) -> T5TokenizerFast:

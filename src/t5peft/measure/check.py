@@ -87,9 +87,9 @@ def read(path: Path) -> Any:
         raise InputError(f"folder {path}", "none of a library", expected, "name a file in it")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+            from safetensors.torch import load
 
-            return load_file(path)
+            return load(path.read_bytes())
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile, pickle and safetensors raise many kinds
         if isinstance(error, OSError) and error.filename:  # else of torch, on a file that was cut
@@ -189,7 +189,7 @@ def identify(
     frozen = matching.backbone_in(found, bare)
     if method == "full":
         names = matching.whole(thing, found, wanted, frozen)
-        derived = sum(formulas.parts(model).values())
+        derived, frozen = sum(formulas.parts(model).values()), {}  # nothing is
     else:
         rest = {name: x for name, x in found.items() if name not in frozen}
         names = matching.matched(thing, rest, wanted)
@@ -231,11 +231,7 @@ def accuracy(
         raise InputError(f"file {handed.path}", found, expected, "give the study of its backbone")
     run = Run(0, method, "scratch", settings, learning_rate=1.0)
     bare = backbone.load(study.backbone, study.seed).state_dict()
-    off = {
-        theirs: difference(handed.found[theirs], bare[ours])
-        for theirs, ours in handed.frozen.items()
-        if method != "full"
-    }
+    off = {x: difference(handed.found[x], bare[ours]) for x, ours in handed.frozen.items()}
     if changed := {name: x for name, x in off.items() if x}:
         name = max(changed, key=lambda each: changed[each])
         yield (

@@ -47,11 +47,9 @@ def predict(
         ids, mask = tokens.batch(picked, study.max_length, run.placeholders)
         start = torch.full((len(picked), 1), data.PAD, device=model.device)
         logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[:, 0]
-        for review, chances in zip(picked, logits[:, label_ids].softmax(-1), strict=True):
-            known = answers[review] in data.LABELS
-            shown[review] = float(
-                chances[data.LABELS.index(answers[review])] if known else chances.max()
-            )
+        for review, chances in zip(picked, logits[:, label_ids].softmax(-1).tolist(), strict=True):
+            of_word = dict(zip(data.LABELS, chances, strict=True))
+            shown[review] = of_word.get(answers[review], max(chances))
     return list(zip(answers, shown, reviews, strict=True))
 
 
@@ -110,13 +108,8 @@ def check(reviews: Sequence[str], where: str = "review") -> Sequence[str]:
         if found:
             raise InputError(f"{where} {number}", found, "a text in UTF-8", "convert it")
         if not data.normalize(text).strip():
-            raise no_word(f"{where} {number}")
+            raise InputError(f"{where} {number}", "no word", "a text", "remove it")
     return reviews
-
-
-def no_word(thing: str) -> InputError:
-    """The line about a review of which nothing is left."""
-    return InputError(thing, "no word", "a text", "remove it")
 
 
 def as_tokens(reviews: Sequence[str], tokenizer: Any) -> data.Tokens:
@@ -128,5 +121,5 @@ def as_tokens(reviews: Sequence[str], tokenizer: Any) -> data.Tokens:
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     for number, of_review in enumerate(ids, 1):
         if not of_review:
-            raise no_word(f"review {number}")
+            raise InputError(f"review {number}", "no word", "a text", "remove it")
     return data.Tokens.of(ids, np.zeros(len(ids), np.int8))

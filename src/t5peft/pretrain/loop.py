@@ -39,7 +39,7 @@ READ = 192
 
 @dataclass
 class State:
-    """Where the training is; all of it is in the checkpoint."""
+    """Where the training is; all of it but the loss is in the checkpoint."""
 
     model: T5ForConditionalGeneration
     loss: Callable[[Tensor, Tensor], Tensor]  # of a batch, (B, T) and (B, targets)
@@ -176,7 +176,7 @@ def save(state: State, made_with: dict[str, Any], checkpoint: Path) -> None:
 def pretrain(params: BackboneParams) -> Path:
     """Train the backbone, or go on with it, and store it; returns its folder.
 
-    A killed training loses at most two minutes: call again. Raises `InputError` for a name that is
+    A killed training loses some two minutes: call again. Raises `InputError` for a name that is
     taken, for texts that cannot be read or are too few, and for a loss that is no number.
     """
     with files.lock(work(params) / "lock") as mine:

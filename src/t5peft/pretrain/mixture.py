@@ -1,7 +1,7 @@
 """What a backbone is pre-trained on: reviews as spans to fill in, and sentences to label.
 
 Text: IMDB's training and unlabelled reviews (never a test review), lower-cased as the task has
-them, and the sentences of SST-2 with their label word as target, as T5's own mixture had them.
+them, and the sentences of SST-2 with their label word as target.
 """
 
 from __future__ import annotations

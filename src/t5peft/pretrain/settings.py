@@ -40,7 +40,7 @@ class BackboneParams:
     sst2_batch_size: int
     sst2_length: int  # longer sentences are cut
     sst2_weight: float  # of the sentences' loss beside the spans'
-    learning_rate: float  # relative to each tensor's RMS
+    learning_rate: float  # of a matrix's RMS; of the rest as it is
     warmup_steps: int
     dropout: float
     steps: int  # stops here ...

@@ -1,8 +1,8 @@
 """Span corruption, the objective that T5 was pre-trained with.
 
 Raffel et al. (2020), "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
-Transformer", section 3.1.4: 15% of the tokens are dropped in spans of mean length 3; each span is
-replaced by a sentinel in the input, and the target lists the sentinels with what they stand for.
+Transformer", sections 3.1.4 and 3.3.4: 15% of the tokens are dropped in spans of mean length 3;
+each is replaced by a sentinel in the input, and the target lists these with what they stand for.
 
     text    thank you for inviting me to your party last week
     input   thank you <X> me to your party <Y> week </s>

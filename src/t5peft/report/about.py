@@ -28,8 +28,7 @@ def warnings(study: Study, records: Sequence[Record]) -> str:
     stored, lacking = split(records)
 
     def each(key: str) -> str:
-        told = [f"- {show.run_name(x['run'])}: {x[key]}" for x in stored if x.get(key)]
-        return "\n".join(told)
+        return "\n".join(f"- {show.run_name(x['run'])}: {x[key]}" for x in stored if x.get(key))
 
     lines = []
     if without := void(study):
@@ -93,7 +92,7 @@ def value(setting: object) -> str:
     return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text
 
 
-NO_DIFFERENCE = ("study", "train", "backbone_fingerprint", "data_fingerprint")
+NO_DIFFERENCE = ("study", "train", "micro_batch_size", "backbone_fingerprint", "data_fingerprint")
 """Fields in which a study may differ from the exercise without doing anything else."""
 
 

@@ -9,9 +9,9 @@ from t5peft.base.studies import Study
 from t5peft.inputs.sizes import CLASSIC
 from t5peft.methods import formulas
 from t5peft.methods.formulas import Derivation, Formula
-from t5peft.methods.table import EXERCISE, facts, ours, runs_of
+from t5peft.methods.table import EXERCISE, facts, ours, require_ten, runs_of
 from t5peft.report.counts import Checked, models, total
-from t5peft.report.show import METHOD_NAMES, number, run_name, setting_name, table
+from t5peft.report.show import DASH, METHOD_NAMES, listed, number, run_name, setting_name, table
 
 
 def notation(study: Study) -> str:
@@ -20,7 +20,7 @@ def notation(study: Study) -> str:
 
     def chosen(name: str) -> str:
         found = {run.settings[name] for run in runs_of(study) if name in run.settings}
-        return " and ".join(map(number, sorted(found)))
+        return listed([*map(number, sorted(found))]) if found else DASH
 
     letters = {symbol: chosen(name) for name, symbol in formulas.SETTINGS.values()}
     rows = []
@@ -52,6 +52,7 @@ def parts(study: Study) -> str:
 
 def derivations(study: Study, method: str) -> str:
     """How many parameters the study's from-scratch run of `method` adds, in each of the models."""
+    require_ten(study)
     settings, sizes = ours(study)[method].settings, models(study).items()
     first, *others = [(name, formulas.derive(method, size, settings)) for name, size in sizes]
     text = f"For {first[0]}, step by step:\n\n{derivation(first[1])}"
@@ -115,6 +116,7 @@ def counts(checked: Iterable[Checked]) -> str:
 
 def family(study: Study) -> str:
     """What each PEFT method would add to the published T5 sizes, derived, and in percent."""
+    require_ten(study)
     rows, peft = [], [ours(study)[method] for method in EXERCISE[1:]]
     for size in (name for name in CLASSIC if name.startswith("t5-")):
         bare = total(size)

@@ -169,7 +169,8 @@ class Evidence:
         reviews = data.read(study.data, "test", data.columns_of(study))
         some = [reviews[place] for place in places]
         texts = [(LABELS[label], data.normalize(text)[:QUOTED]) for text, label in some]
-        return "\n".join(f"- {label}: “{text.rsplit(' ', 1)[0]} …”" for label, text in texts)
+        begun = [(label, show.plain(text.rsplit(" ", 1)[0])) for label, text in texts]
+        return "\n".join(f"- {label}: “{text} …”" for label, text in begun)
 
     @cached_property
     def seeds(self) -> list[list[Record]]:

@@ -90,8 +90,7 @@ def overfitting(records: Sequence[Record]) -> Figure:
     for ax, record in zip(row, ours, strict=True):
         method, trained = record["run"]["method"], by_epoch(record, "train_accuracy")
         ax.fill_between(*trained, by_epoch(record)[1], color=COLOURS[method], alpha=0.12, lw=0)
-        dashes = {"color": COLOURS[method], "alpha": 0.6, "lw": 0.6, "ls": ":", "marker": "_"}
-        ax.plot(*trained, ms=7, **dashes)
+        ax.plot(*trained, color=COLOURS[method], alpha=0.6, lw=0.6, ls=":", marker="_", ms=7)
         ax.plot(*by_epoch(record), **look(record))
         ax.set_title(show.METHOD_NAMES[method], color=COLOURS[method], weight="bold")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
@@ -143,7 +142,8 @@ def accuracy_over_size(records: Sequence[Record]) -> Figure:
             x = [show.size_of(record["run"]) for record in alike]
             ax.errorbar(x, scores, bars, elinewidth=0.8, label=name, **style)
         else:
-            ax.axhline(scores[-1], color=style["color"], lw=0.9, ls=":", label=name)
+            dashes = ":" if alike[0]["run"]["implementation"] == "scratch" else "-."
+            ax.axhline(scores[-1], color=style["color"], lw=0.9, ls=dashes, label=name)
     drawn = sorted({show.size_of(record["run"]) for record in records} - {0})
     ax.set_xscale("log", base=2)
     ax.set_xticks(drawn, [f"{x:g}" for x in drawn], minor=False)

@@ -237,6 +237,14 @@ def span(values: Sequence[float], told: Callable[[float], str]) -> str:
     return " to ".join(dict.fromkeys(told(end(values)) for end in (min, max)))
 
 
+MARKUP = re.compile(r"([\\`*_\[\]<>#|$^~@])")
+
+
+def plain(text: str) -> str:
+    """A text for Markdown that stays as it is: its markup is escaped."""
+    return MARKUP.sub(r"\\\1", text)
+
+
 def listed(names: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *some, last = names

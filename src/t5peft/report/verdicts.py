@@ -34,7 +34,7 @@ def versus(record: Record, other: Record, what: str, pairs: Iterable[Pair] = ())
 
 
 def alike(pairs: Iterable[Pair], seeds: Iterable[Sequence[Record]] = ()) -> str:
-    """How many of the from-scratch runs differ from their library twins, by less than seeds do?"""
+    """How many of the from-scratch runs differ from the libraries', by less than seeds do?"""
     apart = {alike[0]["run"]["name"]: statistics.seed_spread(alike) for alike in seeds}
     found = [pair for pair in pairs if statistics.twins([pair.first, pair.second])]
     if not found:
@@ -45,7 +45,7 @@ def alike(pairs: Iterable[Pair], seeds: Iterable[Sequence[Record]] = ()) -> str:
         most = apart.get(pair.first["run"]["name"], 0.0)
         less = f", less than its seeds lie apart, {most:.1f}" if abs(by) < most else ""
         differ.append(f"{METHOD_NAMES[pair.first['run']['method']]} {points(by)} points{less}")
-    do = "differs from its library twin" if len(differ) == 1 else "differ from their library twins"
+    do = "differs from the library's" if len(differ) == 1 else "differ from the libraries'"
     told = f" ({'; '.join(differ)})" if differ else ""
     return f"{of_all(len(differ), len(found))} from-scratch runs {do}{told}"
 
@@ -58,7 +58,7 @@ def method_results(records: Sequence[Record], full: Record | None, pairs: Iterab
     if full:
         text += f", {versus(ours, full, 'full fine-tuning', pairs)}"
     for _, twin in statistics.twins(records):
-        text += f"; the library's twin is {versus(twin, ours, 'it', pairs)}"
+        text += f"; the library's is {versus(twin, ours, 'it', pairs)}"
     for many, few in statistics.sizes(records):
         small, large = (setting_name(one["run"]["settings"]) for one in (few, many))
         told = versus(few, many, f"its own with {large}", pairs)

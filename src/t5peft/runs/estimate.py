@@ -68,8 +68,8 @@ def memory(run: Run, study: Study) -> float:
     device, token = machine.device(), study.max_length * BYTES[study.precision]
     scores = 4 * config.num_heads * study.max_length if device == "cpu" else 0
     part = study.micro_batch_size or loop.REVIEWS_AT_ONCE.get(device, study.batch_size)
-    answered = 2 * study.micro_batch_size or evaluation.ENCODED_AT_ONCE.get(device, 500)
-    step, answer = part * config.num_layers * (inner + scores) * token, answered * inner * token / 2
+    at_once = 2 * study.micro_batch_size or evaluation.ENCODED_AT_ONCE.get(device, 128)
+    step, answer = part * config.num_layers * (inner + scores) * token, at_once * inner * token / 2
     fixed = machine.resident_memory() + BESIDES
     return fixed + 4 * (weights + added) + 16 * trained + max(step, answer)
 

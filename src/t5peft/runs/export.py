@@ -206,7 +206,7 @@ def card(run: Run, study: Study, record: Record, how: str) -> str:
         f"library_name: {TAGS[how]}",
         *([f"base_model: {study.backbone}"] if of_hub else []),
         "metrics: [accuracy]",
-        f"tags: [t5, imdb, {run.method}]",
+        f"tags: [t5, {run.method}]",
     ]
     opened = "" if of_hub else " (`t5peft export --backbone` writes it for transformers)"
     stale = f"\n- {record['stale']}" if record["stale"] else ""
@@ -216,8 +216,8 @@ def card(run: Run, study: Study, record: Record, how: str) -> str:
 
 # {run.name}
 
-{run.method} ({run.implementation}; {settings}) of a T5, trained on IMDB to write \
-`negative` or `positive`.
+{run.method} ({run.implementation}; {settings}) of a T5, trained to write \
+`negative` or `positive` of a review.
 
 - digest of the run: {store.result(record)[:12]}
 - backbone: {study.backbone}{opened}, fingerprint {identity["backbone"][:12]}
@@ -225,9 +225,9 @@ def card(run: Run, study: Study, record: Record, how: str) -> str:
 {counts["total"] - counts["added"]:,}
 - best accuracy on {record["test_examples"]:,} test reviews: {100 * record["best_accuracy"]:.2f}% \
 (epoch {record["best_epoch"]} of {study.epochs})
-- trained on {study.train_examples:,} reviews of at most {study.max_length} tokens, lower-cased, \
-`<br />` as a space; batch {study.batch_size}, rate {run.learning_rate:g}, {study.precision}, seed \
-{study.seed}{stale}
+- trained on {study.train_examples:,} reviews of {study.data}, of at most {study.max_length} \
+tokens, lower-cased, `<br />` as a space; batch {study.batch_size}, rate {run.learning_rate:g}, \
+{study.precision}, seed {study.seed}{stale}
 
 ```python
 {OPENS[how]}

@@ -7,7 +7,9 @@ run's lock, speaks and stores the run.
 from __future__ import annotations
 
 import io
-from contextlib import nullcontext, redirect_stdout
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 from t5peft.base import machine
@@ -30,6 +32,11 @@ def leave() -> None:
         PartialState().destroy_process_group()
 
 
-def one_voice() -> redirect_stdout[io.StringIO] | nullcontext[None]:
-    """The main process alone prints."""
-    return nullcontext() if machine.is_main_process() else redirect_stdout(io.StringIO())
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """The main process alone prints and warns."""
+    heard = (
+        (sys.stdout, sys.stderr) if machine.is_main_process() else (io.StringIO(), io.StringIO())
+    )
+    with redirect_stdout(heard[0]), redirect_stderr(heard[1]):
+        yield

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import io
-import sys
-from contextlib import nullcontext, redirect_stderr
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from accelerate import PartialState
 
 from t5peft.base import files, machine, studies
 from t5peft.base.errors import InputError
+from t5peft.base.progress import say
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.methods.table import Run, facts
@@ -37,11 +36,9 @@ def train(run: Run, study: Study) -> None:
     by = machine.kind() + ", compiled" * (job.compiled is not None)
     job.trace.losses_by = job.trace.losses_by or by
     for done in loop.epochs(job):  # training, evaluation
-        print(
+        say(
             f"{run.name}: epoch {done['epoch']} of {study.epochs}, loss {done['loss']:.4f}, "
-            f"test accuracy {100 * done['test_accuracy']:.2f}%",
-            file=sys.stderr,
-            flush=True,
+            f"test accuracy {100 * done['test_accuracy']:.2f}%"
         )
         checkpoint.save(job, store.checkpoint(where, key, done["epoch"]), key)
         store.drop_checkpoints(where, key, done["epoch"] - 1)
@@ -108,8 +105,7 @@ def attempt(run: Run, study: Study) -> Record | None:
         if not mine:
             return None
         if not kept:
-            with nullcontext() if main else redirect_stderr(io.StringIO()):
-                train(run, study)
+            train(run, study)
         PartialState().wait_for_everyone()  # the others read what the main one stored
         return store.load(run, study)
 

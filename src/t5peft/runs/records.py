@@ -1,8 +1,8 @@
 """Records: what the code made of an identity, and whether it is still what the code would make.
 
     fresh     the identity is the one asked for, and so is the code that made it
-    verified  the identity is, code that decides has changed since, and `t5peft verify` found that
-              the run's first losses and its answers have not
+    verified  the identity is, code that decides has changed since, and `t5peft verify` found the
+              run's first losses and its answers within their bounds
     stale     the same, not verified: shown, with a mark
     missing   there is no record, or it is of another identity
     damaged   there is a record, but it, or a file that it describes, is not as it was written

@@ -18,7 +18,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode, v4
 
-from t5peft.base import files, paths
+from t5peft.base import files
 from t5peft.base.errors import InputError
 from t5peft.report.render import notebook, render
 
@@ -93,11 +93,10 @@ def definitions(module: str, *names: str) -> str:
 
 def resolved(texts: Sequence[str]) -> list[str]:
     """Texts of one document as Markdown that Jupyter shows: captions, references, citations."""
-    elsewhere = notebook.labels(notebook.read(paths.root() / "report.qmd"))
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "cells.md", Path(folder) / "plain.md"
         source.write_text("\n\n".join(f"{MARKER}\n\n{text}" for text in texts), encoding="utf-8")
-        render.pandoc(source, target, elsewhere, *COMMONMARK)
+        render.pandoc(source, target, True, *COMMONMARK)
         pieces = re.split(f"^{MARKER}$", target.read_text("utf-8"), flags=re.MULTILINE)[1:]
     if len(pieces) != len(texts):
         raise render.RenderError("a callout goes around a cell, which a notebook cannot show")

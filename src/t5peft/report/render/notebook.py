@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import base64
 import re
-import textwrap
 from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -27,7 +26,6 @@ FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 INCLUDE = re.compile(r"^\{\{< include (\S+) >\}\}[ \t]*$", re.MULTILINE)
 FENCE = re.compile(r"^(`{3,})([^`\n]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`\{python\} ([^`]+)`")
-MARKUP = re.compile(r"([\\`*_\[\]<>#|$^~@])")
 LABEL = re.compile(r"(?:#|label: *)((?:sec|fig|tbl|eq)-[\w-]+)")
 
 OPTIONS = {
@@ -162,7 +160,7 @@ def fill(text: str, namespace: dict[str, Any]) -> Any:
             raise OneLine(f"{match[0]}: an empty text, in whose place Quarto shows the expression")
         if markdown:
             return markdown()
-        return MARKUP.sub(r"\\\1", str(found))
+        return show.plain(str(found))
 
     return Markdown(INLINE.sub(value, text))
 
@@ -251,13 +249,8 @@ def shown(cell: NotebookNode, echo: bool, pictures: Path) -> str:
     if not wanted["include"]:
         return ""
     label = str(wanted.get("label", ""))
-    results = []
-    if wanted["output"]:
-        name = label or cell.id
-        results = [
-            result(output, wanted, pictures / f"{name}-{number}")
-            for number, output in enumerate(cell.outputs, start=1)
-        ]
+    outputs, stem = enumerate(cell.outputs if wanted["output"] else (), 1), label or cell.id
+    results = [result(output, wanted, pictures / f"{stem}-{number}") for number, output in outputs]
     body = "\n\n".join(filter(None, results))
     caption = wanted.get("tbl-cap") if label.startswith("tbl-") else wanted.get("fig-cap")
     if caption and not isinstance(caption, str):
@@ -278,7 +271,7 @@ def result(output: NotebookNode, wanted: Mapping[str, Any], picture: Path) -> st
         return output.text.strip("\n") if wanted["output"] == "asis" else verbatim(output.text)
     data = output.get("data", {})
     if "text/markdown" in data:
-        return textwrap.dedent(data["text/markdown"]).strip("\n")
+        return data["text/markdown"].strip("\n")
     for kind, suffix in (("image/svg+xml", ".svg"), ("image/png", ".png")):
         if kind in data:
             file = picture.with_suffix(suffix)

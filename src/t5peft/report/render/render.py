@@ -107,8 +107,7 @@ def with_quarto(quarto: str, values: Mapping[str, Any], target: Path, author: st
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         yaml.safe_dump(dict(values), file)
         file.flush()
-        command = [quarto, "render", "report.qmd", "--to", to]
-        command += ["--execute-params", file.name]
+        command = [quarto, "render", "report.qmd", "--to", to, "--execute-params", file.name]
         command += ["--metadata", f"{AUTHOR}:{author}"] if author else []
         env = {"QUARTO_PYTHON": sys.executable, **os.environ}  # the environment that has Jupyter
         try:
@@ -167,26 +166,25 @@ def typeset(
     shutil.rmtree(pictures, ignore_errors=True)
     source = base.with_suffix(".md")
     source.write_text(notebook.markdown(executed, pictures), encoding="utf-8")
-    elsewhere = notebook.labels(notebook.read(paths.root() / "report.qmd")) if chapter else {}
     if target.suffix == ".html":
         page = base.with_suffix(".new.html")
         extra = ["--embed-resources", "--number-sections", "--toc", "--toc-depth=2", "--mathml"]
         extra += [f"--css={TEMPLATES / 'report.css'}"]
         extra += [f"--include-after-body={TEMPLATES / 'report.html'}"]
-        pandoc(source, page, elsewhere, *extra)
+        pandoc(source, page, bool(chapter), *extra)
         page.replace(target)
         return
     typ = base.with_suffix(".typ")
     extra = [f"--template={TEMPLATES / 'template.typ'}", "--syntax-highlighting=idiomatic"]
     extra += [f"--metadata={AUTHOR}:{author}"] if author else []
-    pandoc(source, typ, elsewhere, *extra)
+    pandoc(source, typ, bool(chapter), *extra)
     to_pdf(typ, target)
 
 
-def pandoc(source: Path, target: Path, elsewhere: Mapping[str, str], *extra: str) -> None:
+def pandoc(source: Path, target: Path, part: bool, *extra: str) -> None:
     """Run pandoc; its warnings (an unresolved reference, an unknown citation) are `RenderError`.
 
-    elsewhere: the labels of the whole report with their headings, where this is a part of it.
+    part: of the report, to whose other labels it may refer.
     """
     import pypandoc
 
@@ -196,7 +194,8 @@ def pandoc(source: Path, target: Path, elsewhere: Mapping[str, str], *extra: str
     command = [pypandoc.get_pandoc_path(), str(source), "--output", str(target), "--standalone"]
     command += ["--from=markdown", "--fail-if-warnings", f"--metadata-file={said}"]
     command += [f"--lua-filter={TEMPLATES / 'crossref.lua'}", "--citeproc", *extra]
-    command += [f"--metadata=elsewhere:{label}={at}" for label, at in elsewhere.items()]
+    whole = notebook.labels(notebook.read(paths.root() / "report.qmd")) if part else {}
+    command += [f"--metadata=elsewhere:{label}={at}" for label, at in whole.items()]
     done = subprocess.run(command, cwd=paths.root(), capture_output=True, text=True, check=False)
     if done.returncode:
         target.unlink(missing_ok=True)
