@@ -398,7 +398,7 @@ def store(state: State, params: BackboneParams, pieces: Path, measured: dict[str
     state.model.config.dropout_rate = 0.1  # what fine-tuning uses, as T5's own configuration
     int8.save(state.model, target)
     files.write_bytes(target / tokenizers.MODEL_FILE, (pieces / tokenizers.MODEL_FILE).read_bytes())
-    last = state.history[-1] if state.history else {}
+    last = state.history[-1]
     record = {
         "params": asdict(params),
         "parameters": state.model.num_parameters(),

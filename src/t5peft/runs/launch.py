@@ -7,7 +7,6 @@ run's lock, speaks and stores the run.
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
@@ -35,8 +34,8 @@ def leave() -> None:
 @contextmanager
 def one_voice() -> Iterator[None]:
     """The main process alone prints and warns."""
-    heard = (
-        (sys.stdout, sys.stderr) if machine.is_main_process() else (io.StringIO(), io.StringIO())
-    )
-    with redirect_stdout(heard[0]), redirect_stderr(heard[1]):
+    if machine.is_main_process():
+        yield
+        return
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield

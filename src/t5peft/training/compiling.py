@@ -6,12 +6,11 @@ draws dropout otherwise than PyTorch's own kernels: a trace says whether its ste
 
 from __future__ import annotations
 
-import sys
-
 import torch
 
 from t5peft.base import machine
 from t5peft.base.errors import first_line
+from t5peft.base.progress import say
 from t5peft.base.studies import Study
 from t5peft.methods.table import Run
 from t5peft.training import jobs, loop
@@ -36,7 +35,7 @@ def compiled(job: Job) -> Job:
     worth_it = job.accelerator.device.type in DEVICES and steps >= FROM_STEPS
     if worth_it and (why := in_the_way(run, study) or failing(job)):
         job.compiled = None
-        print(f"{run.name}: not compiled, which is slower: {why}", file=sys.stderr, flush=True)
+        say(f"{run.name}: not compiled, which is slower: {why}")
     return job
 
 
