@@ -257,8 +257,8 @@ def count_command(options: argparse.Namespace) -> int:
 
 def check_command(options: argparse.Namespace) -> int:
     """Look at a file that was handed in: what is what, how many, how good; code 1 unless equal."""
-    if not options.study and (options.set or options.reviews):
-        parser().error("--set and --reviews without the --study that they are of")
+    if options.set and not options.study:
+        parser().error("--set without the --study that it is of")
     from t5peft.measure import check
 
     study = study_of(options) if options.study else None
@@ -270,7 +270,7 @@ def check_command(options: argparse.Namespace) -> int:
     model = backbone.load_on_meta(study.backbone).config if study else backbone.sized(options.size)
     handed = check.identify(path, content, method, model, settings)
     print(*handed.lines, sep="\n", flush=True)
-    for line in check.accuracy(handed, method, study, settings, options.reviews) if study else ():
+    for line in check.accuracy(handed, method, study, settings) if study else ():
         print(line, flush=True)
     return 0 if handed.derived == handed.counted else 1
 
@@ -520,7 +520,6 @@ TABLE: dict[str, dict[Callable[[argparse.Namespace], int], tuple[Option, ...]]] 
                 "--study", help="its backbone in place of --size; its test reviews are answered"
             ),
             SET,
-            option("--reviews", type=int, default=0, help="to answer (default: the study's)"),
         ),
         baselines_command: (STUDY, SET),
         tune_command: (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -215,15 +215,12 @@ def difference(found: Tensor, own: Tensor) -> float:
 # --- what it is worth --------------------------------------------------------------------------
 
 
-def accuracy(
-    handed: Handed, method: str, study: Study, settings: dict[str, Any], reviews: int
-) -> Iterator[str]:
+def accuracy(handed: Handed, method: str, study: Study, settings: dict[str, Any]) -> Iterator[str]:
     """A line on the backbone's tensors that are in the file, and one on the test reviews.
 
     Raises `InputError` where the study's backbone or reviews are not at hand, or the file names
     another backbone.
     """
-    study = replace(study, test_examples=reviews or study.test_examples)
     checks.check(study)
     own = backbone.fingerprint(study)
     if handed.backbone not in ("", own):
