@@ -8,6 +8,7 @@ import subprocess
 from typing import Any
 
 import pytest
+import torch
 from helpers import NAME, run_of, trained_once
 
 from t5peft.base.errors import InputError
@@ -82,10 +83,12 @@ def test_side_by_side_each_run_is_a_command_and_the_worst_exit_code_counts(
 ) -> None:
     codes = {NAME: 0, OTHER: -9, "full": 1}
     commands: list[list[str]] = []
+    threads: list[str] = []
 
     class Process:
-        def __init__(self, command: list[str], **_: Any) -> None:
+        def __init__(self, command: list[str], env: dict[str, str], **_: Any) -> None:
             commands.append(command)
+            threads.append(env["OMP_NUM_THREADS"])
             self.code = codes[command[-1]]
             self.stdout = io.StringIO(f"told {command[-1]}\n")
             self.stderr = io.StringIO()
@@ -94,9 +97,15 @@ def test_side_by_side_each_run_is_a_command_and_the_worst_exit_code_counts(
             return self.code
 
     monkeypatch.setattr(subprocess, "Popen", Process)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 9)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     wanted = [run_of(study, name) for name in codes]
     assert schedule.train(wanted, study, jobs=2, replace=True) == 9, "where a signal ended it"
     assert sorted(command[-1] for command in commands) == sorted(codes)
     assert all(command[-3:-1] == ["--replace", "--only"] for command in commands)
     printed = capsys.readouterr().out
     assert all(f"told {name}\n" in printed for name in codes)
+    assert threads == ["4"] * 3, "two at a time share nine"
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    schedule.train(wanted, study, jobs=2, replace=True)
+    assert threads[3:] == ["7"] * 3, "the user's word"

@@ -115,6 +115,17 @@ def test_a_trace_says_whether_its_steps_were_compiled(
             verify.first_losses(run, many, 3, held.losses_by)
 
 
+def test_a_launch_of_several_processes_has_no_whole_batch_to_compile(
+    many: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    run = run_of(many)
+    make.train(run, many)
+    assert store.trace(store.load(run, many)).losses_by == machine.kind()
+
+
 def test_of_a_bench_ours_is_compiled_as_a_run_is(
     many: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from t5peft.inputs import checks, data
 from t5peft.methods.table import Run
 from t5peft.runs import launch, store
 from t5peft.runs.records import AS_MADE
+
+THREADS = ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")
+"""What runs side by side share, unless the user says how many each takes: it would take all."""
 
 
 def train(wanted: Sequence[Run], study: Study, jobs: int = 1, replace: bool = False) -> int:
@@ -74,16 +78,24 @@ def attempt(run: Run, study: Study) -> bool:
 
 def side_by_side(todo: Sequence[Run], study: Study, jobs: int, replace: bool) -> int:
     """One process a run, some at a time; the exit code is the worst of theirs."""
+    import torch
+
     for split in data.SPLITS:
         data.tokens(study, split)  # once, for all of them
     started: list[subprocess.Popen[str]] = []
     command = [sys.executable, "-m", "t5peft", "train", *shlex.split(arguments(study))]
     command += ["--replace"] if replace else []
+    share = str(max(1, torch.get_num_threads() // min(jobs, len(todo))))
+    environment = dict.fromkeys(THREADS, share) | os.environ
 
     def one(run: Run) -> int:
         pipe = subprocess.PIPE
         process = subprocess.Popen(
-            [*command, "--only", run.name], stdout=pipe, stderr=pipe, text=True
+            [*command, "--only", run.name],
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            env=environment,
         )
         started.append(process)
         with ThreadPoolExecutor(1) as beside:  # whole lines: theirs would run into each other
