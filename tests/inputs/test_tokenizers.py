@@ -70,6 +70,8 @@ FOLDERS = {
     "both": both,
     "as transformers saves it": saved,
     "saved with more": saved_with_more,
+    "small letters": settings(do_lower_case=True),
+    "split words": settings(split_special_tokens=True),
 }
 
 

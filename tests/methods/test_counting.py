@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import warnings
 from itertools import combinations
 from typing import Any
 
@@ -220,6 +221,8 @@ def test_bad_input_is_named(
 def test_a_bottleneck_wider_than_the_model_is_warned_of_and_counted() -> None:
     with pytest.warns(UserWarning, match="wider than d_model"):
         assert counting.count("adapter", "tiny", {"bottleneck": 40}, "library").equal
+    with warnings.catch_warnings(action="error"):
+        assert counting.count("adapter", "tiny", {"bottleneck": 32}, "library").equal
 
 
 @pytest.mark.slow

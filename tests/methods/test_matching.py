@@ -120,6 +120,17 @@ def test_of_two_that_fit_both_places_the_first_is_a(layout: tuple[str, str], tur
     same(ours, {x: tensor.T if turned else tensor for x, tensor in theirs.items()})
 
 
+def test_a_name_that_says_which_it_is_goes_before_one_that_says_nothing() -> None:
+    ours, theirs = named("lora", lambda _, path, leaf: f"{path}.{'w' if leaf == 'B' else 'lora_A'}")
+    same(ours, dict(reversed(theirs.items())))
+
+
+def test_a_vector_is_the_bias_and_not_the_weight_of_a_bottleneck_of_one() -> None:
+    wanted, _ = counting.tensors("adapter", "tiny", {"bottleneck": 1})
+    ours = {name: torch.randn(x.shape) for name, x in wanted.items()}
+    same(ours, {f"{name[:-3]}x": ours[name] for name in reversed(ours)})
+
+
 @pytest.mark.parametrize("method", LIBRARY)
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_librarys_tensors_alone_and_in_the_whole_model(method: str, whole: bool) -> None:

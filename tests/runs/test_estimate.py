@@ -24,6 +24,13 @@ from t5peft.runs import estimate, make, store
 from t5peft.training import jobs, loop
 
 
+def test_answered_are_the_test_reviews_and_the_sample(smoke: Study) -> None:
+    sizes = {"train_examples": 50, "test_examples": 70}
+    for sample, answered in ((20, 90), (1000, 120)):
+        study = dataclasses.replace(smoke, **sizes, train_sample=sample)
+        assert estimate.answered(study) == answered
+
+
 @pytest.mark.slow
 def test_an_estimate_is_of_the_order_of_the_run(smoke: Study) -> None:
     study = dataclasses.replace(smoke, train_examples=400, test_examples=400, epochs=2)

@@ -150,6 +150,9 @@ def test_libraries_open_what_is_exported_and_say_the_same(many: Study, tmp_path:
         assert f"{100 * store.load(run, many)['best_accuracy']:.2f}%" in card
         if how == "plain":
             assert float(line.rpartition(" ")[2]) < 1e-4
+    record = store.load(run, many)
+    record["stale"] = "of other code"
+    assert "\n- of other code\n" in export.card(run, many, record, "peft")
 
 
 def test_nothing_is_exported_over_and_no_run_of_another_kind(many: Study, tmp_path: Path) -> None:

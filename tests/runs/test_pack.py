@@ -78,7 +78,9 @@ def test_what_a_study_names_is_found_by_its_name(
     if named == "a model file":
         study = dataclasses.replace(study, tokenizer=f"t5/{tokenizers.MODEL_FILE}")
     own = identity_of(run_of(study), study)
+    (home / "t5" / "optimizer.pt").write_bytes(b"of another training")
     there = pack.pack(study, None, tmp_path / "packed")
+    assert not [*there.rglob("optimizer.pt")], "what is read alone travels"
     for gone in ("t5", "imdb"):
         shutil.rmtree(home / gone)
     at(there, monkeypatch)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from helpers import change_backbone, run_of
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
+from t5peft.inputs import backbone, hub
 from t5peft.measure import predict
 from t5peft.runs import make, reopen
 from t5peft.training import jobs
@@ -36,6 +39,19 @@ def test_tensors_of_another_shape_or_name_are_refused(smoke: Study) -> None:
         with pytest.raises(InputError, match=found):
             reopen.put(model, wrong, "here")
     reopen.put(model, own, "here")
+
+
+@pytest.mark.parametrize(("holds", "taken"), [("its own", "newest"), ("other weights", "c0ffee")])
+def test_a_backbone_is_asked_for_as_the_run_was_made_of_it(
+    holds: str, taken: str, smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where what lies here has changed since: at the run's commit."""
+    record: Any = {"identity": {"backbone": "its own"}, "backbone": {"commit": "c0ffee"}}
+    monkeypatch.setattr(hub, "at_hand", lambda *_: Path("newest"))
+    monkeypatch.setattr(hub, "fetch", lambda *_, revision=None: Path(str(revision)))
+    monkeypatch.setattr(backbone, "contents", lambda *_: holds)
+    study = dataclasses.replace(smoke, backbone="somebody/a-t5", tokenizer="")
+    assert reopen.at_hand(study, record).backbone == taken
 
 
 def test_a_tokenizer_that_moved_is_found_by_its_new_folder(

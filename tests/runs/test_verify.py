@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +17,13 @@ from t5peft.__main__ import main
 from t5peft.base import deciding, machine, studies
 from t5peft.base.deciding import Code
 from t5peft.base.studies import Study
+from t5peft.inputs.data import Tokens
 from t5peft.methods.lora import LoRALinear
 from t5peft.methods.table import Run
 from t5peft.runs import make, records, store, verify
 from t5peft.runs.records import Status, Verified
-from t5peft.training import evaluation, fast, loop
+from t5peft.training import evaluation, fast, loop, trace
+from t5peft.training.jobs import Job
 
 
 @pytest.fixture
@@ -102,6 +105,41 @@ def test_a_verification_holds_for_the_run_it_was_made_of(
     (where / store.VERIFIED).write_text(kept)
     monkeypatch.setattr(deciding, "code", lambda *_: Code("a third digest", ()))
     assert store.verification(where, records.read_run(where)) is None
+
+
+def test_the_steps_are_trained_in_the_parts_that_the_run_was(stored: Study) -> None:
+    """A setting that is no part of its identity, and that draws dropout otherwise."""
+    found = compare(dataclasses.replace(stored, micro_batch_size=4))
+    assert found["largest_difference"] == 0
+
+
+def test_the_answers_are_those_after_the_best_epoch(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter(["negative", "", "", ""])  # after each of two epochs: test reviews, sample
+
+    def answers(job: Job, tokens: Tokens, title: str) -> list[str]:
+        time.sleep(0.001)
+        return [next(said)] * len(tokens)
+
+    monkeypatch.setattr(loop, "answers", answers)
+    assert make.train_alone(run_of(study), study)["best_epoch"] == 1
+    monkeypatch.setattr(verify, "answers", lambda *_: trace.codes(["negative"] * 64))
+    assert compare(study)["answers_differing"] == 0
+
+
+def test_the_median_counts_and_each_bound_is_for_the_machine_that_made_what_it_bounds(
+    stored: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = store.trace(store.load(run_of(stored), stored))
+    moved = dataclasses.replace(held, losses_by="another processor, 2 threads")
+    jump = np.array([0, 0, 0, 1], np.float32)
+    monkeypatch.setattr(store, "trace", lambda _: moved)
+    monkeypatch.setattr(verify, "first_losses", lambda *_: held.losses[:4] + jump)
+    monkeypatch.setitem(verify.ANSWERS, "fp32", 0.5)
+    found = compare(stored)
+    assert (found["largest_difference"], found["median_difference"]) == (1, 0)
+    assert (found["loss_bound"], found["answers_bound"]) == (verify.LOSS["fp32"], 0)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seal": 1}', None])
@@ -210,7 +248,7 @@ def test_what_was_verified_is_not_verified_again_unless_more_is_asked(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other_code(monkeypatch)
-    command = ["verify", *arguments, "--reviews", "8"]
+    command = ["verify", *arguments, "--steps", "3", "--reviews", "8"]
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["verified", "verified"]
@@ -224,8 +262,10 @@ def test_what_was_verified_is_not_verified_again_unless_more_is_asked(
     monkeypatch.setattr(verify, "first_losses", noted)
     assert main(command) == 0
     assert asked == []
-    assert main(["verify", *arguments, "--reviews", "9"]) == 0
+    assert main([*command, "--reviews", "9"]) == 0
     assert asked == [NAME], "full fine-tuning has no tensors to answer with"
+    assert main([*command, "--steps", "4"]) == 0
+    assert asked[1:] == ["full", NAME]
 
 
 def test_a_run_that_fails_ends_with_1_and_says_by_how_much(

@@ -80,6 +80,19 @@ def test_a_damaged_one_gives_way_to_an_earlier_one(
     assert not [*begun.parent.glob("checkpoint-*")], "the record stands for both"
 
 
+def test_a_want_of_memory_is_no_damage(
+    study: Study, begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends, and goes on where there is room."""
+
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoint, "read", full)
+    with pytest.raises(MemoryError):
+        checkpoint.restore(jobs.prepare(run_of(study), study), begun, "")
+
+
 OTHERS = {"another rate": {"lora_learning_rate": 0.02}, "fewer epochs": {"epochs": 3}}
 
 

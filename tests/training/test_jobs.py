@@ -67,6 +67,14 @@ def test_adapter_trainer_makes_the_same_first_step(smoke: Study, tmp_path: Path)
         assert not torch.equal(tensor, begun[name])
 
 
+def test_each_seed_begins_with_its_own_new_parameters(smoke: Study) -> None:
+    studies = [dataclasses.replace(smoke, seed=seed) for seed in (1, 2, 1)]
+    one, two, again = (jobs.trained(jobs.build(run_of(x), x)) for x in studies)
+    for name in (name for name in one if name.endswith(".A")):
+        assert torch.equal(one[name], again[name])
+        assert not torch.equal(one[name], two[name])
+
+
 def test_the_optimizer_is_pytorchs_adamw_but_for_the_rate(smoke: Study) -> None:
     run = run_of(smoke, "adapter-scratch-b8")
     optimizer = jobs.prepare(run, smoke).optimizer.optimizer

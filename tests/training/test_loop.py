@@ -101,19 +101,24 @@ def test_both_accuracies_are_of_the_reviews_that_they_are_said_to_be_of(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
+    right_of_four = {"test": [2, 1], "train": [3, 3]}
 
     def noted(job: jobs.Job, tokens: data.Tokens, title: str) -> list[str]:
         asked.append((tokens is job.test, tokens.ids is job.train.ids, len(tokens)))
         time.sleep(0.01)
-        right = len(tokens) // 4 * (1 if tokens is job.test else 3)
+        part = "test" if tokens is job.test else "train"
+        right = len(tokens) // 4 * right_of_four[part].pop(0)
         return [data.LABELS[label] if i < right else "" for i, label in enumerate(tokens.labels)]
 
     monkeypatch.setattr(loop, "answers", noted)
     record = make.train_alone(run_of(smoke), smoke)
     assert asked == 2 * [(True, False, smoke.test_examples), (False, True, smoke.train_sample)]
-    for epoch in record["history"]:
-        assert (epoch["test_accuracy"], epoch["train_accuracy"]) == (0.25, 0.75)
     history: list[Any] = record["history"]
+    assert [(e["test_accuracy"], e["train_accuracy"]) for e in history] == [
+        (0.5, 0.75),
+        (0.25, 0.75),
+    ]
+    assert (record["best_accuracy"], record["last_accuracy"]) == (0.5, 0.25)
     speed: Any = record["speed"]
     for part in ("train", "test"):
         spent = sum(epoch[f"{part}_seconds"] for epoch in history)
@@ -129,22 +134,22 @@ def test_the_first_loss_that_is_no_number_is_named_with_its_reviews(smoke: Study
         loop.check_finite(job, 7, losses, batches)
 
 
-def test_answers_are_given_in_the_studys_precision(
+def test_answers_are_given_in_the_studys_precision_and_twice_as_many_at_once_as_are_trained_on(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
-    def noted(model: Any, words: Any, tokens: data.Tokens, *_: Any) -> list[str]:
-        seen.append(torch.is_autocast_enabled(model.device.type))
+    def noted(model: Any, words: Any, tokens: data.Tokens, *given: Any) -> list[str]:
+        seen.append((torch.is_autocast_enabled(model.device.type), given[-1]))
         return len(tokens) * ["positive"]
 
     monkeypatch.setattr(evaluation, "predict", noted)
     for precision in ("bf16", "fp32"):
         AcceleratorState._reset_state()  # it keeps one precision a process
-        study = dataclasses.replace(smoke, precision=precision)
+        study = dataclasses.replace(smoke, precision=precision, micro_batch_size=4)
         job = jobs.prepare(run_of(study), study)
         loop.accuracy(job, job.test, "test")
-    assert seen == [True, False]
+    assert seen == [(True, 8), (False, 8)]
 
 
 def test_each_seed_and_each_epoch_draws_its_own_dropout(

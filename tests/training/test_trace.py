@@ -48,6 +48,7 @@ def test_a_run_keeps_the_loss_of_each_step_and_the_answers_after_each_epoch(
     for losses, epoch in zip(by_epoch, record["history"], strict=True):
         assert loop.mean_loss(losses, study) == pytest.approx(epoch["loss"], abs=1e-6)
         answers = held.after(epoch["epoch"])
+        assert np.array_equal(held.right_after(epoch["epoch"]), answers == labels)
         assert (answers == labels).mean() == epoch["test_accuracy"]
         assert (answers == OTHER).mean() == epoch["other_words"]
 
