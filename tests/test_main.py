@@ -18,6 +18,7 @@ from t5peft.__main__ import TABLE, explain, main, name_of, parsed
 from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
+from t5peft.measure import measurements, predict, retention
 from t5peft.training import loop
 
 INTERRUPTED = """
@@ -150,6 +151,26 @@ def test_studies_are_named_with_a_line_each_and_how_many_runs_are_stored(
     assert lines.keys() == studies.every().keys()
     assert " 1 of 10 runs stored  Seconds on a CPU: a random tiny T5" in lines["smoke"]
     assert " 0 of 10 runs stored " in lines["assignment"]
+
+
+def test_figures_are_told_in_their_units(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    landmarks = {"zero_shot_accuracy": 0.5, "bag_of_words_accuracy": 0.75}
+    kept = {"run": "full", "train_accuracy": 0.9, "span_loss": 4.5, "span_loss_before": 2.25}
+    monkeypatch.setattr(predict, "predict", lambda *_: [("positive", 0.25, "a\n b\tc")])
+    monkeypatch.setattr(measurements, "made", lambda _: [landmarks])
+    monkeypatch.setattr(retention, "measure", lambda *_: [kept])
+    assert main(["predict", "run", "text"]) == 0
+    assert main(["baselines", "smoke"]) == 0
+    assert main(["retention", "smoke"]) == 0
+    one, zero_shot, bag_of_words, *_, row = capsys.readouterr().out.splitlines()
+    assert one == "positive\t0.250\ta b c"
+    assert (zero_shot, bag_of_words) == (
+        "zero_shot_accuracy: 50.00%",
+        "bag_of_words_accuracy: 75.00%",
+    )
+    assert row.split() == ["full", "90.00", "4.500", "2.250"]
 
 
 def test_texts_may_stand_behind_an_option() -> None:

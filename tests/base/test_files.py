@@ -46,6 +46,11 @@ def test_other_content_of_the_same_size_and_time_is_computed_anew(
     assert told() == "six"
 
 
+def test_what_is_written_others_may_read(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "x", "a text")
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644
+
+
 def test_a_file_system_without_locks_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,11 +16,13 @@ STUDIES = [path.stem for path in SHIPPED if not path.stem.startswith("backbone-"
 
 
 def test_overrides_are_read_as_yaml() -> None:
-    assert overrides(["lora_rank=16", "lora_alpha=1e-1", "data=", "study=x"]) == {
+    given = ["lora_rank=16", "lora_alpha=1e-1", "data=", "study=x", "data_fingerprint=1e5"]
+    assert overrides(given) == {
         "lora_rank": 16,
         "lora_alpha": 0.1,
         "data": "",
         "study": "x",
+        "data_fingerprint": "1e5",
     }
 
 
@@ -41,6 +43,7 @@ WRONG = {
     "study: ../other": "letters, digits",
     "backbone: random:tiny": "random backbone has none",
     "data: 7": "a text",
+    "labels: [bad, Bad]": "two words, or none",
     "epochs: 1\nepochs: 2": "given twice",
     "x: !!python/object/apply:os.system [ls]": "readable YAML",
 }

@@ -135,6 +135,11 @@ def test_two_runs_of_one_name_are_refused(name: str) -> None:
         studies.load("smoke", {f"{name}_small": usual})
 
 
+def test_whether_a_render_trains_is_no_commands_word() -> None:
+    smoke = studies.load("smoke")
+    assert studies.arguments(dataclasses.replace(smoke, train="no")) == studies.arguments(smoke)
+
+
 def test_another_seed_is_kept_beside_the_study() -> None:
     study = studies.load("smoke")
     other = studies.with_seed(study, 3)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, MT5Config, T5Config, UMT5Config
 
 from t5peft.base.errors import InputError
@@ -89,9 +90,20 @@ def set_in(name: str, key: str, value: Any) -> Callable[[Path], object]:
     return change
 
 
+def reshaped(folder: Path) -> None:
+    """The same bytes as another tensor."""
+    tensors = load_file(folder / "model.safetensors")
+    tensors[NORM] = tensors[NORM].reshape(1, -1)
+    save_file(tensors, folder / "model.safetensors")
+
+
+NORM = "encoder.final_layer_norm.weight"
 CHANGES: dict[str, Callable[[Path], object]] = {
     "a tensor": lambda folder: backbone.load("random:tiny", 4).save_pretrained(folder),
     "the dropout": set_in("config.json", "dropout_rate", 0.2),
+    "the norms": set_in("config.json", "layer_norm_epsilon", 1e-3),
+    "a shape": reshaped,
+    "added tokens": lambda folder: (folder / "added_tokens.json").write_text('{"film": 8100}'),
     "the first token": set_in("config.json", "decoder_start_token_id", 1),
     "the pieces": lambda folder: (folder / "spiece.model").write_bytes(b"others"),
     "pieces that go before": lambda folder: (folder / "tokenizer.json").write_text("{}"),

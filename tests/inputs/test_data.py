@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from helpers import acl_imdb
 
-from t5peft.base import studies
+from t5peft.base import deciding, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import data, tokenizers
@@ -63,6 +63,9 @@ def test_tokens_are_made_once(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> 
     data.tokens(smoke, "train")
     monkeypatch.setattr(tokenizers, "load", lambda name: pytest.fail("tokenized again"))
     assert len(data.tokens(smoke, "train")) == smoke.train_examples
+    monkeypatch.setattr(deciding, "digest", lambda *_: "other code")
+    with pytest.raises(pytest.fail.Exception, match="tokenized again"):
+        data.tokens(smoke, "train")
 
 
 def of_lengths(*lengths: int) -> data.Tokens:
@@ -173,7 +176,18 @@ def test_another_tokenizer_has_tokens_of_its_own(smoke: Study, tmp_path: Path) -
     tokenizers.train(texts, 60, tmp_path / "other")
     before = data.tokens(smoke, "train").ids
     other = dataclasses.replace(smoke, tokenizer=str(tmp_path / "other"))
-    assert not np.array_equal(data.tokens(other, "train").ids, before)
+    ids = data.tokens(other, "train").ids.clone()
+    assert not np.array_equal(ids, before)
+    tokenizers.train(texts, 80, tmp_path / "other")  # in the same folder
+    assert not np.array_equal(data.tokens(other, "train").ids, ids)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [1, 0]])
+def test_one_text_with_both_labels_is_read_alike_in_any_order(
+    labels: list[int], tmp_path: Path
+) -> None:
+    pd.DataFrame({"text": ["a", "a"], "label": labels}).to_csv(tmp_path / "train.csv")
+    assert data.read(str(tmp_path), "train") == [("a", 0), ("a", 1)]
 
 
 def test_all_reviews_that_there_are_may_be_taken(smoke: Study) -> None:

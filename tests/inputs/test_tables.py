@@ -51,9 +51,10 @@ def cache(folder: Path) -> None:
 
 
 def kaggle(folder: Path) -> None:
-    """A file a split, with a third that is not asked for, and a column of numbers."""
+    """A file a split, with a third that is not asked for, a Mac's, and a column of numbers."""
     for split, frame in FRAMES.items():
-        frame.to_csv(folder / f"{split.title()}.csv")
+        frame.to_csv(folder / f"{split}.csv".upper())
+        (folder / f"._{split}.csv").write_bytes(b"\x00\x05\x16\x07\xa3")
     FRAMES["test"][:10].to_csv(folder / "Valid.csv")
 
 
@@ -335,6 +336,7 @@ def test_a_file_that_is_no_table_is_refused(name: str, kind: str, tmp_path: Path
         ("train/test.csv", "test"),
         ("train/train_test.csv", "train"),
         ("training.csv", ""),
+        ("train_test_split.csv", ""),
         ("IMDB Dataset.csv", ""),
     ],
 )

@@ -142,6 +142,8 @@ def test_a_last_epoch_that_is_the_best_of_each_run_is_not_said_twice(records: li
 
 def test_times_are_of_training_and_of_testing(records: list[Any]) -> None:
     table = tables.times(records)
+    assert column(table, "training reviews per s")[0] == "100"
+    assert column(table, "test reviews per s")[0] == "300"
     assert column(table, "time to train")[0] == "8 min"
     assert column(table, "time to test")[0] == "2 min"
     assert column(table, "other words (%)")[0] == "2.00"
