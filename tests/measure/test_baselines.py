@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from t5peft.__main__ import main
-from t5peft.base import studies
+from t5peft.base import machine, studies
+from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.inputs import data, tokenizers
+from t5peft.inputs import backbone, data, tokenizers
 from t5peft.measure import baselines, measurements
 from t5peft.measure.measurements import Baselines, Measurement
 from t5peft.runs.identity import of_study
@@ -39,11 +42,20 @@ def test_baselines_are_measured_stored_and_found_again(
     assert record["test_examples"] == smoke.test_examples
 
 
-def test_the_backbone_is_scored_as_a_run_is(smoke: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_backbone_is_scored_as_a_run_is(
+    precision: Any, smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smoke = dataclasses.replace(smoke, precision=precision)
     test = data.tokens(smoke, "test")
     answers = [data.LABELS[label] for label in test.labels]
     answers[:16] = 16 * ["something else"]
-    monkeypatch.setattr(evaluation, "predict", lambda *_, **__: answers)
+
+    def predict(*_: object, **__: object) -> list[str]:
+        assert torch.is_autocast_enabled(machine.device()) == (precision == "bf16")
+        return answers
+
+    monkeypatch.setattr(evaluation, "predict", predict)
     words = tokenizers.load(smoke.tokenizer)
     assert baselines.zero_shot_accuracy(smoke, words, test) == (0.75, 0.25)
 
@@ -78,3 +90,21 @@ def test_the_bag_learns_from_the_training_labels_alone(smoke: Study) -> None:
     train, test = data.tokens(smoke, "train"), data.tokens(smoke, "test")
     turned = dataclasses.replace(train, labels=1 - train.labels)
     assert baselines.bag_of_words_accuracy(smoke, words, turned, test) < 0.1
+
+
+def test_the_bag_learns_nothing_from_words_that_come_once(smoke: Study) -> None:
+    words = tokenizers.load(smoke.tokenizer)
+    ids = words(["great film", "bad plot"], add_special_tokens=False)["input_ids"]
+    once = data.Tokens.of(ids, np.array([0, 1]))
+    with pytest.raises(InputError, match=r"expected reviews .* with words that come twice"):
+        baselines.bag_of_words_accuracy(smoke, words, once, once)
+
+
+def test_a_tokenizer_with_more_pieces_than_the_backbone_is_refused(
+    smoke: Study, home: Path
+) -> None:
+    few = backbone.load("random:tiny")
+    few.resize_token_embeddings(150)
+    few.save_pretrained(home / "few")
+    with pytest.raises(InputError, match="found 210 pieces, expected at most the backbone's 150"):
+        baselines.measure(dataclasses.replace(smoke, backbone="few"))

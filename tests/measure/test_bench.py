@@ -55,8 +55,11 @@ def test_a_bench_is_printed_before_it_is_stored(
     assert stored is not None
     assert capsys.readouterr().out.endswith(f"{measurements.bench(smoke).path}\n")
     assert stored["methods"] == dict.fromkeys(EXERCISE, sides)
-    other = measurements.bench(dataclasses.replace(smoke, test_examples=8))
-    assert other.load() is None, "not that study's"
+    changes: list[dict[str, Any]]
+    changes = [{"test_examples": 8}, {"batch_size": 8}, {"data_fingerprint": "f00d"}]
+    for change in changes:
+        other = measurements.bench(dataclasses.replace(smoke, **change))
+        assert other.load() is None, "not that study's"
     assert main([*command, "--set", "precision=bf16"]) == 0
     capsys.readouterr()
     for first, other in (("fp32", "bf16"), ("bf16", "fp32")):
@@ -103,7 +106,11 @@ def test_the_operations_of_a_step_are_those_of_its_matrix_products(smoke: Study)
     tokens = 16 * bench.job.train.lengths(study.max_length).max()
     encoder = bench.job.model.get_encoder().named_parameters()
     weights = sum(p.numel() for name, p in encoder if p.dim() == 2 and "embed" not in name)
+    read: list[Any] = []
+    embedding: Any = bench.job.model.encoder.embed_tokens
+    embedding.register_forward_hook(lambda _, ids, __: read.append(ids[0]))
     assert 1 < bench.operations(bench.EXERCISE) / (6 * weights * tokens) < 3
+    assert read[0].numel() == tokens, "padded to the longest, and no further"
 
 
 @pytest.mark.parametrize("side", [bench.EXERCISE, bench.OURS])

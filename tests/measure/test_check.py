@@ -50,6 +50,8 @@ WAYS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
         "epoch": 3,
         "model_state_dict": tensors,
         "optimizer_state_dict": {"state": {0: {"exp_avg": torch.zeros(32, RANK)}}},
+        "scheduler": {"_last_lr": [torch.ones(1)]},
+        "scaler": {"scale": torch.ones(1)},
         "alpha": torch.tensor(4.0),
     },
     "nested": lambda tensors: {"lora": [{name: x} for name, x in tensors.items()]},
@@ -136,9 +138,9 @@ def test_a_librarys_folder_says_what_it_is(tmp_path: Path) -> None:
         ({}, "alpha 16.0, expected alpha 4.0"),
         ({"lora_alpha": 4, "r": 8}, "rank 8, expected rank 2"),
         ({"lora_alpha": 4, "use_rslora": True}, "use_rslora True, expected use_rslora False"),
-        (
-            {"init_lora_weights": "pissa_niter_4"},
-            "init_lora_weights pissa_niter_4, expected",
+        *(
+            ({"init_lora_weights": begun}, f"init_lora_weights {begun}, expected")
+            for begun in ("pissa_niter_4", "corda")
         ),
         ({"num_transformer_submodules": 2}, "num_transformer_submodules 2, expected num_"),
         (
@@ -148,6 +150,7 @@ def test_a_librarys_folder_says_what_it_is(tmp_path: Path) -> None:
         *(
             ({"config": {key: not usual}}, f"{key} {not usual}, expected {key} {usual}")
             for key, usual in {
+                "use_gating": False,
                 "mh_adapter": False,
                 "output_adapter": True,
                 "cross_adapter": False,
@@ -311,7 +314,9 @@ def test_it_is_worth_what_the_run_was(
     folder = trained_once(run_of(study), study)
     record, tensors = store.tensors(folder)
     whole = backbone.load(study.backbone, study.seed).state_dict()
-    whole["encoder.final_layer_norm.weight"] = whole["encoder.final_layer_norm.weight"] + 0.25
+    for side, more in (("encoder", 0.25), ("decoder", 0.125)):
+        name = f"{side}.final_layer_norm.weight"
+        whole[name] = whole[name] + more
     whole = {name: x.half() for name, x in whole.items()}
     torch.save(whole | {f"{x[:-1]}lora_{x[-1]}": t.T for x, t in tensors.items()}, tmp_path / "x")
     command = ["check", str(tmp_path / "x"), "--method", "lora", "--study", "smoke"]
@@ -319,7 +324,7 @@ def test_it_is_worth_what_the_run_was(
     assert main(command) == 0
     *_, equal, changed, worth = capsys.readouterr().out.splitlines()
     assert equal.endswith(": equal")
-    assert changed.startswith("1 of the T5's own tensors are not random:tiny's")
+    assert changed.startswith("2 of the T5's own tensors are not random:tiny's")
     assert "encoder.final_layer_norm.weight by 0.25" in changed
     held = {"method": "lora", "settings": record["run"]["settings"], "state_dict": tensors}
     torch.save(held | {"backbone_fingerprint": "f00d"}, tmp_path / "x")

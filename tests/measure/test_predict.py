@@ -9,7 +9,7 @@ from helpers import run_of
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.inputs import tokenizers
+from t5peft.inputs import data, tokenizers
 from t5peft.measure import predict
 from t5peft.runs import make
 from t5peft.training import evaluation
@@ -26,6 +26,8 @@ def test_each_review_has_its_own_probability(smoke: Study, monkeypatch: pytest.M
     make.train_alone(run_of(smoke), smoke)
     texts = ["good", "a much longer text about a film", "bad bad", "so so", "x"]
     together = predict.predict("smoke/lora-scratch-r8", texts)
+    assert not {answer for answer, _, _ in together} & {*data.LABELS}
+    assert all(p >= 0.5 for _, p, _ in together), "the likelier word's"
     monkeypatch.setitem(evaluation.BATCH, "cpu", 2)
     apart = [predict.predict("smoke/lora-scratch-r8", [text])[0] for text in texts]
     for batch in (together, predict.predict("smoke/lora-scratch-r8", texts)):

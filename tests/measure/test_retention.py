@@ -17,6 +17,7 @@ from t5peft.inputs import backbone, data
 from t5peft.measure import measurements, retention
 from t5peft.measure.measurements import Measurement, Retention
 from t5peft.methods.table import runs_of
+from t5peft.pretrain import settings
 from t5peft.report.evidence import Evidence
 from t5peft.runs import make, reopen, store, verify
 from t5peft.training import jobs
@@ -129,6 +130,9 @@ def test_stretches_are_of_test_reviews(short: Study) -> None:
     assert len(sources) == len(targets) == job.test.starts[-1] // 34
     seen = job.test.ids[: job.test.starts[-1]].tolist()
     assert set(np.unique(sources)) <= {*seen, data.EOS, *range(110, 210)}
+    job.study = dataclasses.replace(short, max_length=1000)
+    pretrained = settings.load("backbone-mini-long", {}).input_length
+    assert retention.stretches(job)[0].shape[1] == pretrained, "as it read in pre-training"
     job.test = job.test.picked(np.array([0]))
     with pytest.raises(InputError, match="tokens of test reviews, expected"):
         retention.stretches(job)

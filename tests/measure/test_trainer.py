@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -23,6 +24,18 @@ def job(smoke: Study) -> jobs.Job:
     """Soft prompts from scratch, whose placeholders stand before each review."""
     run = run_of(smoke, "soft-prompt-scratch-n10")
     return jobs.with_model(run, smoke, jobs.build(run, smoke))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_is_in_the_studys_precision_groups_by_length_and_clips_nothing(
+    precision: Any, smoke: Study
+) -> None:
+    study = dataclasses.replace(smoke, precision=precision)
+    job = jobs.prepare(run_of(study), study)
+    arguments = trainer.trainer(job, trainer.rows(job, job.test)).args
+    assert arguments.bf16 == (precision == "bf16")
+    assert arguments.group_by_length
+    assert arguments.max_grad_norm == 0
 
 
 def test_rows_are_the_reviews_of_our_batches(job: jobs.Job) -> None:

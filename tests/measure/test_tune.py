@@ -25,12 +25,15 @@ def test_a_trial_sees_no_held_out_review_and_no_test_review(
 ) -> None:
     everything = data.tokens(smoke, "train")
     seen: list[int] = []
+    losses: list[float] = []
     loss_of, accuracy = loop.loss_of, loop.accuracy
     answered: list[data.Tokens] = []
 
     def watched(job: jobs.Job, picked: Any) -> Any:
         seen.extend(picked.tolist())
-        return loss_of(job, picked)
+        loss = loss_of(job, picked)
+        losses.extend(len(picked) * [loss.item()])
+        return loss
 
     def noted(job: jobs.Job, tokens: data.Tokens, title: str) -> Any:
         answered.append(tokens)
@@ -42,6 +45,7 @@ def test_a_trial_sees_no_held_out_review_and_no_test_review(
     run = runs_of(smoke)[7]
     record = tune.trial(run, smoke, smoke.train_examples - held_out)
     assert sorted(seen) == list(range(smoke.train_examples - held_out))
+    assert record["loss"] == pytest.approx(sum(losses) / len(losses)), "each review's, alike"
     (asked,) = answered
     assert record["held_out"] == len(asked) == held_out
     for place in range(held_out):
@@ -50,6 +54,17 @@ def test_a_trial_sees_no_held_out_review_and_no_test_review(
         assert (asked.starts[place], asked.starts[place + 1]) == (start, end)
         assert asked.labels[place] == everything.labels[review]
     assert asked.ids is everything.ids or (asked.ids == everything.ids).all()
+
+
+def test_a_rate_that_falls_does_so_within_the_trial(
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    rate = loop.rate
+    monkeypatch.setattr(loop, "rate", lambda *where: rates.append(rate(*where)) or rates[-1])
+    run = run_of(smoke)
+    tune.trial(run, dataclasses.replace(smoke, decay="linear"), 2 * smoke.batch_size)
+    assert rates == [run.learning_rate, run.learning_rate / 2]
 
 
 def no_training(run: Run, study: Study, reviews: int) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from t5peft.pretrain.settings import BackboneParams
 def sst2(tmp_path: Path) -> Path:
     folder = tmp_path / "sst2"
     folder.mkdir()
-    rows = [{"sentence": text, "label": label} for text, label in data.read("made-up", "train")]
+    read = data.read("made-up", "train")
+    rows = [{"sentence": f"{text} ", "label": label} for text, label in read]  # as in the hub's
     pd.DataFrame(rows[:40]).to_parquet(folder / "train-00000-of-00001.parquet")
     pd.DataFrame(rows[40:48]).to_parquet(folder / "validation-00000-of-00001.parquet")
     return folder

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -19,7 +22,7 @@ from t5peft.base import files, paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.settings import build, read_yaml
 from t5peft.inputs import backbone, data, tokenizers
-from t5peft.pretrain import loop, spans
+from t5peft.pretrain import loop, mixture, spans
 from t5peft.pretrain.settings import BackboneParams
 from t5peft.runs import pack
 from t5peft.training import fast
@@ -104,10 +107,35 @@ def _weights(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("int8-*"))]
 
 
+def test_a_training_ends_after_its_minutes_also_where_it_was_stopped_before(
+    small: BackboneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(step=10)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    for minutes in (1.0, 2.0):
+        folder = loop.pretrain(dataclasses.replace(small, steps=1000, minutes=minutes))
+        record = json.loads((folder / "pretraining.json").read_text())
+        assert (record["steps"], record["seconds"]) == (6 * minutes, 60 * minutes)
+
+
+def test_a_backbone_is_not_asked_for_spans_that_it_was_trained_to_fill(
+    small: BackboneParams, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+    monkeypatch.setattr(loop, "reading", lambda *found: asked.extend(found[2].tolist()) or {})
+    monkeypatch.setattr(loop, "zero_shot", lambda *_: {})
+    stream, state = np.arange(3, 2_000), loop.start(small, Path("none"), torch.device("cpu"))
+    loop.measure(state, small, stream, words)
+    trained, _ = next(iter(mixture.Spans(stream, small, words)))
+    assert len(asked) > len(trained)
+    assert not [text for text in trained.tolist() if text in asked]
+
+
 def test_a_checkpoint_of_other_settings_is_refused_by_name(small: BackboneParams) -> None:
     loop.pretrain(small)
-    with pytest.raises(InputError, match="batch_size 4, expected batch_size 8"):
-        loop.pretrain(dataclasses.replace(small, batch_size=8))
+    for key, own, other in (("batch_size", 4, 8), ("seed", 0, 1)):
+        with pytest.raises(InputError, match=f"{key} {own}, expected {key} {other}"):
+            loop.pretrain(dataclasses.replace(small, **{key: other}))
     longer = dataclasses.replace(small, steps=14)
     record = json.loads((loop.pretrain(longer) / "pretraining.json").read_text())
     assert record["steps"] == 14, "a later end is the same training"

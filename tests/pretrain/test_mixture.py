@@ -14,7 +14,7 @@ import torch
 from t5peft.base import machine
 from t5peft.base.errors import InputError
 from t5peft.inputs import data, tokenizers
-from t5peft.pretrain import loop, mixture
+from t5peft.pretrain import loop, mixture, spans
 from t5peft.pretrain.settings import BackboneParams
 
 
@@ -39,10 +39,36 @@ def test_no_test_review_is_ever_read(
     assert texts["test"] - seen, "or nothing is shown"
 
 
+def test_sentences_are_cleaned_as_the_reviews_are(sst2: Path) -> None:
+    wanted = [(text.lower(), label) for text, label in data.read(data.MADE_UP, "train")]
+    assert mixture.read_sst2(str(sst2)) == wanted[:40]
+
+
+def test_a_reviews_end_stands_in_the_stream(words: Any, tmp_path: Path) -> None:
+    stream = mixture.pack(["a good film", "bad"], words, tmp_path)
+    assert words.decode(stream.tolist()) == "a good film</s> bad</s>"
+
+
+def test_each_pass_cuts_the_text_elsewhere(small: BackboneParams, words: Any) -> None:
+    passage = spans.lengths(small.input_length).text
+    batches = iter(mixture.Spans(np.arange(passage * 9), small, words))  # two batches a pass
+    starts = [next(batches)[0][:, 0] % passage for _ in range(12)]
+    assert all(len(of_one.unique()) == 1 for of_one in starts)
+    assert len({int(of_one[0]) for of_one in starts}) > 2
+
+
+def test_a_text_fills_a_batch_wherever_a_pass_begins(small: BackboneParams) -> None:
+    passage = spans.lengths(small.input_length).text
+    stream = np.arange(passage * (small.batch_size + 1) - 1)
+    mixture.Spans(stream, small, None)
+    with pytest.raises(InputError, match=r"batch_size: found 4, expected at most the 3 passages"):
+        mixture.Spans(stream[:-1], small, None)
+
+
 def test_a_worker_draws_the_same_batches(small: BackboneParams, words_folder: Path) -> None:
     stream = np.arange(100, 3_000).astype(np.uint16)
-    spans = mixture.Spans(stream, small, tokenizers.load(str(words_folder)))
-    alone, ahead = iter(spans), mixture.ahead(spans)
+    batches = mixture.Spans(stream, small, tokenizers.load(str(words_folder)))
+    alone, ahead = iter(batches), mixture.ahead(batches)
     for _ in range(40):  # more than one pass over the text
         for ours, theirs in zip(next(alone), next(ahead), strict=True):
             assert torch.equal(ours, theirs)

@@ -48,6 +48,7 @@ def test_no_head_is_blind_and_none_favours_the_far(heads: int, buckets: int, far
     assert bias.min() >= recipe.LOWEST
     assert (bias[0] == 0).all(), "a token's own place is the best one"
     assert bias.max() == 0
+    assert torch.equal(bias[1, 6::4], bias[1, 2:-4:4] / 2), "further heads see twice as far"
 
 
 def test_cross_attention_starts_by_finding_the_decoders_own_token(
@@ -79,6 +80,15 @@ def test_matrices_turn_and_keep_their_length(model: T5ForConditionalGeneration) 
             torch.testing.assert_close(recipe.rms(p), recipe.rms(before[name]), rtol=1e-4, atol=0)
             turned = recipe.rms(p - before[name]) / recipe.rms(p)
             assert 0.005 < turned < 0.08, name
+
+
+def test_nothing_moves_without_a_gradient(model: T5ForConditionalGeneration) -> None:
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    recipe.Optimizer(model).step(0.02)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.detach(), before[name], msg=name)
 
 
 def test_muon_of_all_matrices_at_once_is_torchs_own(model: T5ForConditionalGeneration) -> None:

@@ -44,6 +44,9 @@ def test_input_and_target_together_are_the_text(input_length: int, seed: int) ->
     source, target = spans.corrupt(text, size, SENTINEL, data.EOS, np.random.default_rng(seed))
     assert (len(source), len(target)) == (size.input, size.target)
     assert source[-1] == target[-1] == data.EOS
+    for side in (source, target):
+        sentinels = np.flatnonzero(side > SENTINEL - size.spans)
+        assert (np.diff(sentinels) > 1).all(), "no span is empty"
     filled = []
     for token in source[:-1]:
         if token > SENTINEL - size.spans:
