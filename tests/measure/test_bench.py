@@ -55,9 +55,7 @@ def test_a_bench_is_printed_before_it_is_stored(
     assert stored is not None
     assert capsys.readouterr().out.endswith(f"{measurements.bench(smoke).path}\n")
     assert stored["methods"] == dict.fromkeys(EXERCISE, sides)
-    changes: list[dict[str, Any]]
-    changes = [{"test_examples": 8}, {"batch_size": 8}, {"data_fingerprint": "f00d"}]
-    for change in changes:
+    for change in ({"test_examples": 8}, {"batch_size": 8}, {"data_fingerprint": "f00d"}):
         other = measurements.bench(dataclasses.replace(smoke, **change))
         assert other.load() is None, "not that study's"
     assert main([*command, "--set", "precision=bf16"]) == 0
