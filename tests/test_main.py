@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import re
 import subprocess
@@ -19,6 +20,8 @@ from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.measure import measurements, predict, retention
+from t5peft.report.render import render
+from t5peft.runs import export
 from t5peft.training import loop
 
 INTERRUPTED = """
@@ -171,6 +174,48 @@ def test_figures_are_told_in_their_units(
         "bag_of_words_accuracy: 75.00%",
     )
     assert row.split() == ["full", "90.00", "4.500", "2.250"]
+
+
+def test_a_pipe_with_a_mark_and_a_terminal_without_unicode_are_no_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given, out = io.BytesIO("\ufeffcaf\u00e9\n".encode()), io.BytesIO()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given, "latin-1"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, "ascii"))
+    monkeypatch.setattr(predict, "predict", lambda _, texts, __: [("negative", 0, *texts)])
+    assert main(["predict", "run"]) == 0
+    assert out.getvalue() == b"negative\t0.000\tcaf\\xe9\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        ("", "pt"),
+        ("--backbone", "bare"),
+        ("--merge", "merged"),
+        ("--merge --format peft", "peft merged"),
+        ("--backbone --format pt", "pt bare"),
+    ],
+)
+def test_an_export_is_what_was_asked_for(
+    options: str,
+    written: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(export, "export", lambda *_: ["pt"])
+    monkeypatch.setattr(export, "in_folders", lambda study, folder, kind, runs: [kind])
+    monkeypatch.setattr(export, "bare", lambda *_: "bare")
+    assert main(["export", "smoke", "-o", "folder", *options.split()]) == 0
+    assert capsys.readouterr().out.split() == written.split()
+
+
+def test_a_partial_render_trains_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(render, "render", lambda study, changes, *_: changes)
+    assert main(["render", "--set", "train=yes", "--partial"]) == 0
+    assert capsys.readouterr().out == "{'train': 'partial'}\n"
 
 
 def test_texts_may_stand_behind_an_option() -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from t5peft.base import progress
+from t5peft.base import machine, progress
 from t5peft.base.progress import Progress
 
 
@@ -47,6 +47,15 @@ def test_work_tells_of_itself_the_innermost_alone(capsys: pytest.CaptureFixture[
         assert "a run" not in said(capsys, "outside: 3 MB, 0 s\n").partition("outside")[2]
     time.sleep(0.3)
     assert capsys.readouterr().err.count("\n") <= 1, "once it is done nothing is told"
+
+
+def test_of_a_launch_the_main_process_alone_tells(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "is_main_process", lambda: False)
+    with Progress("a run", 200):
+        time.sleep(0.3)
+        assert capsys.readouterr().err == ""
 
 
 def test_work_that_fails_is_told_of_no_more(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ def test_a_wrong_line_is_refused_by_name(line: str, tmp_path: Path) -> None:
 
 def test_a_missing_setting_is_named(tmp_path: Path) -> None:
     text = (paths.CHECKOUT / "params" / "assignment.yaml").read_text()
-    path = tmp_path / "study.yaml"
+    path = tmp_path / "study.yml"
     path.write_text(text.replace("epochs: 10", ""))
     with pytest.raises(InputError, match="no epochs"):
         studies.load(path)

@@ -140,6 +140,11 @@ def test_whether_a_render_trains_is_no_commands_word() -> None:
     assert studies.arguments(dataclasses.replace(smoke, train="no")) == studies.arguments(smoke)
 
 
+def test_of_files_that_differ_alike_a_command_names_the_default_study() -> None:
+    own = studies.load(studies.DEFAULT, {"study": "mine", "runs": [{"method": "full"}]})
+    assert studies.arguments(own).startswith(f"{studies.DEFAULT} "), "not the sweep"
+
+
 def test_another_seed_is_kept_beside_the_study() -> None:
     study = studies.load("smoke")
     other = studies.with_seed(study, 3)

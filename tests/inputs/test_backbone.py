@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import BertConfig, MT5Config, T5Config, UMT5Config
 
 from t5peft.base.errors import InputError
@@ -50,6 +51,7 @@ def test_the_fingerprint_is_of_the_files(folder: Path, smoke: Study) -> None:
     study = dataclasses.replace(smoke, backbone=str(folder))
     before = backbone.fingerprint(study)
     assert backbone.fingerprint(dataclasses.replace(study, backbone_fingerprint=before)) == before
+    assert backbone.described(study)["commit"] == "", "it is no snapshot"
     (folder / "README.md").write_text("no part of the model")
     assert backbone.fingerprint(study) == before
     backbone.load("random:tiny", seed=4).save_pretrained(folder)
@@ -90,11 +92,15 @@ def set_in(name: str, key: str, value: Any) -> Callable[[Path], object]:
     return change
 
 
-def reshaped(folder: Path) -> None:
+def seen(as_another: Callable[[Tensor], Tensor]) -> Callable[[Path], None]:
     """The same bytes as another tensor."""
-    tensors = load_file(folder / "model.safetensors")
-    tensors[NORM] = tensors[NORM].reshape(1, -1)
-    save_file(tensors, folder / "model.safetensors")
+
+    def change(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        tensors[NORM] = as_another(tensors[NORM])
+        save_file(tensors, folder / "model.safetensors")
+
+    return change
 
 
 NORM = "encoder.final_layer_norm.weight"
@@ -102,7 +108,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a tensor": lambda folder: backbone.load("random:tiny", 4).save_pretrained(folder),
     "the dropout": set_in("config.json", "dropout_rate", 0.2),
     "the norms": set_in("config.json", "layer_norm_epsilon", 1e-3),
-    "a shape": reshaped,
+    "a shape": seen(lambda x: x[None]),
+    "a type": seen(lambda x: x.view(torch.int32)),
     "added tokens": lambda folder: (folder / "added_tokens.json").write_text('{"film": 8100}'),
     "the first token": set_in("config.json", "decoder_start_token_id", 1),
     "the pieces": lambda folder: (folder / "spiece.model").write_bytes(b"others"),

@@ -190,6 +190,18 @@ def test_one_text_with_both_labels_is_read_alike_in_any_order(
     assert data.read(str(tmp_path), "train") == [("a", 0), ("a", 1)]
 
 
+@pytest.mark.usefixtures("home")
+def test_a_review_in_the_other_split_changes_the_fingerprint(tmp_path: Path) -> None:
+    """Though all follow each other as before."""
+    reviews, found = data.read(data.MADE_UP, "train"), set()
+    for first in (100, 300):
+        for split, part in zip(data.SPLITS, (reviews[:first], reviews[first:]), strict=True):
+            frame = pd.DataFrame(part, columns=["text", "label"])
+            frame.to_csv(tmp_path / f"{split}.csv")
+        found.add(data.contents(str(tmp_path)))
+    assert len(found) == 2
+
+
 def test_all_reviews_that_there_are_may_be_taken(smoke: Study) -> None:
     assert len(data.tokens(dataclasses.replace(smoke, train_examples=400), "train")) == 400
 

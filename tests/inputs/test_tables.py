@@ -151,6 +151,9 @@ def test_words_of_a_class_label_may_be_named(tmp_path: Path) -> None:
     assert data.read(str(tmp_path), "train", Columns(labels=("no", "yes"))) == TEXTS["train"]
     with pytest.raises(InputError, match=r"label no, expected False or True, .*a word in quotes:"):
         data.read(str(tmp_path), "train", Columns(labels=("False", "True")))
+    FRAMES["test"].assign(label=-1).to_csv(tmp_path / "unsup.csv")
+    unlabelled = data.read(str(tmp_path), "unsupervised", Columns(labels=("no", "yes")))
+    assert unlabelled == [(text, -1) for text, _ in TEXTS["test"]]
 
 
 def test_a_text_of_tsv_may_hold_a_tab_or_a_line_break(tmp_path: Path) -> None:
@@ -273,6 +276,14 @@ REFUSED = {
     "one table": (
         lambda folder: FRAMES["train"].to_csv(folder / "IMDB.csv"),
         r"nothing of split train \(IMDB.csv\).*--set data='.*IMDB.csv' takes its halves",
+    ),
+    "two tables without a split": (
+        lambda folder: [FRAMES["train"].to_csv(folder / f"{name}.csv") for name in "ab"],
+        r"nothing of split train \(a.csv, b.csv\), expected .*aclImdb; give another --set data",
+    ),
+    "the other split alone": (
+        lambda folder: FRAMES["test"].to_csv(folder / "test.csv"),
+        r"nothing of split train \(test.csv\), expected .*aclImdb; give another --set data",
     ),
     "a table that is packed": (
         lambda folder: (folder / "train.csv.gz").touch(),

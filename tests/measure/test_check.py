@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -332,6 +333,15 @@ def test_it_is_worth_what_the_run_was(
     assert "found backbone f00d, expected backbone" in capsys.readouterr().err
     expected = 100 * record["best_accuracy"]
     assert worth == f"accuracy {expected:.2f}% of 64 test reviews (rank 8, alpha 4)"
+
+
+def test_another_number_than_is_derived_is_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(lora(), tmp_path / "lora.pt")
+    wrong = dataclasses.replace(look(tmp_path / "lora.pt"), derived=7)
+    monkeypatch.setattr(check, "identify", lambda *_: wrong)
+    assert main(["check", str(tmp_path / "lora.pt"), "--method", "lora", "--size", "tiny"]) == 1
 
 
 def test_full_fine_tuning_is_a_whole_t5(tmp_path: Path) -> None:

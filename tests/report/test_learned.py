@@ -155,6 +155,13 @@ def test_without_the_backbone_what_needs_it_is_left_out(made: Learned) -> None:
         assert ("W" in (sizes.get_title("left") or sizes.get_title())) == ratio  # as the style says
 
 
+def test_an_update_is_as_large_as_its_scale_says(made: Learned) -> None:
+    run = made.ours["lora"]
+    for site, (A, B) in learned.factors(made.tensors(run)).items():
+        size = 4 / 8 * (A @ B).norm().item()
+        assert made.loras[run.name][site].norm().item() == pytest.approx(size, rel=1e-5)
+
+
 def test_the_first_directions_are_counted(made: Learned) -> None:
     updates = made.loras["lora-scratch-r8"]
     for number, site in enumerate(updates):

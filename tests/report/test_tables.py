@@ -141,6 +141,7 @@ def test_a_last_epoch_that_is_the_best_of_each_run_is_not_said_twice(records: li
 
 
 def test_times_are_of_training_and_of_testing(records: list[Any]) -> None:
+    records[0]["history"][0]["other_words"] = 0.5
     table = tables.times(records)
     assert column(table, "training reviews per s")[0] == "100"
     assert column(table, "test reviews per s")[0] == "300"
