@@ -91,11 +91,7 @@ def side_by_side(todo: Sequence[Run], study: Study, jobs: int, replace: bool) ->
     def one(run: Run) -> int:
         pipe = subprocess.PIPE
         process = subprocess.Popen(
-            [*command, "--only", run.name],
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            env=environment,
+            [*command, "--only", run.name], stdout=pipe, stderr=pipe, text=True, env=environment
         )
         started.append(process)
         with ThreadPoolExecutor(1) as beside:  # whole lines: theirs would run into each other
