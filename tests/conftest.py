@@ -36,6 +36,7 @@ def a_precision_of_its_own() -> Iterator[None]:
     yield
     while bfloat16.provided:
         bfloat16.provided.pop().__exit__(None, None, None)
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # transformers' training arguments set it
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
