@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import shutil
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -54,6 +55,22 @@ class Made(Measured):
 def one(study: Study, name: str = "kind/one-8", reviews: int = 8) -> Measurement[Made]:
     identity, measure = {"reviews": reviews}, ("measure.baselines.measure",)
     return Measurement(study, name, identity, Made, measure, (name,))
+
+
+def test_nothing_of_the_measurement_before_is_held_in_memory(
+    smoke: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model whose faster forward refers to it; ten of full size would be gigabytes."""
+
+    class Model:
+        def __init__(self) -> None:
+            self.forward = self
+
+    model = Model()
+    held = weakref.ref(model)
+    del model
+    monkeypatch.setattr(baselines, "measure", lambda _: {"held": held()})
+    assert one(smoke).figures() == {"held": None}
 
 
 def test_what_is_fresh_is_not_measured_again(smoke: Study, made: list[str]) -> None:

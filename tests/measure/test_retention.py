@@ -20,7 +20,7 @@ from t5peft.methods.table import runs_of
 from t5peft.pretrain import settings
 from t5peft.report.evidence import Evidence
 from t5peft.runs import make, reopen, store, verify
-from t5peft.training import jobs
+from t5peft.training import jobs, loop
 
 pytestmark = pytest.mark.slow
 
@@ -122,6 +122,18 @@ def test_full_fine_tuning_is_trained_to_its_best_epoch(short: Study) -> None:
     after_two = retention.finished(run, short, record | {"best_epoch": 2}).model.shared.weight
     moved = (after_one - start).abs().max(), (after_two - start).abs().max()
     assert 0 < moved[0] < moved[1]
+
+
+def test_full_fine_tuning_is_trained_again_as_it_was(short: Study) -> None:
+    """In the parts for each of which its dropout was drawn; they are no part of its identity."""
+    run, in_parts = run_of(short, "full"), dataclasses.replace(short, micro_batch_size=4)
+    record = make.train_alone(run, in_parts)
+    job, whole = jobs.prepare(run, in_parts), jobs.prepare(run, short)
+    for each in (job, whole):
+        loop.train_epoch(each, 1)
+    again = retention.finished(run, short, record).model.shared.weight
+    assert torch.equal(again, job.model.shared.weight)
+    assert not torch.equal(again, whole.model.shared.weight)
 
 
 def test_stretches_are_of_test_reviews(short: Study) -> None:

@@ -15,7 +15,7 @@ from t5peft.base import machine
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.measure import bench
-from t5peft.runs import make, store, verify
+from t5peft.runs import make, reopen, store, verify
 from t5peft.training import compiling, jobs, loop
 
 
@@ -102,17 +102,21 @@ def test_a_trace_says_whether_its_steps_were_compiled(
     """Dropout is drawn otherwise then: `verify` trains them as they were, or refuses."""
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     run = run_of(many)
-    held = store.trace(make.train_alone(run, many))
+    record = make.train_alone(run, many)
+    held = store.trace(record)
     assert held.losses_by == f"{machine.kind()}, compiled"
-    losses = verify.first_losses(run, many, 3, held.losses_by)
+    losses = verify.first_losses(run, many, 3, record)
     np.testing.assert_allclose(losses, held.losses[:3], rtol=1e-5)
-    others = verify.first_losses(run, many, 3, machine.kind())
+    assert reopen.anew(run, many, record).compiled
     with monkeypatch.context() as plain:
         plain.setattr(compiling, "DEVICES", set())
-        plainly = verify.first_losses(run, many, 3, machine.kind())
-        np.testing.assert_allclose(others, plainly, rtol=1e-5)
         with pytest.raises(InputError, match=r"compiled, expected a step that can be compiled he"):
-            verify.first_losses(run, many, 3, held.losses_by)
+            verify.first_losses(run, many, 3, record)
+        assert not reopen.anew(run, many, record).compiled
+    here = dataclasses.replace(held, losses_by=machine.kind())
+    monkeypatch.setattr(store, "trace", lambda _: here)
+    assert not reopen.anew(run, many, record).compiled
+    np.testing.assert_allclose(verify.first_losses(run, many, 3, record), losses, rtol=1e-5)
 
 
 def test_a_launch_of_several_processes_has_no_whole_batch_to_compile(

@@ -74,7 +74,7 @@ def of_run(run: Run, study: Study, reviews: int) -> Retention:
 def finished(run: Run, study: Study, record: Record) -> Job:
     """The run as it was after its best epoch: from its tensors, or trained again."""
     if run.method == "full":
-        job = jobs.prepare(run, study)
+        job = reopen.anew(run, study, record)
         for epoch in range(1, record["best_epoch"] + 1):
             loop.train_epoch(job, epoch)
         return job
@@ -103,11 +103,9 @@ def span_loss(job: Job, sources: Tensor, targets: Tensor, placeholders: int) -> 
     job.model.eval()
     ids = torch.nn.functional.pad(sources, (placeholders, 0), value=data.PAD)
     total = 0.0
-    with job.accelerator.autocast():
-        for source, target in zip(ids.split(AT_ONCE), targets.split(AT_ONCE), strict=True):
-            source, target = (side.to(job.accelerator.device) for side in (source, target))
-            loss = job.model(
-                input_ids=source, attention_mask=torch.ones_like(source), labels=target
-            ).loss
-            total += float(loss) * len(source)
+    for source, target in zip(ids.split(AT_ONCE), targets.split(AT_ONCE), strict=True):
+        source, target = (side.to(job.accelerator.device) for side in (source, target))
+        seen = torch.ones_like(source)
+        loss = job.model(input_ids=source, attention_mask=seen, labels=target).loss
+        total += float(loss) * len(source)
     return total / len(ids)

@@ -19,7 +19,7 @@ from t5peft.inputs import backbone, hub, tokenizers
 from t5peft.methods.table import Run
 from t5peft.runs import records, store
 from t5peft.runs.records import Stored
-from t5peft.training import jobs
+from t5peft.training import compiling, jobs
 from t5peft.training.jobs import Job
 
 
@@ -29,6 +29,16 @@ def job(run: Run, study: Study) -> Job:
     where = store.folder(run, study)
     put(model, store.tensors(where)[1], str(where))
     return jobs.with_fast_model(run, study, model)
+
+
+def anew(run: Run, study: Study, record: Stored) -> Job:
+    """A stored run's job before its first step: in parts, and compiled where it can be, as it was.
+
+    Dropout is drawn for each part, and otherwise where a step is compiled.
+    """
+    study = replace(study, micro_batch_size=record["params"].get("micro_batch_size", 0))
+    compiled = "compiled" in store.trace(record).losses_by
+    return (compiling.prepared if compiled else jobs.prepare)(run, study)
 
 
 def find(name: str) -> Path:

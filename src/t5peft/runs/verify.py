@@ -9,7 +9,6 @@ steps are verified on the kind of device that made the trace.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -18,8 +17,8 @@ from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.methods.table import Run
 from t5peft.runs import records, reopen, store
-from t5peft.runs.records import Verified
-from t5peft.training import compiling, loop, trace
+from t5peft.runs.records import Record, Verified
+from t5peft.training import loop, trace
 from t5peft.training.jobs import Job
 
 LOSS = {"fp32": 1e-4, "bf16": 1e-2}
@@ -34,15 +33,13 @@ ANSWERS = {"fp32": 1e-3, "bf16": 1e-2}
 ELSEWHERE = "another process has it: ask again"
 
 
-def first_losses(run: Run, study: Study, steps: int, made_by: str) -> np.ndarray:
-    """The losses of a run's first steps (an epoch's at most), trained anew, as a trace's were made.
+def first_losses(run: Run, study: Study, steps: int, record: Record) -> np.ndarray:
+    """The losses of a stored run's first steps (an epoch's at most), trained anew as they were.
 
-    Raises `InputError` where a compiled step cannot be: it draws dropout otherwise.
+    Raises `InputError` where a compiled step cannot be compiled: it draws dropout otherwise.
     """
-    job = compiling.prepared(run, study)
-    if "compiled" not in made_by:
-        job.compiled = None
-    elif job.compiled is None:
+    job, made_by = reopen.anew(run, study, record), store.trace(record).losses_by
+    if "compiled" in made_by and job.compiled is None:
         expected, way_out = "a step that can be compiled here", "verify it on such a machine"
         raise InputError(f"trace of {run.name}", made_by, expected, way_out)
     return loop.train_epoch(job, 1, steps)
@@ -97,9 +94,7 @@ def verify(run: Run, study: Study, steps: int, reviews: int) -> Verified:
     enough = before and before["steps"] >= len(known) and before["reviews"] >= len(answered)
     if before and enough and store.holds(before):
         return before
-    parts = record["params"].get("micro_batch_size", 0)  # dropout is drawn for each part
-    study = replace(study, micro_batch_size=parts)
-    differences = np.abs(first_losses(run, study, len(known), held.losses_by) - known)
+    differences = np.abs(first_losses(run, study, len(known), record) - known)
     found: Verified = {
         "result": store.result(record),
         "source": deciding.code().digest,
