@@ -28,9 +28,8 @@ def train(run: Run, study: Study) -> None:
     machine.reset_peak_memory()
     identity, held = identity_of(run, study), backbone.described(study)  # as they are loaded
     where, key = store.folder(run, study), store.key(store.numbered(identity, run.number))
-    job = compiling.prepared(run, study)  # inputs, method, optimizer
-    if machine.launched():
-        job.compiled = None  # it is of whole batches: of these each process has a part
+    # A compiled step is of whole batches: of these each process of a launch has a part.
+    job = (jobs.prepare if machine.launched() else compiling.prepared)(run, study)
     for path in reversed(store.checkpoints(where, key, study.epochs)):
         checkpoint.restore(job, path, key)
         if job.history:  # else it is damaged, and an earlier one may be whole
