@@ -19,7 +19,7 @@ import io
 
 import torch
 from accelerate.state import AcceleratorState
-from helpers import ANSWERS, SOURCE, acl_imdb, run_of, trained_once
+from helpers import ANSWERS, SOURCE, acl_imdb, read_code_anew, run_of, trained_once
 
 from t5peft.base import bfloat16, deciding, paths, studies
 from t5peft.base.studies import Study
@@ -217,8 +217,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.copytree(SOURCE, copy)
     monkeypatch.setattr(deciding, "FOLDER", copy)
     yield copy
-    deciding.code.cache_clear()
-    deciding.sources.cache_clear()
+    read_code_anew()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import multiprocessing
@@ -47,6 +48,12 @@ def change_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     monkeypatch.setattr(deciding, "code", changed)
+
+
+def read_code_anew() -> None:
+    """The source has changed since this process first asked."""
+    deciding.code.cache_clear()
+    deciding.sources.cache_clear()
 
 
 def run_of(study: Study, name: str = NAME) -> Run:
@@ -140,6 +147,23 @@ def forge(folder: Path, **changes: Any) -> None:
     record = {**json.loads((folder / records.RECORD).read_text()), **changes}
     record["seal"] = records.seal(record)
     (folder / records.RECORD).write_text(records.as_text(record))
+
+
+def without_trace(folder: Path) -> None:
+    """Store a run as it was before there were traces."""
+    record = json.loads((folder / records.RECORD).read_text())
+    (folder / store.TRACE).unlink()
+    del record["files"][store.TRACE]
+    store.put(folder, record, {})
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No text can be written any more."""
+
+    def full_disk(path: Path, _: object) -> None:
+        raise files.unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
+
+    monkeypatch.setattr(files, "write_text", full_disk)
 
 
 def train_in(home: Path, study: Study, fatal: tuple[str, str] | None = None) -> None:

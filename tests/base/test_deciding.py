@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import edit
+from helpers import edit, read_code_anew
 
 from t5peft.base import deciding
 
@@ -279,8 +279,7 @@ def test_what_is_remembered_of_a_source_is_of_that_source(
     monkeypatch.setattr(deciding, "FOLDER", tree)
 
     def found() -> str:
-        deciding.code.cache_clear()
-        deciding.sources.cache_clear()
+        read_code_anew()
         return deciding.code().digest
 
     assert found() == found() == NOW
@@ -290,8 +289,7 @@ def test_what_is_remembered_of_a_source_is_of_that_source(
         assert found() == NOW
     edit(tree / "methods/lora.py", "alpha / rank", "alpha * rank")
     assert found() == digest(tree) != NOW
-    deciding.code.cache_clear()
-    deciding.sources.cache_clear()
+    read_code_anew()
 
 
 # --- names, in small packages --------------------------------------------------------------------

@@ -11,9 +11,6 @@ from t5peft.base import paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.settings import overrides
 
-SHIPPED = sorted((paths.CHECKOUT / "params").glob("*.yaml"))
-STUDIES = [path.stem for path in SHIPPED if not path.stem.startswith("backbone-")]
-
 
 def test_overrides_are_read_as_yaml() -> None:
     given = ["lora_rank=16", "lora_alpha=1e-1", "data=", "study=x", "data_fingerprint=1e5"]
@@ -28,24 +25,11 @@ def test_overrides_are_read_as_yaml() -> None:
 
 WRONG = {
     "lora_rnak: 8": "did you mean 'lora_rank'",
-    "lora_rank: eight": "whole number",
-    "lora_rank: true": "whole number",
     "lora_rank: 8.5": "whole number",
-    "lora_rank: 0": "positive number",
     "epochs: -1": "positive number",
-    "seed: -1": "from 0",
-    "lora_learning_rate: .nan": "finite",
-    "lora_learning_rate: fast": "finite",
     f"lora_learning_rate: {'9' * 400}": "finite",
-    "precision: fp16": "'fp32', 'bf16'",
-    "train: maybe": "'auto', 'yes', 'no'",
-    "prompt_tokens: 255": "at most max_length - 2",
-    "study: ../other": "letters, digits",
-    "backbone: random:tiny": "random backbone has none",
     "data: 7": "a text",
     "labels: [bad, Bad]": "two words, or none",
-    "epochs: 1\nepochs: 2": "given twice",
-    "x: !!python/object/apply:os.system [ls]": "readable YAML",
 }
 
 

@@ -14,7 +14,7 @@ from t5peft.__main__ import main
 from t5peft.base import machine, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.inputs import backbone, data, tokenizers
+from t5peft.inputs import backbone, data
 from t5peft.measure import baselines, measurements
 from t5peft.measure.measurements import Baselines, Measurement
 from t5peft.runs.identity import of_study
@@ -44,7 +44,7 @@ def test_baselines_are_measured_stored_and_found_again(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_backbone_is_scored_as_a_run_is(
-    precision: Any, smoke: Study, monkeypatch: pytest.MonkeyPatch
+    precision: Any, words: Any, smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     smoke = dataclasses.replace(smoke, precision=precision)
     test = data.tokens(smoke, "test")
@@ -56,7 +56,6 @@ def test_the_backbone_is_scored_as_a_run_is(
         return answers
 
     monkeypatch.setattr(evaluation, "predict", predict)
-    words = tokenizers.load(smoke.tokenizer)
     assert baselines.zero_shot_accuracy(smoke, words, test) == (0.75, 0.25)
 
 
@@ -77,23 +76,20 @@ def test_the_baselines_of_a_backbone_that_is_stored_know_no_seed() -> None:
     assert baselines_of(dataclasses.replace(study, seed=1)).load() == stored
 
 
-def test_texts_are_cut_to_what_the_runs_see(smoke: Study) -> None:
-    words, room = tokenizers.load(smoke.tokenizer), 9
-    test = data.tokens(smoke, "test")
+def test_texts_are_cut_to_what_the_runs_see(words: Any, smoke: Study) -> None:
+    test, room = data.tokens(smoke, "test"), 9
     ids, mask = test.batch(np.arange(len(test)), room)
     seen = words.batch_decode([row[: kept - 1] for row, kept in zip(ids, mask.sum(1), strict=True)])
     assert baselines.truncated(words, test, room) == seen
 
 
-def test_the_bag_learns_from_the_training_labels_alone(smoke: Study) -> None:
-    words = tokenizers.load(smoke.tokenizer)
+def test_the_bag_learns_from_the_training_labels_alone(words: Any, smoke: Study) -> None:
     train, test = data.tokens(smoke, "train"), data.tokens(smoke, "test")
     turned = dataclasses.replace(train, labels=1 - train.labels)
     assert baselines.bag_of_words_accuracy(smoke, words, turned, test) < 0.1
 
 
-def test_the_bag_learns_nothing_from_words_that_come_once(smoke: Study) -> None:
-    words = tokenizers.load(smoke.tokenizer)
+def test_the_bag_learns_nothing_from_words_that_come_once(words: Any, smoke: Study) -> None:
     ids = words(["great film", "bad plot"], add_special_tokens=False)["input_ids"]
     once = data.Tokens.of(ids, np.array([0, 1]))
     with pytest.raises(InputError, match=r"expected reviews .* with words that come twice"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import shutil
 import time
 import weakref
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import edit
+from helpers import edit, fill_disk
 
-from t5peft.base import deciding, files, studies
+from t5peft.base import deciding, studies
 from t5peft.base.deciding import Code, Definition
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
@@ -192,11 +191,7 @@ def test_a_full_disk_keeps_what_was_there(
 ) -> None:
     here = one(smoke)
     (record,) = measurements.made([here])
-
-    def full_disk(path: Path, _: object) -> None:
-        raise files.unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
-
-    monkeypatch.setattr(files, "write_text", full_disk)
+    fill_disk(monkeypatch)
     with pytest.raises(InputError, match="No space left"):
         here.store({"accuracy": 0.9})
     assert here.load() == record

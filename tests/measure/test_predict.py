@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import run_of
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.inputs import data, tokenizers
+from t5peft.inputs import data
 from t5peft.measure import predict
 from t5peft.runs import make
 from t5peft.training import evaluation
 
 
-def test_a_text_is_cleaned_as_the_reviews_were(words_folder: Path) -> None:
-    words = tokenizers.load(str(words_folder))
+def test_a_text_is_cleaned_as_the_reviews_were(words: Any) -> None:
     raw, clean = (predict.as_tokens([x], words).ids for x in ("A Great<br />FILM", "a great film"))
     assert raw.tolist() == clean.tolist()
 
@@ -68,8 +68,7 @@ def test_a_file_holds_reviews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         predict.texts(["fine", "-"])
 
 
-def test_bytes_that_are_no_text_are_refused_by_number(words_folder: Path) -> None:
-    words = tokenizers.load(str(words_folder))
+def test_bytes_that_are_no_text_are_refused_by_number(words: Any) -> None:
     with pytest.raises(InputError, match="review 2: found bytes that are not UTF-8"):
         predict.check(["fine", "good \udcff film"])
     utf_16 = "good film".encode("utf-16-le").decode("utf-8")

@@ -13,9 +13,12 @@ import torch
 
 from t5peft.base import machine
 from t5peft.base.errors import InputError
-from t5peft.inputs import data, tokenizers
+from t5peft.inputs import data
 from t5peft.pretrain import loop, mixture, spans
 from t5peft.pretrain.settings import BackboneParams
+
+STREAM = np.arange(100, 3_000).astype(np.uint16)
+PAIRS = data.read(data.MADE_UP, "train")[:40]
 
 
 def test_no_test_review_is_ever_read(
@@ -65,9 +68,8 @@ def test_a_text_fills_a_batch_wherever_a_pass_begins(small: BackboneParams) -> N
         mixture.Spans(stream[:-1], small, None)
 
 
-def test_a_worker_draws_the_same_batches(small: BackboneParams, words_folder: Path) -> None:
-    stream = np.arange(100, 3_000).astype(np.uint16)
-    batches = mixture.Spans(stream, small, tokenizers.load(str(words_folder)))
+def test_a_worker_draws_the_same_batches(small: BackboneParams, words: Any) -> None:
+    batches = mixture.Spans(STREAM, small, words)
     alone, ahead = iter(batches), mixture.ahead(batches)
     for _ in range(40):  # more than one pass over the text
         for ours, theirs in zip(next(alone), next(ahead), strict=True):
@@ -75,23 +77,19 @@ def test_a_worker_draws_the_same_batches(small: BackboneParams, words_folder: Pa
 
 
 def test_a_worker_does_not_outlive_its_training(
-    small: BackboneParams, words_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: BackboneParams, words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would keep the lock."""
     monkeypatch.setattr(machine, "end_with_parent", (tmp_path / "told").touch)
-    stream = np.arange(100, 3_000).astype(np.uint16)
-    next(mixture.ahead(mixture.Spans(stream, small, tokenizers.load(str(words_folder)))))
+    next(mixture.ahead(mixture.Spans(STREAM, small, words)))
     assert (tmp_path / "told").exists()
 
 
 @pytest.mark.parametrize("first", [0, 1, 7, 40])
 def test_batches_from_a_number_on_are_those_that_come_there(
-    small: BackboneParams, words_folder: Path, first: int
+    small: BackboneParams, words: Any, first: int
 ) -> None:
-    stream = np.arange(100, 3_000).astype(np.uint16)
-    words = tokenizers.load(str(words_folder))
-    pairs = data.read(data.MADE_UP, "train")[:40]
-    for batches, source in ((mixture.Spans, stream), (mixture.sst2_batches, pairs)):
+    for batches, source in ((mixture.Spans, STREAM), (mixture.sst2_batches, PAIRS)):
         all_of_them: Any = iter(batches(source, small, words))
         later: Any = iter(batches(source, small, words, first))
         for _ in range(first):
@@ -101,10 +99,9 @@ def test_batches_from_a_number_on_are_those_that_come_there(
                 assert torch.equal(one, same)
 
 
-def test_on_a_gpu_all_sentences_are_of_one_width(small: BackboneParams, words_folder: Path) -> None:
-    words, pairs = tokenizers.load(str(words_folder)), data.read(data.MADE_UP, "train")[:40]
-    narrow = mixture.sst2_batches(pairs, small, words)
-    wide = mixture.sst2_batches(pairs, small, words, wide=True)
+def test_on_a_gpu_all_sentences_are_of_one_width(small: BackboneParams, words: Any) -> None:
+    narrow = mixture.sst2_batches(PAIRS, small, words)
+    wide = mixture.sst2_batches(PAIRS, small, words, wide=True)
     for _ in range(8):
         (some, target), (all_, same) = next(narrow), next(wide)
         assert all_.shape == (small.sst2_batch_size, small.sst2_length)
@@ -113,11 +110,9 @@ def test_on_a_gpu_all_sentences_are_of_one_width(small: BackboneParams, words_fo
         assert torch.equal(target, same)
 
 
-def test_a_sentence_keeps_its_label(small: BackboneParams, words_folder: Path) -> None:
-    words = tokenizers.load(str(words_folder))
-    pairs = data.read(data.MADE_UP, "train")[:40]
-    known = {tuple(words(text)["input_ids"]): data.LABELS[label] for text, label in pairs}
-    batches = mixture.sst2_batches(pairs, dataclasses.replace(small, sst2_length=99), words)
+def test_a_sentence_keeps_its_label(small: BackboneParams, words: Any) -> None:
+    known = {tuple(words(text)["input_ids"]): data.LABELS[label] for text, label in PAIRS}
+    batches = mixture.sst2_batches(PAIRS, dataclasses.replace(small, sst2_length=99), words)
     for _ in range(12):
         for row, target in zip(*next(batches), strict=True):
             text = tuple(x for x in row.tolist() if x != data.PAD)

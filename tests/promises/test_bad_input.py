@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from helpers import assert_complete, lacking, refused, trained_once
+from helpers import assert_complete, lacking, refused, tensors_in, trained_once
 from transformers import T5EncoderModel
 
 from t5peft.__main__ import main
@@ -20,7 +20,6 @@ from t5peft.base import studies
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone, data, int8, tokenizers
 from t5peft.methods.table import runs_of
-from t5peft.runs import store
 
 Make = Callable[[Path], object]
 """Puts something wrong into a folder."""
@@ -87,6 +86,10 @@ COMMANDS = {
     "train": "the following arguments are required: study",
     "train smoke --jobs x": "invalid int value: 'x'",
     "train smoke --jobs 0": "--jobs: found 0, expected a number from 1",
+    "verify smoke --steps 0": "--steps: found 0, expected a number from 1",
+    "verify smoke --reviews 0": "--reviews: found 0, expected a number from 1",
+    "retention smoke --reviews 0": "--reviews: found 0, expected 1 to the study's 64",
+    "bench smoke --repeats 0": "--repeats: found 0, expected a number from 1",
     "train smoke --only": "argument --only: expected at least one argument",
     "train smoke --only lora-scratch-r9": "run lora-scratch-r9: found no such run, expected one of",
     "verify smoke --only x --set data=nobody/nothing": "run x: found no such run, expected one of",
@@ -406,12 +409,8 @@ def stored(place: Path) -> Path:
     return place / "weights" / "smoke" / "lora-scratch-r8"
 
 
-def tensors_of(folder: Path) -> Path:
-    return folder / store.DELTA
-
-
 def cut_tensors(folder: Path) -> None:
-    tensors_of(folder).write_bytes(tensors_of(folder).read_bytes()[:-4])
+    tensors_in(folder).write_bytes(tensors_in(folder).read_bytes()[:-4])
 
 
 def another_run(folder: Path) -> None:
@@ -422,7 +421,7 @@ def another_run(folder: Path) -> None:
 STORED: dict[str, tuple[Make, str]] = {
     "a record that is none": (lambda f: (f / "record.json").write_text("{}"), "its seal"),
     "tensors cut": (cut_tensors, "other bytes than were stored"),
-    "no tensors": (lambda f: tensors_of(f).unlink(), "no plain file of that name"),
+    "no tensors": (lambda f: tensors_in(f).unlink(), "no plain file of that name"),
     "another run": (another_run, "found the record of adapter-scratch-b8"),
 }
 

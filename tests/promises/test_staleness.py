@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import NAME, change_backbone, edit, run_of
+from helpers import NAME, change_backbone, edit, read_code_anew, run_of
 
 from t5peft.__main__ import main
-from t5peft.base import deciding, paths, studies
+from t5peft.base import paths, studies
 from t5peft.base.studies import Study
 from t5peft.inputs import tokenizers
 from t5peft.runs import make, store
@@ -73,8 +73,7 @@ def test_a_change_is_seen(
     make.train_alone(run_of(on_folders), on_folders)
     assert store.status(run_of(on_folders), on_folders).state == "fresh"
     changed = change(on_folders, code)
-    deciding.code.cache_clear()
-    deciding.sources.cache_clear()
+    read_code_anew()
     state = store.status(run_of(changed), changed)
     assert state.state == CHANGES[change], state.reason
     if state.state == "missing":
@@ -87,8 +86,7 @@ def test_why_a_run_is_stale_is_told_definition_by_definition(
     study: Study, stored: Path, code: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit(code / "methods/lora.py", "self.scale = alpha / rank", "self.scale = alpha * rank")
-    deciding.code.cache_clear()
-    deciding.sources.cache_clear()
+    read_code_anew()
     assert main(["status", *studies.arguments(study).split(), "--why", NAME]) == 0
     first, _, *listed = capsys.readouterr().out.splitlines()
     assert first.split()[1:3] == [NAME, "stale"]

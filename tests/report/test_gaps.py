@@ -16,6 +16,12 @@ from t5peft.report.evidence import Evidence
 from t5peft.report.render import notebook
 from t5peft.runs import make
 
+MISSING = Missing("study", "1 of 10 runs missing", "stored runs", "train them")
+
+
+def ask() -> None:
+    raise MISSING
+
 
 @pytest.fixture
 def partial(smoke: Study) -> Study:
@@ -52,35 +58,24 @@ def run(source: str, names: dict[str, Any]) -> list[object]:
 
 
 def test_a_cell_shows_its_last_line_or_its_gap() -> None:
-    missing = Missing("study", "1 of 10 runs missing", "stored runs", "train them")
-
-    def ask() -> None:
-        raise missing
-
     assert run("x = 1\nx + 1", {}) == [2]
     assert run("x = 1", {}) == run("", {}) == []
-    assert run("ask()\n3", {"ask": ask}) == [missing]
+    assert run("ask()\n3", {"ask": ask}) == [MISSING]
     with pytest.raises(ZeroDivisionError):
         run("1 / 0", {})
 
 
 def test_what_a_gap_was_to_name_is_as_missing() -> None:
-    missing = Missing("study", "1 of 10 runs missing", "stored runs", "train them")
-
-    def ask() -> None:
-        raise missing
-
     names: dict[str, Any] = {"ask": ask, "full": "another chapter's"}
-    assert run("full, peft = ask()", names) == [missing]
+    assert run("full, peft = ask()", names) == [MISSING]
     for use in (bool, list, len, lambda gap: gap["run"], lambda gap: gap.name, lambda gap: gap()):
         with pytest.raises(Missing, match="1 of 10 runs missing"):
             use(names["full"])
-    assert run("peft[0]", names) == [missing]
+    assert run("peft[0]", names) == [MISSING]
 
 
 def test_a_sentence_has_a_dash_where_a_run_is_missing(partial: Study) -> None:
     text = notebook.fill("It took `{python} len(x)` s.", {"x": Evidence(partial).records("lora")})
     assert text.data == "It took \N{EN DASH} s."
-    missing = Missing("study", "1 of 10 runs missing", "stored runs", "train them")
-    text = notebook.fill("It is `{python} peft`.", {"peft": gaps.Gap(missing)})
+    text = notebook.fill("It is `{python} peft`.", {"peft": gaps.Gap(MISSING)})
     assert text.data == "It is \N{EN DASH}.", "nor a name that a gap stands for"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import NAME, run_of, trained_once
+from helpers import NAME, run_of, trained_once, without_trace
 
 from t5peft.__main__ import main
 from t5peft.base import deciding, machine, studies
@@ -287,19 +286,10 @@ def test_a_run_that_another_process_has_is_left_to_it(
     assert capsys.readouterr().out.count(verify.ELSEWHERE) == 1
 
 
-def without_trace(study: Study, name: str) -> None:
-    """Store a run as it was before there were traces."""
-    where = store.folder(run_of(study, name), study)
-    record = json.loads((where / records.RECORD).read_text())
-    (where / store.TRACE).unlink()
-    del record["files"][store.TRACE]
-    store.put(where, record, {})
-
-
 def test_a_run_without_a_trace_is_named_and_the_others_are_verified(
     arguments: list[str], stored: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    without_trace(stored, "full")
+    without_trace(store.folder(run_of(stored, "full"), stored))
     assert main(["verify", *arguments]) == 1
     of_full, of_lora = capsys.readouterr().out.splitlines()
     assert "trace of full: found none, expected the losses of its first steps" in of_full
@@ -318,14 +308,6 @@ def test_steps_of_the_other_kind_of_device_are_not_compared(
     of_full, _ = capsys.readouterr().out.splitlines()
     assert f"trace of full: found {machine.kind()}, expected one of" in of_full
     assert not (store.folder(run_of(stored, "full"), stored) / store.VERIFIED).exists()
-
-
-@pytest.mark.parametrize("wrong", ["--steps 0", "--reviews 0"])
-def test_nothing_is_compared_of_no_steps_or_reviews(
-    wrong: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["verify", *arguments, *wrong.split()]) == 2
-    assert f"{wrong.split()[0]}: found 0, expected a number from 1" in capsys.readouterr().err
 
 
 # --- what asks for a state -----------------------------------------------------------------------

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import edit, figures, flip, run_of
+from helpers import edit, figures, flip, read_code_anew, run_of
 
-from t5peft.base import deciding, files
+from t5peft.base import files
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.runs import make, store
@@ -104,8 +104,7 @@ def test_what_another_training_has_begun_is_neither_used_nor_lost(
     changed = dataclasses.replace(study, **OTHERS.get(other, {}))
     if other == "other code":
         edit(code / "training" / "evaluation.py", "MAX_LENGTH = 5", "MAX_LENGTH = 6")
-        deciding.code.cache_clear()
-        deciding.sources.cache_clear()
+        read_code_anew()
     before, run = begun.read_bytes(), run_of(changed)
     said = store.status(run, changed)
     assert said.reason == "never trained; beside it 1 checkpoint of other settings or code"

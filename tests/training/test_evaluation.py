@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from helpers import ANSWERS
+from tiny import EVERY, TOKENS, injected, tiny
 from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
-from t5peft.inputs import backbone, data
-from t5peft.methods.table import inject
+from t5peft.inputs import data
 from t5peft.training import evaluation
 
 
@@ -34,40 +33,19 @@ def by_generate(model: T5ForConditionalGeneration, words: Any, placeholders: int
     return answers
 
 
-@pytest.mark.parametrize(
-    ("method", "implementation", "settings"),
-    [
-        ("full", "scratch", {}),
-        ("soft-prompt", "scratch", {"tokens": 2}),
-        ("soft-prompt", "opendelta", {"tokens": 2}),
-        ("adapter", "scratch", {"bottleneck": 4}),
-        ("adapter", "adapterhub", {"bottleneck": 4}),
-        ("lora", "scratch", {"rank": 2, "alpha": 4.0}),
-        ("lora", "peft", {"rank": 2, "alpha": 4.0}),
-    ],
-)
-def test_the_answers_are_those_of_generate(
-    method: str,
-    implementation: str,
-    settings: dict[str, Any],
-    words: Any,
-    babbler: dict[str, torch.Tensor],
-) -> None:
-    model = backbone.load("random:tiny")
-    model.load_state_dict(babbler)
-    inject(model, method, implementation, settings)
-    model.eval()
-    placeholders = settings.get("tokens", 0) if implementation == "scratch" else 0
+@pytest.mark.parametrize(("method", "implementation"), EVERY)
+@pytest.mark.usefixtures("taught")
+def test_the_answers_are_those_of_generate(method: str, implementation: str, words: Any) -> None:
+    model = injected(method, implementation)
+    placeholders = TOKENS if (method, implementation) == ("soft-prompt", "scratch") else 0
     fast = evaluation.predict(model, words, reviews(), 10, placeholders)
     assert fast == by_generate(model, words, placeholders)
     assert {"positive", "negative"} < set(fast), "label words and others, or nothing is shown"
 
 
-def test_no_more_reviews_are_read_at_once_than_fit(
-    words: Any, babbler: dict[str, torch.Tensor]
-) -> None:
-    model = backbone.load("random:tiny")
-    model.load_state_dict(babbler)
+@pytest.mark.usefixtures("taught")
+def test_no_more_reviews_are_read_at_once_than_fit(words: Any) -> None:
+    model = tiny()
     wanted, sizes = evaluation.predict(model, words, reviews(), 10), []
     model.encoder.register_forward_pre_hook(
         lambda _, args, given: sizes.append(len(given["input_ids"])), with_kwargs=True
@@ -76,12 +54,10 @@ def test_no_more_reviews_are_read_at_once_than_fit(
     assert set(sizes) <= {1, 2, 3}
 
 
-def test_a_backbones_own_ways_of_writing_do_not_count(
-    words: Any, babbler: dict[str, torch.Tensor]
-) -> None:
+@pytest.mark.usefixtures("taught")
+def test_a_backbones_own_ways_of_writing_do_not_count(words: Any) -> None:
     """The exercise's is greedy, of five tokens: what is left to `generate` is written so too."""
-    model = backbone.load("random:tiny")
-    model.load_state_dict(babbler)
+    model = tiny()
     plain = evaluation.predict(model, words, reviews(), 10)
     own = {"num_beams": 3, "min_length": 5, "repetition_penalty": 9.0, "max_length": 40}
     own |= {"do_sample": True, "suppress_tokens": words("film")["input_ids"], "eos_token_id": 7}

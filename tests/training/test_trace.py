@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import run_of
+from helpers import run_of, without_trace
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -19,7 +18,6 @@ from t5peft.runs import make, records, store
 from t5peft.training import evaluation, jobs, loop, trace
 from t5peft.training.trace import OTHER, Trace
 
-RUN = "lora-scratch-r8"
 EPOCHS, STEPS, REVIEWS = 3, 4, 64
 
 
@@ -31,8 +29,8 @@ def study(smoke: Study) -> Study:
 @pytest.fixture
 def folder(study: Study) -> Path:
     """Of a run that was trained and stored."""
-    make.train_alone(run_of(study, RUN), study)
-    return store.folder(run_of(study, RUN), study)
+    make.train_alone(run_of(study), study)
+    return store.folder(run_of(study), study)
 
 
 def test_a_run_keeps_the_loss_of_each_step_and_the_answers_after_each_epoch(
@@ -60,11 +58,8 @@ def test_the_record_names_the_trace_and_its_bytes(folder: Path) -> None:
 
 
 def test_a_run_without_a_trace_is_as_valid(study: Study, folder: Path) -> None:
-    record = json.loads((folder / records.RECORD).read_text())
-    del record["files"][store.TRACE]
-    (folder / store.TRACE).unlink()
-    store.put(folder, record, {})
-    assert store.status(run_of(study, RUN), study).state == "fresh"
+    without_trace(folder)
+    assert store.status(run_of(study), study).state == "fresh"
     assert not store.trace(records.read_run(folder)).losses.size
 
 
@@ -72,7 +67,7 @@ def test_a_damaged_trace_is_seen(study: Study, folder: Path) -> None:
     content = bytearray((folder / store.TRACE).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / store.TRACE).write_bytes(content)
-    state = store.status(run_of(study, RUN), study)
+    state = store.status(run_of(study), study)
     assert state.state == "damaged"
     assert store.TRACE in state.reason
 
@@ -80,7 +75,7 @@ def test_a_damaged_trace_is_seen(study: Study, folder: Path) -> None:
 def test_a_run_that_goes_on_has_the_trace_of_one_that_was_never_stopped(
     study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, run = (folder / store.TRACE).read_bytes(), run_of(study, RUN)
+    whole, run = (folder / store.TRACE).read_bytes(), run_of(study)
     (folder / records.RECORD).unlink()
     train_epoch = loop.train_epoch
 
