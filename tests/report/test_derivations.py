@@ -37,6 +37,9 @@ def test_derived_and_counted_stand_in_their_columns(exercise: Study) -> None:
     table = derivations.counts([item])
     heads = ("added, derived", "added, counted", "all, derived", "all, counted", "equal")
     assert [column(table, head) for head in heads] == [["1"], ["2"], ["3"], ["4"], ["**NO**"]]
+    assert column(table, "model") == ["tiny"]
+    (formula,) = column(derivations.counts([item], formula=True), "added")
+    assert "L_{e} + 2" in formula, "in letters"
 
 
 def test_the_familys_shares_are_of_the_model(exercise: Study) -> None:

@@ -95,13 +95,21 @@ def symbols(derived: Derivation) -> str:
     return ", ".join(f"${formulas.latex(symbol)} = {formulas.latex(x)}$" for symbol, x in values)
 
 
-def counts(checked: Iterable[Checked]) -> str:
-    """Derived and counted numbers side by side; `equal` says whether both pairs agree."""
+def counts(checked: Iterable[Checked], formula: bool = False) -> str:
+    """Derived and counted numbers side by side; `equal` says whether both pairs agree.
+
+    formula: with what the method adds, in letters, in place of the model.
+    """
+
+    def added(item: Checked) -> str:
+        derived = formulas.derive(item.run.method, item.model, item.run.settings)
+        return f"${formulas.latex(derived.added)}$"
+
     return table(
         (
             {
-                "model": item.model,
                 "run": run_name(facts(item.run)),
+                **({"added": added(item)} if formula else {"model": item.model}),
                 "added, derived": f"{item.count.derived_added:,}",
                 "added, counted": f"{item.count.counted_added:,}",
                 "all, derived": f"{item.count.derived_total:,}",

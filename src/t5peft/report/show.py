@@ -200,6 +200,7 @@ def visible(markdown: str) -> int:
     """
     if markdown.startswith("`"):
         return round(1.3 * len(markdown))
+    markdown = markdown.replace(r" \, ", " ")  # between factors
     return len(re.sub(r"\\\w+|[\\${}_*` ]", "", markdown)) + markdown.count(" ")
 
 
