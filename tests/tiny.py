@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from t5peft.inputs import backbone
+from t5peft.methods import formulas
 from t5peft.methods.table import LIBRARY, METHODS, inject
 from t5peft.training.jobs import trained
 
@@ -22,6 +23,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ia3": {},
 }
 EVERY = [(method, "scratch") for method in METHODS] + list(LIBRARY.items())
+SIZED: list[tuple[str, dict[str, Any]]] = [("full", {}), ("ia3", {})] + [
+    (method, {name: number})
+    for method, (name, _) in formulas.SETTINGS.items()
+    for number in (1, 5, 8, 13)
+]
+"""Each method, at several sizes."""
+
 PEFT = [pair for pair in EVERY if pair[0] != "full"]
 
 

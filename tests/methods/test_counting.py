@@ -10,8 +10,7 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from tiny import EVERY
-from tiny import SETTINGS as SETTINGS_OF
+from tiny import EVERY, SETTINGS, SIZED
 
 from t5peft.__main__ import main
 from t5peft.base.errors import InputError
@@ -19,11 +18,6 @@ from t5peft.base.studies import TARGETS
 from t5peft.inputs.sizes import CLASSIC, SIZES, config
 from t5peft.methods import counting, formulas, lora
 
-SETTINGS: list[tuple[str, dict[str, int]]] = [("full", {}), ("ia3", {})] + [
-    (method, {name: number})
-    for method, (name, _) in formulas.SETTINGS.items()
-    for number in (1, 5, 8, 13)
-]
 SUBSETS = [some for many in range(1, 7) for some in combinations(TARGETS, many)]
 SMALL = ("tiny", "mini", "t5-small")  # with every setting; the others with a few
 BUILT = [
@@ -36,7 +30,7 @@ BUILT = [
         marks=[] if size in SMALL else pytest.mark.slow,
     )
     for size in CLASSIC
-    for method, settings in SETTINGS
+    for method, settings in SIZED
     for implementation in (["scratch"] if method == "full" else ["scratch", "library"])
     if size in SMALL or set(settings.values()) <= {13}
 ]
@@ -77,7 +71,7 @@ def test_encoder_and_decoder_of_unequal_depth_and_projections_that_are_not_squar
         d_model=50, d_kv=3, num_heads=7, d_ff=11, num_layers=2, num_decoder_layers=5,
         vocab_size=101, relative_attention_num_buckets=6,
     )  # fmt: skip
-    for method, settings in SETTINGS:
+    for method, settings in SIZED:
         assert counting.count(method, odd, settings).equal
 
 
@@ -95,7 +89,7 @@ def test_every_form_of_a_t5_is_counted(
 ) -> None:
     inner = "gated-gelu" if gated else "relu"
     form = config("tiny", d_kv=7, feed_forward_proj=inner, tie_word_embeddings=tied)
-    settings = SETTINGS_OF[method]
+    settings = SETTINGS[method]
     for more in ({}, {"targets": [*TARGETS]}) if method == "lora" else ({},):
         counted = counting.count(method, form, {**settings, **more}, implementation)
         assert counted.equal
@@ -104,7 +98,7 @@ def test_every_form_of_a_t5_is_counted(
 
 @pytest.mark.parametrize("size", [size for size in SIZES if size not in CLASSIC])
 def test_every_later_size_is_counted(size: str) -> None:
-    settings = SETTINGS_OF | {"lora": {"rank": 8, "targets": ["q", "wi", "wo"]}}
+    settings = SETTINGS | {"lora": {"rank": 8, "targets": ["q", "wi", "wo"]}}
     for method in settings if size.endswith("-small") else ("full", "lora"):
         assert counting.count(method, size, settings[method]).equal
 

@@ -27,6 +27,9 @@ from t5peft.pretrain.settings import BackboneParams
 from t5peft.runs import pack
 from t5peft.training import fast
 
+SPAN = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
+SENTENCES = torch.full((2, 5), 3), torch.tensor([[3, 1], [3, 1]])
+
 
 def test_one_pretraining_of_a_name_at_a_time(small: BackboneParams) -> None:
     with (
@@ -168,12 +171,11 @@ def test_a_model_that_does_not_read_shows(small: BackboneParams) -> None:
 
 
 def test_the_sentences_loss_is_weighed(small: BackboneParams) -> None:
-    span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
     after = []
     for last in (3, 4):
         state = loop.start(small, Path("none"), torch.device("cpu"))
         sentences = torch.full((2, 5), last), torch.tensor([[last, 1], [last, 1]])
-        loop.update(state, span, sentences, 0.02, dataclasses.replace(small, sst2_weight=0.0))
+        loop.update(state, SPAN, sentences, 0.02, dataclasses.replace(small, sst2_weight=0.0))
         after.append(state.model.encoder.final_layer_norm.weight.detach().clone())
     assert torch.equal(*after)
 
@@ -189,10 +191,8 @@ def test_a_gradient_is_cut_to_length_one(
         lengths.append(float(torch.stack(grads).norm()))
 
     monkeypatch.setattr(state.optimizer, "step", step)
-    span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
-    sentences = torch.full((2, 5), 3), torch.tensor([[3, 1], [3, 1]])
     heavy = dataclasses.replace(small, sst2_weight=1000.0)
-    loop.update(state, span, sentences, 0.02, heavy)
+    loop.update(state, SPAN, SENTENCES, 0.02, heavy)
     assert lengths == [pytest.approx(1.0, abs=1e-3)]
 
 
@@ -212,13 +212,11 @@ def test_sentences_come_every_so_many_steps_and_weigh_so_much_more(
     assert [len(kinds) for kinds in seen] == [2, 1, 1, 1, 1, 2, 1, 1, 1, 1, 2, 1]
     record = json.loads((folder / "pretraining.json").read_text())
     assert record["sst2_sentences"] == 3 * small.sst2_batch_size
-    span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
-    sentences = torch.full((2, 5), 3), torch.tensor([[3, 1], [3, 1]])
     weights = []
     for often, weight in ((1, 1.0), (4, 0.25)):
         state = loop.start(small, Path("none"), torch.device("cpu"))
         settings = dataclasses.replace(small, sst2_every=often, sst2_weight=weight)
-        update(state, span, sentences, 0.02, settings)
+        update(state, SPAN, SENTENCES, 0.02, settings)
         weights.append(state.model.shared.weight.detach().clone())
     assert torch.equal(*weights)
 
@@ -264,8 +262,7 @@ def test_a_compiled_gradient_that_is_another_is_not_taken(
     why = wrong if isinstance(wrong, str) else "its gradient is"
     assert f"not compiled, which is slower: {why}" in capsys.readouterr().out
     assert all(p.grad is None for p in state.model.parameters())
-    source, target = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
-    assert torch.equal(state.loss(source, target), loss(source, target))
+    assert torch.equal(state.loss(*SPAN), loss(*SPAN))
 
 
 def test_to_warm_up_changes_nothing(small: BackboneParams) -> None:
@@ -291,12 +288,11 @@ def test_to_warm_up_changes_nothing(small: BackboneParams) -> None:
 
 
 def test_padding_changes_no_loss(small: BackboneParams) -> None:
-    span = torch.randint(3, 100, (4, 20)), torch.randint(3, 100, (4, 8))
     ids, word = torch.randint(3, 100, (2, 5)), torch.tensor([[40, 1], [50, 1]])
     losses = []
     for wide in (ids, torch.nn.functional.pad(ids, (0, 7))):
         state = loop.start(small, Path("none"), torch.device("cpu"))
-        losses.append(loop.update(state, span, (wide, word), 0.02, small))
+        losses.append(loop.update(state, SPAN, (wide, word), 0.02, small))
     torch.testing.assert_close(*losses)
 
 

@@ -1,4 +1,4 @@
-"""A stored run opened again: its model with the trained tensors in place, its job, its trace."""
+"""A stored run opened again: its model with the trained tensors in place, or its job."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def verify(run: Run, study: Study, steps: int, reviews: int) -> Verified:
     """What `store.verification` reads: figures and bounds of a stored run with a trace.
 
     Compared are at most the steps and reviews that the trace holds. Raises `InputError` where it
-    holds none.
+    holds none, or was made on the other kind of device.
     """
     where = store.folder(run, study)
     record = store.load(run, study)
