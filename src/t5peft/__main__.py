@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from t5peft.base import deciding, machine, studies
-from t5peft.base.errors import InputError, OneLine
+from t5peft.base.errors import WRONG_INPUT, InputError, OneLine
 from t5peft.base.progress import Progress
 from t5peft.base.settings import overrides
 from t5peft.base.studies import TARGETS, Study
@@ -25,8 +26,6 @@ from t5peft.methods.table import METHODS, Run, runs_of
 from t5peft.runs import launch, records, store
 from t5peft.runs.identity import of_study
 from t5peft.runs.records import SHOWN
-
-WRONG_INPUT = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -390,7 +389,7 @@ def pack_command(options: argparse.Namespace) -> int:
     there = [f"pretrain backbone-{pretrained.name}"] if pretrained else []
     for command in (*there, f"train {study.study}"):
         print(f"in that folder: PYTHONPATH=src python -m t5peft {command}")
-    print(f"then here:      t5peft unpack {options.output}")
+    print(f"then here:      t5peft unpack {shlex.quote(options.output)}")
     return 0
 
 

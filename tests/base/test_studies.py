@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,14 @@ def test_a_study_is_named_so_that_a_command_means_it(study: str, changes: dict[s
     assert studies.arguments(studies.load(study)) == study
     own = dataclasses.replace(studies.load(study), study="mine")
     assert studies.arguments(own) == f"{study} --set study=mine"
+
+
+def test_a_root_without_studies_is_named(home: Path) -> None:
+    mine = studies.load(shutil.move(home / "params" / "smoke.yaml", home / "mine.yaml"))
+    for other in (home / "params").iterdir():
+        other.unlink()
+    with pytest.raises(InputError, match=f"folder {home}/params: found no study.*T5PEFT_HOME"):
+        studies.arguments(mine)
 
 
 SIZES = (1, 2, 4, 8, 16)

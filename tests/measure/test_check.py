@@ -90,6 +90,17 @@ def test_safetensors_alone_and_in_a_librarys_folder(name: str, tmp_path: Path) -
     assert look(path).names.keys() == lora().keys()
 
 
+def test_a_file_without_checksums_is_no_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(lora(), tmp_path / "lora.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert look(tmp_path / "lora.pt").counted == 1536
+
+
 def test_a_prompt_may_be_a_tensor_alone(tmp_path: Path) -> None:
     torch.save(torch.nn.Parameter(torch.ones(3, 32)), tmp_path / "prompts.pt")
     assert look(tmp_path / "prompts.pt", "soft-prompt").counted == 96
@@ -102,6 +113,10 @@ def test_what_runs_code_is_not_run(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(10_000)}, tmp_path / "whole.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:20_000])
     (tmp_path / "cut.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    flat = (tmp_path / "whole.pt").read_bytes()
+    (tmp_path / "bit.pt").write_bytes(flat[:9_999] + bytes([flat[9_999] ^ 1]) + flat[10_000:])
+    with pytest.raises(InputError, match=r"bit.pt: found whole/data/0 changed, expected what was"):
+        check.read(tmp_path / "bit.pt")
     for name, found in (
         ("model.pt", "objects, which may run code"),
         ("trap.pt", "objects, which may run code"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from helpers import assert_complete, lacking, refused, tensors_in, trained_once
 from transformers import T5EncoderModel
 
@@ -161,6 +163,24 @@ COMMANDS = {
 def test_a_wrong_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(command, capsys)
     assert COMMANDS[command] in line
+    assert_complete(line)
+
+
+@pytest.mark.parametrize(
+    "half",
+    [{"LOCAL_RANK": "0"}, {"RANK": "0", "WORLD_SIZE": "2"}, {"RANK": "x", "WORLD_SIZE": "x"}],
+    ids=str,
+)
+@pytest.mark.usefixtures("place")
+def test_half_a_launch(
+    half: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an environment may have it that some other launcher made."""
+    monkeypatch.setattr(os, "environ", os.environ | half)
+    for state in (PartialState, AcceleratorState):
+        monkeypatch.setattr(state, "_shared_state", {})
+    line = refused("train smoke --only lora-scratch-r8", capsys)
+    assert "expected RANK, LOCAL_RANK, WORLD_SIZE and MASTER_ADDR" in line
     assert_complete(line)
 
 

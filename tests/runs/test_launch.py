@@ -124,7 +124,7 @@ def test_what_the_main_process_found_holds_in_all(tmp_path: Path) -> None:
 def test_a_launch_has_a_review_for_each_process_in_every_batch(
     smoke: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "PartialState", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr(launch, "state", lambda: SimpleNamespace(num_processes=2))
     one_left = dataclasses.replace(smoke, train_examples=33)  # batches of 16, 16 and 1
     with pytest.raises(InputError, match=r"processes of the launch: found 2, expected at most 1"):
         make.attempt(run_of(one_left), one_left)

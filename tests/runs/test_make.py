@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 
+import pytest
 from helpers import run_of
 
 from t5peft.base.studies import Study
 from t5peft.inputs import backbone
 from t5peft.runs import make, reopen, store
-from t5peft.training import evaluation, jobs, loop
+from t5peft.training import checkpoint, evaluation, jobs, loop
 
 
 def test_a_record_holds_what_a_chapter_shows(smoke: Study) -> None:
@@ -32,6 +34,18 @@ def test_a_record_holds_what_a_chapter_shows(smoke: Study) -> None:
     assert store.status(run, smoke).state == "fresh"
     assert store.load(run, smoke) == record
     assert (record["stale"], record["verified"]) == ("", None)
+
+
+def test_an_epoch_is_told_once_it_is_kept(
+    smoke: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        make.train_alone(run_of(smoke), smoke)
+    assert "epoch 1 of 2" not in capsys.readouterr().err
 
 
 def test_full_fine_tuning_stores_no_weights(smoke: Study) -> None:

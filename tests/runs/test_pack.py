@@ -141,6 +141,12 @@ def test_what_is_stored_goes_along_and_comes_back_only_if_made_anew(
     assert written(paths.root()) == before
 
 
+def test_what_was_begun_there_is_named(study: Study, begun: Path, tmp_path: Path) -> None:
+    there = pack.pack(study, None, tmp_path / "packed")
+    shutil.copytree(begun.parent, there / begun.parent.relative_to(paths.root()))
+    assert f"begun  smoke/{NAME}: not stored" in list(pack.unpack(there))[-1]
+
+
 def test_another_run_that_was_made_here_meanwhile_stays(
     folder: Path, study: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:

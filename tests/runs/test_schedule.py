@@ -11,11 +11,12 @@ import pytest
 import torch
 from helpers import NAME, run_of, trained_once
 
+from t5peft.base import machine
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import checks
 from t5peft.methods.table import Run
-from t5peft.runs import schedule
+from t5peft.runs import launch, schedule
 
 OTHER = "lora-peft-r1"
 
@@ -76,6 +77,28 @@ def test_what_is_neither_here_nor_named_by_a_stored_run_is_asked_of_the_hub(
         schedule.train(wanted, other, replace=True)
     assert asked == ["somebody/a-t5"]
     assert not attempted
+
+
+def test_the_rest_is_trained_where_one_run_fails(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As side by side."""
+    begun: list[str] = []
+
+    def attempt(run: Run, study: Study) -> bool:
+        begun.append(run.name)
+        if run.name == NAME:
+            raise InputError(f"loss of {run.name}", "nan", "a number", "lower its learning rate")
+        return True
+
+    monkeypatch.setattr(schedule, "attempt", attempt)
+    assert schedule.train([run_of(study, name) for name in (NAME, OTHER)], study) == 2
+    assert begun == [NAME, OTHER]
+    assert f"t5peft: loss of {NAME}: found nan" in capsys.readouterr().err
+    monkeypatch.setattr(machine, "launched", lambda: True)
+    monkeypatch.setattr(launch, "from_main", lambda found: found)
+    with pytest.raises(InputError, match=f"loss of {NAME}"):  # the other processes would wait
+        schedule.train([run_of(study, name) for name in (NAME, OTHER)], study)
 
 
 def test_side_by_side_each_run_is_a_command_and_the_worst_exit_code_counts(

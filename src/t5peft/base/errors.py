@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+WRONG_INPUT = 2
+"""The exit code of a command that was given something wrong."""
+
 
 class OneLine(Exception):
     """An error whose line says all: a notebook shows it alone, without the stack."""

@@ -51,7 +51,7 @@ def device() -> str:
 
 def launched() -> bool:
     """Is this one of several processes of one launch (`accelerate launch`, torchrun)?"""
-    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def is_main_process() -> bool:

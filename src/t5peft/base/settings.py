@@ -171,7 +171,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in paths.params().glob("*.yaml")))
         raise InputError(
-            str(path), "no such file", "a params file", f"give a path, or one of {known}"
+            str(path),
+            "no such file",
+            "a params file",
+            "give a path" + f", or one of {known}" * bool(known),
         ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(str(path), error, "a readable YAML file", "mend the file") from None

@@ -187,6 +187,9 @@ def arguments(study: Study) -> str:
     """
     own = study_file(study.study).exists()
     bases = {study.study: load(study.study)} if own else every()
+    if not bases:
+        found, way_out = "no study", "copy params/ of the checkout there, or unset T5PEFT_HOME"
+        raise InputError(f"folder {paths.params()}", found, "one at least", way_out)
     changes = {name: changed(study, base) for name, base in bases.items()}
     base = min(changes, key=lambda name: (len(changes[name]), name != DEFAULT))
     return " ".join([base, *(f"--set {shlex.quote(change)}" for change in changes[base])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,16 +91,27 @@ def read(path: Path) -> Any:
             from safetensors.torch import load
 
             return load(path.read_bytes())
+        if part := changed_part(path):
+            raise InputError(f"file {path}", f"{part} changed", "what was saved", "fetch it again")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile, pickle and safetensors raise many kinds
-        if isinstance(error, OSError) and error.filename:  # else of torch, on a file that was cut
-            raise
+        if isinstance(error, InputError) or getattr(error, "filename", None):
+            raise  # other OSErrors are torch's, on a file that was cut
         whole = "GLOBAL" in str(error)
         found = "objects, which may run code" if whole else "nothing that can be read"
         way_out = "save model.state_dict(), not the model or arrays of NumPy"
         raise InputError(
             f"file {path}", found, "tensors, as torch.save or safetensors write them", way_out
         ) from None
+
+
+def changed_part(path: Path) -> str:
+    """The first part of PyTorch's zip that has another checksum than was saved; "" for none."""
+    if not zipfile.is_zipfile(path):
+        return ""
+    with zipfile.ZipFile(path) as whole:
+        saved = any(part.CRC for part in whole.infolist())  # else without `set_crc32_options`
+        return (saved and whole.testzip()) or ""
 
 
 def flat(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -9,26 +9,39 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from t5peft.base import machine
+from t5peft.base.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+
+def state() -> PartialState:
+    """Who takes part. Raises `InputError` where the environment has half of a launch."""
+    from accelerate import PartialState
+
+    try:
+        return PartialState(cpu=not machine.has_accelerator())
+    except ValueError as error:
+        expected = "RANK, LOCAL_RANK, WORLD_SIZE and MASTER_ADDR as accelerate launch sets them"
+        way_out = "start by it, or unset them"
+        raise InputError("environment", first_line(error), expected, way_out) from None
 
 
 def from_main(found: list[Any]) -> list[Any]:
     """What the main process found, in all of them: each may have looked at another moment."""
-    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    PartialState(cpu=not machine.has_accelerator())
+    state()
     return broadcast_object_list(found)
 
 
 def leave() -> None:
     """Leave the launch's group before the process ends: gloo's threads else abort some."""
     if machine.launched():
-        from accelerate import PartialState
-
-        PartialState().destroy_process_group()
+        state().destroy_process_group()
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from t5peft.base import files, machine, studies
 from t5peft.base.errors import InputError
@@ -37,11 +36,11 @@ def train(run: Run, study: Study) -> None:
     by = machine.kind() + ", compiled" * (job.compiled is not None)
     job.trace.losses_by = job.trace.losses_by or by
     for done in loop.epochs(job):  # training, evaluation
+        checkpoint.save(job, store.checkpoint(where, key, done["epoch"]), key)
         say(
             f"{run.name}: epoch {done['epoch']} of {study.epochs}, loss {done['loss']:.4f}, "
             f"test accuracy {100 * done['test_accuracy']:.2f}%"
         )
-        checkpoint.save(job, store.checkpoint(where, key, done["epoch"]), key)
         store.drop_checkpoints(where, key, done["epoch"] - 1)
     store.save(run, study, described(job, identity, held), job.best, job.trace.packed())
     store.drop_checkpoints(where, key, study.epochs)
@@ -95,7 +94,7 @@ def attempt(run: Run, study: Study) -> Record | None:
     None where another process has the lock. All processes of a launch do what the main one finds
     to do. Raises `InputError` where the last batch of an epoch has no review for each of them.
     """
-    count, last = PartialState().num_processes, study.train_examples % study.batch_size
+    count, last = launch.state().num_processes, study.train_examples % study.batch_size
     if count > (last or study.batch_size):
         reviews = f"at most {last or study.batch_size}, the reviews of an epoch's last batch"
         raise InputError("processes of the launch", count, reviews, "give fewer --num_processes")
@@ -107,7 +106,7 @@ def attempt(run: Run, study: Study) -> Record | None:
             return None
         if not kept:
             train(run, study)
-        PartialState().wait_for_everyone()  # the others read what the main one stored
+        launch.state().wait_for_everyone()  # the others read what the main one stored
         return store.load(run, study)
 
 

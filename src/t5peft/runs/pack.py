@@ -29,7 +29,8 @@ from t5peft.pretrain.settings import BackboneParams
 from t5peft.runs import records, reopen, store
 
 SUMS, LOCK = "SHA256SUMS", "requirements.lock"
-LEFT = ("lock", f"{store.CHECKPOINT}-*.pt", "__pycache__")
+CHECKPOINTS = f"{store.CHECKPOINT}-*.pt"
+LEFT = ("lock", CHECKPOINTS, "__pycache__")
 """Not packed: what belongs to a process of this machine."""
 
 
@@ -178,6 +179,8 @@ def unpack(folder: Path, replace: bool = False) -> Iterator[str]:
             )
     if not made:
         yield "nothing was made there since it was packed"
+    for where in sorted({path.parent for path in folder.glob(f"weights/*/*/{CHECKPOINTS}")}):
+        yield f"begun  {where.parent.name}/{where.name}: not stored; train there goes on with it"
     for path in sorted(folder.glob("params/*.yaml")) if made else ():
         if not (here := paths.params() / path.name).exists():  # packed with --set study=NAME
             files.write_bytes(here, path.read_bytes())

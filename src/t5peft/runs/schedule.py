@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from t5peft.base import files, machine
-from t5peft.base.errors import InputError
+from t5peft.base.errors import WRONG_INPUT, InputError
 from t5peft.base.progress import say
 from t5peft.base.studies import Study, arguments
 from t5peft.inputs import checks, data
@@ -49,8 +49,7 @@ def train(wanted: Sequence[Run], study: Study, jobs: int = 1, replace: bool = Fa
     print(estimate.told(todo, study, min(jobs, len(todo))), flush=True)
     if jobs > 1 and len(todo) > 1:
         return side_by_side(todo, study, jobs, replace)
-    files.share(todo, lambda run: attempt(run, study))
-    return 0
+    return one_by_one(todo, study)
 
 
 def keep_others(found: store.Found, study: Study) -> None:
@@ -74,6 +73,24 @@ def attempt(run: Run, study: Study) -> bool:
         told = f", trained for study {x}" if (x := record.get("trained_for")) else ""
         print(f"stored {run.name}: best {100 * record['best_accuracy']:.2f}%{told}", flush=True)
     return record is not None
+
+
+def one_by_one(todo: Sequence[Run], study: Study) -> int:
+    """In this process, or a launch's; the exit code. Where one fails, the rest is trained."""
+    failed: list[Run] = []
+
+    def one(run: Run) -> bool:
+        try:
+            return attempt(run, study)
+        except InputError as error:
+            if machine.launched():  # the other processes may not have met it
+                raise
+            say(f"t5peft: {error}")
+            failed.append(run)
+            return True
+
+    files.share(todo, one)
+    return WRONG_INPUT if failed else 0
 
 
 def side_by_side(todo: Sequence[Run], study: Study, jobs: int, replace: bool) -> int:

@@ -78,7 +78,7 @@ def with_fast_model(run: Run, study: Study, model: T5ForConditionalGeneration) -
         raise InputError(
             f"backbone {study.backbone} with {run.name}",
             f"a loss of {after:.4f} in this project's arithmetic",
-            f"{before:.4f}, as transformers has it",
+            f"{before:.4f}, as transformers has it" if before < float("inf") else "a number",
             "give a T5 of the first form, and whole"
             + f"; or other settings than {told(run.settings)}" * bool(run.settings),
         )

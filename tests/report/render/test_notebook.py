@@ -76,6 +76,15 @@ def test_notebook_has_what_papermill_needs(toy: Path) -> None:
     assert [cell.source for cell in tagged] == ['study = "smoke"\nlora_rank = 8']
 
 
+def test_a_notebook_that_somebody_worked_in_stays(toy: Path) -> None:
+    cells.write("lora", toy / "lora.ipynb")
+    cells.write("lora", toy / "lora.ipynb")  # the same: nothing is lost
+    (toy / "lora.ipynb").write_text("an evening's work")
+    with pytest.raises(InputError, match="found another notebook"):
+        cells.write("lora", toy / "lora.ipynb")
+    assert (toy / "lora.ipynb").read_text() == "an evening's work"
+
+
 def test_chapter_stands_behind_parameters_and_setup(toy: Path) -> None:
     sources = [cell.source for cell in notebook.build("lora").cells]
     assert 'title: "A toy report"' in sources[0]

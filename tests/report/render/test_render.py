@@ -362,6 +362,7 @@ def test_quarto_is_called_with_the_parameters(
     quarto.write_text(
         f'#!/bin/sh\necho "$1 $2 $3 $4 $5 $QUARTO_PYTHON $7 $8" > {tmp_path}/called\n'
         f'/bin/cp "$6" {tmp_path}/values\n'
+        "echo > _output/report.pdf\n"
     )
     quarto.chmod(0o755)
     monkeypatch.setenv("QUARTO", str(quarto))
@@ -373,6 +374,10 @@ def test_quarto_is_called_with_the_parameters(
         "--metadata handed-in-by:Ada, 42"
     )
     assert "lora_rank: 16\n" in (tmp_path / "values").read_text()
+    (paths.output() / "report.pdf").unlink()
+    quarto.write_text("#!/bin/sh\n")
+    with pytest.raises(render.RenderError, match="code 0, without a new report"):
+        render.render("smoke", {})
     (paths.output() / "report.pdf").write_text("another study's")
     quarto.write_text("#!/bin/sh\n/bin/rm _output/report.pdf\nexit 3\n")
     with pytest.raises(render.RenderError, match="code 3"):

@@ -32,11 +32,15 @@ COMMONMARK = ("--to=commonmark+pipe_tables+tex_math_dollars", "--standalone=fals
 def write(chapter: str | None, output: Path) -> None:
     """`t5peft notebook [CHAPTER] -o OUTPUT`: what Jupyter opens and papermill runs.
 
-    Raises `InputError` for a file that is none, and what `notebook.build` and `readable` raise.
+    Raises `InputError` for another ending, and where something else is.
     """
     if output.suffix != ".ipynb":
         raise InputError("--output", output, "a name that ends in .ipynb", "add the ending")
-    files.write_text(output, nbformat.writes(readable(notebook.build(chapter))))
+    text = nbformat.writes(readable(notebook.build(chapter)))
+    if output.exists() and output.read_text("utf-8", errors="replace") != text:
+        found, way_out = "another notebook, or one that ran", "remove it, or give another -o"
+        raise InputError(f"file {output}", found, "a new name", way_out)
+    files.write_text(output, text)
 
 
 def readable(book: NotebookNode) -> NotebookNode:

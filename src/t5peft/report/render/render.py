@@ -115,8 +115,10 @@ def with_quarto(quarto: str, values: Mapping[str, Any], target: Path, author: st
         except OSError as error:
             raise RenderError(f"{quarto}: {error.strerror}; mend QUARTO, or unset it") from None
     try:
-        if code:
-            raise RenderError(f"{quarto} ended with code {code}; its last lines say why")
+        if code or not made.exists():
+            raise RenderError(
+                f"{quarto} ended with code {code}, without a new report; its last lines say why"
+            )
         if made != target:
             made.replace(target)
     finally:
