@@ -116,9 +116,7 @@ def with_quarto(quarto: str, values: Mapping[str, Any], target: Path, author: st
             raise RenderError(f"{quarto}: {error.strerror}; mend QUARTO, or unset it") from None
     try:
         if code or not made.exists():
-            raise RenderError(
-                f"{quarto} ended with code {code}, without a new report; its last lines say why"
-            )
+            raise RenderError(f"{quarto} ended with code {code}, without a new report; see above")
         if made != target:
             made.replace(target)
     finally:
