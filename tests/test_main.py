@@ -159,10 +159,10 @@ def test_studies_are_named_with_a_line_each_and_how_many_runs_are_stored(
 def test_figures_are_told_in_their_units(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    landmarks = {"zero_shot_accuracy": 0.5, "bag_of_words_accuracy": 0.75}
+    baselines = {"zero_shot_accuracy": 0.5, "bag_of_words_accuracy": 0.75}
     kept = {"run": "full", "train_accuracy": 0.9, "span_loss": 4.5, "span_loss_before": 2.25}
     monkeypatch.setattr(predict, "predict", lambda *_: [("positive", 0.25, "a\n b\tc")])
-    monkeypatch.setattr(measurements, "made", lambda _: [landmarks])
+    monkeypatch.setattr(measurements, "made", lambda _: [baselines])
     monkeypatch.setattr(retention, "measure", lambda *_: [kept])
     assert main(["predict", "run", "text"]) == 0
     assert main(["baselines", "smoke"]) == 0

@@ -1,4 +1,4 @@
-"""The landmarks beside the runs: measured on what the runs see, shown only where they belong."""
+"""The baselines beside the runs: measured on what the runs see, shown only where they belong."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_numbers_that_were_made_in_several_places_have_a_line_for_each(records: 
     for record in records:
         record.update(environment=here)
     records[2]["environment"] = {"device": "B", "threads": 2, "precision": "fp32"}
-    beside = {"trials": [{"environment": here}], "landmarks": []}
+    beside = {"trials": [{"environment": here}], "baselines": []}
     found: Any = SimpleNamespace(
         records=lambda: records, seeds=[], longer=[], sizes=[], beside=beside
     )

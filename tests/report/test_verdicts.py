@@ -50,7 +50,7 @@ def test_a_chapters_results_say_what_is_stored(records: list[Any]) -> None:
     assert text.startswith("Ours reaches 69.0% with r = 8, ")
     assert "full fine-tuning" not in text
     text = verdicts.method_results(lora, records[0], [])
-    assert "7.0 points above full fine-tuning; the library's is 2.0 points above it." in text
+    assert "7.0 points above full fine-tuning; the library's is 2.0 points above ours." in text
     assert (
         f"With r = 1, {ALPHA} = 4 the library's run is 1.0 points below its own with r = 8" in text
     )

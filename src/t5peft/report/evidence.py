@@ -217,7 +217,7 @@ class Evidence:
         return measurements.retained(self.study, self.found)
 
     @cached_property
-    def landmarks(self) -> Baselines | None:
+    def baselines(self) -> Baselines | None:
         """The backbone before any training, and a bag of words, where they were measured."""
         return measurements.baselines(self.study, self.found.shared()).load()
 
@@ -237,7 +237,7 @@ class Evidence:
         return {
             "the trials of learning rates (@tbl-rates)": self.trials,
             "what the runs keep (@tbl-knowledge)": [*self.kept.values()],
-            "the landmarks (@sec-ten)": [self.landmarks] if self.landmarks else [],
+            "the baselines (@sec-ten)": [self.baselines] if self.baselines else [],
             "the exercise's own loop (@tbl-bench)": self.benches,
         }
 

@@ -58,7 +58,7 @@ def method_results(records: Sequence[Record], full: Record | None, pairs: Iterab
     if full:
         text += f", {versus(ours, full, 'full fine-tuning', pairs)}"
     for _, twin in statistics.twins(records):
-        text += f"; the library's is {versus(twin, ours, 'it', pairs)}"
+        text += f"; the library's is {versus(twin, ours, 'ours', pairs)}"
     for many, few in statistics.sizes(records):
         small, large = (setting_name(one["run"]["settings"]) for one in (few, many))
         told = versus(few, many, f"its own with {large}", pairs)
