@@ -124,12 +124,8 @@ def exercise() -> Study:
 @pytest.fixture
 def records(exercise: Study) -> list[Any]:
     """Ten runs of two epochs; run k ends at (60 + k)%, one point below its first epoch."""
-    return [record(run) | {"identity": identity(exercise)} for run in runs_of(exercise)]
-
-
-def identity(study: Study) -> dict[str, str]:
-    """What is looked at of it here."""
-    return {"data": study.data_fingerprint}
+    identity = {"data": exercise.data_fingerprint}  # what is looked at of it here
+    return [record(run) | {"identity": identity} for run in runs_of(exercise)]
 
 
 @pytest.fixture

@@ -160,6 +160,7 @@ def test_figures_are_told_in_their_units(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     baselines = {"zero_shot_accuracy": 0.5, "bag_of_words_accuracy": 0.75}
+    baselines |= {"test_reviews_in_training": 1_234}
     kept = {"run": "full", "train_accuracy": 0.9, "span_loss": 4.5, "span_loss_before": 2.25}
     monkeypatch.setattr(predict, "predict", lambda *_: [("positive", 0.25, "a\n b\tc")])
     monkeypatch.setattr(measurements, "made", lambda _: [baselines])
@@ -167,12 +168,13 @@ def test_figures_are_told_in_their_units(
     assert main(["predict", "run", "text"]) == 0
     assert main(["baselines", "smoke"]) == 0
     assert main(["retention", "smoke"]) == 0
-    one, zero_shot, bag_of_words, *_, row = capsys.readouterr().out.splitlines()
+    one, *told, _, _, row = capsys.readouterr().out.splitlines()
     assert one == "positive\t0.250\ta b c"
-    assert (zero_shot, bag_of_words) == (
+    assert told == [
         "zero_shot_accuracy: 50.00%",
         "bag_of_words_accuracy: 75.00%",
-    )
+        "test_reviews_in_training: 1,234",
+    ]
     assert row.split() == ["full", "90.00", "4.500", "2.250"]
 
 

@@ -206,12 +206,13 @@ def export_command(options: argparse.Namespace) -> int:
 
     study, folder = study_of(options), Path(options.output)
     wanted = chosen(study, options.only)
-    how = options.format or ("" if options.merge or options.backbone else "pt")
-    if how == "pt":
-        print(*export.export(study, folder, wanted), sep="\n")
-    for kind in [*([how] if how not in ("", "pt") else []), *(["merged"] if options.merge else [])]:
-        for line in export.in_folders(study, folder, kind, wanted):
-            print(line, flush=True)
+    kinds = [options.format] * bool(options.format) + ["merged"] * options.merge
+    for kind in kinds or ["pt"] * (not options.backbone):
+        if kind == "pt":
+            print(*export.export(study, folder, wanted), sep="\n")
+        else:
+            for line in export.in_folders(study, folder, kind, wanted):
+                print(line, flush=True)
     if options.backbone:
         print(export.bare(study, folder))
     return 0
@@ -223,6 +224,7 @@ def baselines_command(options: argparse.Namespace) -> int:
     (record,) = measurements.made([measurements.baselines(study, of_study(study))])
     for name in ("zero_shot_accuracy", "bag_of_words_accuracy"):
         print(f"{name}: {100 * record[name]:.2f}%")
+    print(f"test_reviews_in_training: {record['test_reviews_in_training']:,}")
     return 0
 
 

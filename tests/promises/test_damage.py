@@ -67,8 +67,9 @@ def test_no_damaged_run_is_shown(study: Study, stored: Path) -> None:
     assert reopen.load(f"smoke/{run.name}")[0] == run
 
 
-def test_what_is_damaged_is_named(study: Study, stored: Path) -> None:
-    path = tensors_in(stored)
+@pytest.mark.parametrize("name", [store.DELTA, store.TRACE])
+def test_what_is_damaged_is_named(name: str, study: Study, stored: Path) -> None:
+    path = stored / name
     path.write_bytes(flip(random.Random(0), path.read_bytes()))
     state = store.status(run_of(study), study)
     assert state.state == "damaged"

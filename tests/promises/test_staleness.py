@@ -42,17 +42,6 @@ def change_comment(study: Study, code: Path) -> Study:
     return study
 
 
-def change_docstring(study: Study, code: Path) -> Study:
-    edit(code / "methods/lora.py", "A frozen linear map with a trained", "A linear map with a")
-    return study
-
-
-def change_plot(study: Study, code: Path) -> Study:
-    path = code / "report/plots.py"
-    path.write_text(path.read_text() + "\nMARK = 1\n")
-    return study
-
-
 CHANGES: dict[Callable[[Study, Path], Study], str] = {
     change_setting: "missing",
     change_data: "missing",
@@ -60,8 +49,6 @@ CHANGES: dict[Callable[[Study, Path], Study], str] = {
     change_tokenizer: "missing",
     change_code: "stale",
     change_comment: "fresh",
-    change_docstring: "fresh",
-    change_plot: "fresh",
 }
 
 

@@ -9,11 +9,10 @@ import pytest
 from helpers import parameters_cell
 
 from t5peft.base import paths, studies
-from t5peft.base.errors import InputError, Missing
+from t5peft.base.errors import InputError
 from t5peft.base.settings import read_yaml
 from t5peft.base.studies import Study
 from t5peft.inputs import data
-from t5peft.methods.table import runs_of
 from t5peft.report import evidence
 from t5peft.report.counts import CountsDifferError
 from t5peft.report.evidence import Evidence
@@ -44,17 +43,6 @@ def test_cells_may_be_run_again_with_another_setting() -> None:
     assert namespace["params"].lora_rank == 8
     exec(parameters_cell().replace("lora_rank = None", "lora_rank = 16"), namespace)
     assert evidence.study_of(namespace).lora_rank == 16
-
-
-@pytest.mark.parametrize("replaces", [False, True])
-def test_no_render_trains_in_the_place_of_another_run(smoke: Study, replaces: bool) -> None:
-    run, *_ = runs_of(smoke)
-    found = {run.name: (Status("missing", "other settings", replaces), {})}
-    study = dataclasses.replace(smoke, train="yes" if replaces else "no")
-    with pytest.raises(Missing) as refused:
-        evidence.allow(study, [run], found)
-    assert ("--replace" in str(refused.value)) == replaces
-    assert ("train=yes" in str(refused.value)) != replaces
 
 
 @pytest.mark.parametrize(

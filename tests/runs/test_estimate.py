@@ -147,6 +147,8 @@ def test_missing_runs_are_trained_where_they_may_be(
     assert "study smoke: found 10 of 10 runs missing (never trained): full, " in line
     assert "expected stored runs; t5peft train smoke " in line
     assert f"takes about {'3 min' if seconds == 60 else '3.0 h'} here" in line
+    assert line.endswith("or render with train=yes, or --partial")
+    assert "--replace" not in line
 
 
 def test_runs_of_other_settings_are_named_with_the_way_to_replace_them(smoke: Study) -> None:
@@ -155,4 +157,5 @@ def test_runs_of_other_settings_are_named_with_the_way_to_replace_them(smoke: St
     with pytest.raises(Missing, match=r"other settings: epochs 2 -> 1\): .*--replace") as refused:
         Evidence(other).records("lora")
     assert "--set epochs=1" in str(refused.value), "the way out carries what was set"
+    assert str(refused.value).endswith("or render with --partial"), "no render replaces"
     assert store.status(run_of(smoke), smoke).state == "fresh"

@@ -137,7 +137,7 @@ def test_what_is_stored_goes_along_and_comes_back_only_if_made_anew(
         assert store.status(run_of(study), study).state == "fresh"
     forge(stored, best_epoch=2)  # here, since then
     before = written(paths.root())
-    assert list(pack.unpack(there)) == ["nothing was made there since it was packed"]
+    assert list(pack.unpack(there)) == ["nothing was finished there since it was packed"]
     assert written(paths.root()) == before
 
 

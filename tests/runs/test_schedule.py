@@ -11,7 +11,8 @@ import pytest
 import torch
 from helpers import NAME, run_of, trained_once
 
-from t5peft.base import machine
+from t5peft.__main__ import main
+from t5peft.base import machine, paths, studies
 from t5peft.base.errors import InputError
 from t5peft.base.studies import Study
 from t5peft.inputs import checks
@@ -96,6 +97,7 @@ def test_the_rest_is_trained_where_one_run_fails(
     assert begun == [NAME, OTHER]
     assert f"t5peft: loss of {NAME}: found nan" in capsys.readouterr().err
     monkeypatch.setattr(machine, "launched", lambda: True)
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(launch, "from_main", lambda found: found)
     with pytest.raises(InputError, match=f"loss of {NAME}"):  # the other processes would wait
         schedule.train([run_of(study, name) for name in (NAME, OTHER)], study)
@@ -113,8 +115,8 @@ def test_side_by_side_each_run_is_a_command_and_the_worst_exit_code_counts(
             commands.append(command)
             threads.append(env["OMP_NUM_THREADS"])
             self.code = codes[command[-1]]
-            self.stdout = io.StringIO(f"told {command[-1]}\n")
-            self.stderr = io.StringIO()
+            self.stdout = io.StringIO(f"told {command[-1]}\nmore\n")
+            self.stderr = io.StringIO("a warning\n")
 
         def wait(self) -> int:
             return self.code
@@ -122,13 +124,18 @@ def test_side_by_side_each_run_is_a_command_and_the_worst_exit_code_counts(
     monkeypatch.setattr(subprocess, "Popen", Process)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 9)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    wanted = [run_of(study, name) for name in codes]
-    assert schedule.train(wanted, study, jobs=2, replace=True) == 9, "where a signal ended it"
+    words = ["train", *studies.arguments(study).split(), "--jobs", "2", "--replace", "--only"]
+    assert main([*words, *codes]) == 9, "where a signal ended it"
     assert sorted(command[-1] for command in commands) == sorted(codes)
     assert all(command[-3:-1] == ["--replace", "--only"] for command in commands)
-    printed = capsys.readouterr().out
-    assert all(f"told {name}\n" in printed for name in codes)
+    out, err = capsys.readouterr()
+    *_, memory = begun = out.splitlines()[: len(codes) + 1]
+    assert memory.startswith("memory: about ")
+    told = out.splitlines()[len(begun) :]
+    assert sorted(told) == sorted([*(f"told {name}" for name in codes), *["more"] * 3])
+    assert err.splitlines() == ["a warning"] * 3
+    assert [*(paths.cache() / "tokens").iterdir()], "made before the runs are begun"
     assert threads == ["4"] * 3, "two at a time share nine"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    schedule.train(wanted, study, jobs=2, replace=True)
+    main([*words, *codes])
     assert threads[3:] == ["7"] * 3, "the user's word"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-from collections.abc import Iterable
 
 import pytest
 from helpers import NAME, run_of
@@ -64,35 +62,3 @@ def test_the_command_trains_in_the_place_of_a_stored_run_where_it_is_told_to(
     assert main(["status", *study, *changes]) == 0
     told = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     assert told[7:9] == [["8", NAME, "fresh"], ["9", "lora-peft-r1", "missing"]]
-
-
-@pytest.mark.parametrize(("codes", "worst"), [([0, 2, 0], 2), ([0, -9, 0], 9)])
-def test_a_run_that_fails_side_by_side_is_not_passed_over(
-    codes: list[int],
-    worst: int,
-    smoke: Study,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    left = iter(codes)
-
-    class Child:
-        stdout: Iterable[str] = ("one\n", "two\n")
-        stderr: Iterable[str] = ("a warning\n",)
-
-        def __init__(self, command: list[str], **how: object) -> None:
-            self.code = next(left)
-
-        def wait(self) -> int:
-            return self.code
-
-    monkeypatch.setattr(subprocess, "Popen", Child)
-    names = ["full", "lora-scratch-r8", "lora-peft-r8"]
-    settings = ["--set", f"tokenizer={smoke.tokenizer}"]
-    assert main(["train", "smoke", "--jobs", "2", "--only", *names, *settings]) == worst
-    out, err = capsys.readouterr()
-    memory, *lines = out.splitlines()[3:]
-    assert memory.startswith("memory: about ")
-    assert sorted(lines) == [*["one"] * 3, *["two"] * 3], "whole lines"
-    assert err.splitlines() == ["a warning"] * 3
-    assert [*(paths.cache() / "tokens").iterdir()], "made before the runs are begun"

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from t5peft.base.studies import Study
 from t5peft.inputs import data
 from t5peft.runs import make, records, store
-from t5peft.training import evaluation, jobs, loop, trace
+from t5peft.training import evaluation, loop, trace
 from t5peft.training.trace import OTHER, Trace
 
 EPOCHS, STEPS, REVIEWS = 3, 4, 64
@@ -61,35 +61,6 @@ def test_a_run_without_a_trace_is_as_valid(study: Study, folder: Path) -> None:
     without_trace(folder)
     assert store.status(run_of(study), study).state == "fresh"
     assert not store.trace(records.read_run(folder)).losses.size
-
-
-def test_a_damaged_trace_is_seen(study: Study, folder: Path) -> None:
-    content = bytearray((folder / store.TRACE).read_bytes())
-    content[len(content) // 2] ^= 1
-    (folder / store.TRACE).write_bytes(content)
-    state = store.status(run_of(study), study)
-    assert state.state == "damaged"
-    assert store.TRACE in state.reason
-
-
-def test_a_run_that_goes_on_has_the_trace_of_one_that_was_never_stopped(
-    study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, run = (folder / store.TRACE).read_bytes(), run_of(study)
-    (folder / records.RECORD).unlink()
-    train_epoch = loop.train_epoch
-
-    def stopped(job: jobs.Job, epoch: int) -> np.ndarray:
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return train_epoch(job, epoch)
-
-    monkeypatch.setattr(loop, "train_epoch", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        make.train_alone(run, study)
-    monkeypatch.setattr(loop, "train_epoch", train_epoch)
-    make.train_alone(run, study)
-    assert (folder / store.TRACE).read_bytes() == whole
 
 
 def test_the_answers_to_all_test_reviews_take_a_few_kilobytes() -> None:

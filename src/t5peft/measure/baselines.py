@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -24,7 +25,7 @@ from t5peft.training.jobs import check_tokenizer
 
 
 def measure(study: Study) -> Baselines:
-    """Measure both.
+    """Measure both, and how many test reviews are, as they are cut, training reviews too.
 
     Raises `InputError` for a tokenizer that does not fit and reviews that teach a bag nothing.
     """
@@ -32,10 +33,13 @@ def measure(study: Study) -> Baselines:
     check_tokenizer(tokenizer, runs_of(study)[0], study)
     train, test = data.tokens(study, "train"), data.tokens(study, "test")
     zero_shot, other = zero_shot_accuracy(study, tokenizer, test)
+    texts, asked = (truncated(tokenizer, side, study.max_length) for side in (train, test))
+    known = set(texts)
     return {
         "zero_shot_accuracy": zero_shot,
         "zero_shot_other_words": other,
-        "bag_of_words_accuracy": bag_of_words_accuracy(study, tokenizer, train, test),
+        "bag_of_words_accuracy": bag_of_words_accuracy(texts, train.labels, asked, test.labels),
+        "test_reviews_in_training": sum(text in known for text in asked),
         "test_examples": len(test),
     }
 
@@ -52,22 +56,23 @@ def zero_shot_accuracy(study: Study, tokenizer: Any, test: Tokens) -> tuple[floa
     return evaluation.score(answers, test.labels)
 
 
-def bag_of_words_accuracy(study: Study, tokenizer: Any, train: Tokens, test: Tokens) -> float:
+def bag_of_words_accuracy(
+    texts: list[str], labels: np.ndarray, asked: list[str], right: np.ndarray
+) -> float:
     """Logistic regression on TF-IDF of words and pairs of words, fitted by scikit-learn.
 
     Raises `InputError` for training reviews that teach it nothing.
     """
-    texts = [truncated(tokenizer, side, study.max_length) for side in (train, test)]
     bag = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     model = LogisticRegression(C=10, max_iter=1000)
     try:
-        model.fit(bag.fit_transform(texts[0]), train.labels)
+        model.fit(bag.fit_transform(texts), labels)
     except ValueError as error:
         learned = "reviews of both labels with words that come twice"
         raise InputError(
             "training reviews", str(error).splitlines()[0], learned, "raise train_examples"
         ) from None
-    return float(model.score(bag.transform(texts[1]), test.labels))
+    return float(model.score(bag.transform(asked), right))
 
 
 def truncated(tokenizer: Any, tokens: Tokens, max_length: int) -> list[str]:

@@ -53,11 +53,15 @@ class Trial(Measured):
 
 
 class Baselines(Measured):
-    """Shares of 1: the backbone's accuracy and its answers of other words; a bag of words."""
+    """Shares of 1: the backbone's accuracy and its answers of other words; a bag of words.
+
+    And of the test reviews, how many are training reviews too.
+    """
 
     zero_shot_accuracy: float
     zero_shot_other_words: float
     bag_of_words_accuracy: float
+    test_reviews_in_training: int
     test_examples: int
 
 

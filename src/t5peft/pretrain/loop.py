@@ -425,8 +425,8 @@ def model_card(record: dict[str, Any]) -> str:
 Not Google's T5: a T5 with {record["parameters"]:,} parameters (size `{settings["size"]}`) that this
 project pre-trained itself, so that its experiments need no hub.
 
-- text: IMDB's training and unlabelled reviews, lower-cased ({record["corpus_tokens"]:,} tokens; no
-  test review), and the training sentences of SST-2 with their label word as target
+- text: IMDB's training and unlabelled reviews, lower-cased ({record["corpus_tokens"]:,} tokens; not
+  the test part), and the training sentences of SST-2 with their label word as target
 - objective: span corruption, {spans.NOISE_DENSITY:.0%} in spans of mean length {spans.MEAN_SPAN}
 - seen: {record["steps"]:,} steps, {record["seen_tokens"]:,} tokens of reviews,
   {record["sst2_sentences"]:,} sentences, in {record["seconds"] / 60:.0f} minutes

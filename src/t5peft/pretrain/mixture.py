@@ -1,7 +1,7 @@
 """What a backbone is pre-trained on: reviews as spans to fill in, and sentences to label.
 
-Text: IMDB's training and unlabelled reviews (never a test review), lower-cased as the task has
-them, and the sentences of SST-2 with their label word as target.
+Text: IMDB's training and unlabelled reviews, lower-cased as the task has them, and the sentences of
+SST-2 with their label word as target. The test part is not read; IMDB repeats a few of its reviews.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from t5peft.pretrain.settings import BackboneParams
 
 
 def corpus(source: str) -> list[str]:
-    """Every review that may be seen: training and unlabelled ones, never a test review."""
+    """Every review that may be seen: training and unlabelled ones, not the test part."""
     return [
         data.normalize(text)
         for split in ("train", "unsupervised")

@@ -61,15 +61,9 @@ class BackboneParams:
         require(self, "sst2_weight", self.sst2_weight >= 0, "a number from 0")
         require(self, "seed", 0 <= self.seed < 2**31, "a whole number from 0, below 2^31")
         require_name(self, "name")
-        if self.size not in CLASSIC:
-            raise InputError("size", self.size, "one of " + ", ".join(CLASSIC), "name one of these")
-        if self.vocabulary + tokenizers.SENTINELS > CLASSIC[self.size].vocab_size:
-            raise InputError(
-                "vocabulary",
-                self.vocabulary,
-                f"at most {CLASSIC[self.size].vocab_size - tokenizers.SENTINELS} for {self.size}",
-                "give fewer pieces",
-            )
+        require(self, "size", self.size in CLASSIC, f"one of {', '.join(CLASSIC)}")
+        held = CLASSIC[self.size].vocab_size - tokenizers.SENTINELS
+        require(self, "vocabulary", self.vocabulary <= held, f"at most {held} for {self.size}")
 
 
 def load(backbone: str | Path, changes: Mapping[str, Any]) -> BackboneParams:

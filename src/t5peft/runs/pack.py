@@ -178,7 +178,7 @@ def unpack(folder: Path, replace: bool = False) -> Iterator[str]:
                 "give --replace (it gives up those that are here)",
             )
     if not made:
-        yield "nothing was made there since it was packed"
+        yield "nothing was finished there since it was packed"
     for where in sorted({path.parent for path in folder.glob(f"weights/*/*/{CHECKPOINTS}")}):
         yield f"begun  {where.parent.name}/{where.name}: not stored; train there goes on with it"
     for path in sorted(folder.glob("params/*.yaml")) if made else ():

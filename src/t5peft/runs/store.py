@@ -69,8 +69,9 @@ def _look(
     if not (where / records.RECORD).exists():
         if not (others := len([*where.glob(f"{CHECKPOINT}-*.pt")])):
             return Status("missing", "never trained"), None
-        if path := begun(where, numbered(of_run(run) | shared(), run.number)):
-            return Status("missing", f"begun, goes on after epoch {epochs_in(path)}"), None
+        own = key(numbered(of_run(run) | shared(), run.number))
+        if held := checkpoints(where, own, study.epochs):
+            return Status("missing", f"begun, goes on after epoch {epochs_in(held[-1])}"), None
         told = f"{others} checkpoint{'s' * (others > 1)} of other settings or code"
         return Status("missing", f"never trained; beside it {told}"), None
     try:
@@ -119,11 +120,6 @@ def checkpoints(where: Path, key: str, last: int) -> list[Path]:
     named = where.glob(f"{CHECKPOINT}-{key}-*.pt")
     found = [path for path in named if path.stem.rpartition("-")[2].isdecimal()]
     return sorted((path for path in found if epochs_in(path) <= last), key=epochs_in)
-
-
-def begun(where: Path, identity: Mapping[str, Any]) -> Path | None:
-    """The checkpoint from which a training of this identity goes on."""
-    return next(reversed(checkpoints(where, key(identity), identity["epochs"])), None)
 
 
 def drop_checkpoints(where: Path, key: str, last: int) -> None:
